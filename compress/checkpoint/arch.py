@@ -1,0 +1,193 @@
+"""The architecture of a state dict: told by the user, told by the file, or found among torchvision's models.
+
+An architecture is written ``mlp:64-300-100-10:relu``, ``torchvision:resnet18``, ``timm:resnet18``,
+``package.module:factory`` or ``file.py:factory``. The last two run code, so only the user may say them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from compress.checkpoint import zoo
+from compress.checkpoint.fit import Fit, compare, fill
+from compress.checkpoint.statedict import without_prefixes
+from compress.checkpoint.userfile import call_user, did_you_mean, load_callable
+from compress.errors import InputError
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid,
+}  # fmt: skip
+_FORMS = "mlp:64-300-10, torchvision:resnet18, timm:resnet18, package.module:factory or file.py:factory"
+
+
+@dataclass(frozen=True)
+class Built:
+    """A module with the checkpoint's weights in it, and what was found on the way."""
+
+    module: nn.Module
+    architecture: str
+    notes: tuple[str, ...]
+
+
+def build(arch: str, arch_args: Mapping[str, Any] | None, state: dict[str, torch.Tensor]) -> Built:
+    """The module `arch` names, with `state` loaded; wrapper prefixes and the class count are worked out.
+
+    Raises:
+        InputError: The architecture is not known, its factory fails, or `state` does not fit it.
+    """
+    kind, _, name = arch.partition(":")
+    if kind in ("torchvision", "timm"):
+        variants = list(without_prefixes(state))
+        fits = [zoo.fit_named(kind, name, dict(arch_args or {}), variant) for variant, _ in variants]
+    else:
+        module = mlp(arch, arch_args) if kind == "mlp" else _from_factory(arch, arch_args)
+        variants = list(without_prefixes(state))
+        fits = [compare(module, variant) for variant, _ in variants]
+    # The fewest disagreements win; of equals, the state with most prefixes taken off.
+    best = min(reversed(range(len(fits))), key=lambda index: fits[index].wrong)
+    if fits[best].wrong:
+        raise _does_not_fit(arch, fits[best])
+    return _filled(arch, fits[best], *variants[best])
+
+
+def find(state: dict[str, torch.Tensor]) -> Built:
+    """The torchvision model whose names and shapes are exactly those of `state`, with `state` loaded.
+
+    Raises:
+        InputError: No model fits (the nearest is named), or several do (all are named).
+    """
+    near: list[zoo.Candidate] = []
+    for variant, removed in reversed(list(without_prefixes(state))):
+        candidates = zoo.candidates(variant)
+        exact = [each for each in candidates if not each.fit.wrong]
+        if len(exact) > 1:
+            names = [f"torchvision:{each.name}" for each in exact]
+            raise InputError(
+                f"the weights fit {' and '.join(names)} equally well", f"say which: --arch {names[0]}"
+            )
+        if exact:
+            built = _filled(f"torchvision:{exact[0].name}", exact[0].fit, variant, removed)
+            note = f"architecture found by its names and shapes: {built.architecture}"
+            return Built(built.module, built.architecture, (note, *built.notes))
+        near += candidates
+    raise _nothing_fits(state, near)
+
+
+def from_file(arch: str, beside: Mapping[str, Any], state: dict[str, torch.Tensor]) -> Built:
+    """As `build`, for an architecture the checkpoint itself names; code it names is not run.
+
+    Raises:
+        InputError: It names a factory (the flag to add is told), or anything `build` raises.
+    """
+    kind, _, name = arch.partition(":")
+    args = _harmless(beside.get("arch_args"))
+    if kind in ("mlp", "torchvision", "timm") and name:
+        built = build(arch, args, state)
+    elif ":" in arch:
+        raise InputError(
+            f"the checkpoint says that its architecture is {arch}. Code that a file names is not run unasked",
+            f"if you trust that code, add: --arch {arch}",
+        )
+    elif arch in zoo.torchvision_names():
+        built = build(f"torchvision:{arch}", args, state)
+    elif arch in zoo.timm_names():
+        built = build(f"timm:{arch}", args, state)
+    else:
+        return find(state)
+    return Built(built.module, built.architecture, ("architecture as the checkpoint says", *built.notes))
+
+
+def mlp(spec: str, arch_args: Mapping[str, Any] | None = None) -> nn.Module:
+    """``mlp:64-300-100-10[:relu|gelu|tanh|sigmoid]``: flatten, then linear layers with activations between.
+
+    Raises:
+        InputError: The sizes or the activation are not understood.
+    """
+    _, sizes, *rest = spec.split(":")
+    numbers = sizes.split("-")
+    if len(numbers) < 2 or not all(each.isdigit() and int(each) > 0 for each in numbers) or len(rest) > 1:
+        raise InputError(
+            f"{spec!r}: expected sizes joined by '-', from input to output",
+            "for example mlp:64-300-100-10:relu",
+        )
+    if arch_args:
+        raise InputError(f"{spec!r} takes no --arch-args", "write the sizes and activation in the name")
+    name = rest[0] if rest else "relu"
+    if name not in ACTIVATIONS:
+        raise InputError(f"{spec!r}: no activation {name!r}", did_you_mean(name, ACTIVATIONS))
+    widths = [int(each) for each in numbers]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for before, after in pairwise(widths):
+        layers += [nn.Linear(before, after), ACTIVATIONS[name]()]
+    return nn.Sequential(*layers[:-1])
+
+
+def default_input_shape(built: Built) -> tuple[int, ...] | None:
+    """The input shape (without the batch) that goes with an architecture; None when it is not known."""
+    kind, _, name = built.architecture.partition(":")
+    if kind == "mlp":
+        return (int(name.partition("-")[0]),)
+    if kind == "torchvision":
+        return (3, 299, 299) if name == "inception_v3" else (3, 224, 224)
+    if kind == "timm":
+        size = getattr(built.module, "pretrained_cfg", {}).get("input_size")
+        return tuple(size) if size else None
+    return None
+
+
+def _from_factory(arch: str, arch_args: Mapping[str, Any] | None) -> nn.Module:
+    if ":" not in arch:
+        raise InputError(f"--arch {arch}: not understood", f"write one of: {_FORMS}")
+    factory = load_callable(arch, flag="--arch")
+    module = call_user(factory, what=f"--arch {arch}", **dict(arch_args or {}))
+    if not isinstance(module, nn.Module):
+        raise InputError(
+            f"--arch {arch} returned a {type(module).__name__}, not a torch.nn.Module",
+            "name a function that builds and returns the model",
+        )
+    return module
+
+
+def _filled(arch: str, fit: Fit, state: dict[str, torch.Tensor], removed: str) -> Built:
+    notes = [f"prefix {removed!r} removed from every name"] if removed else []
+    return Built(fill(fit, state), arch, (*notes, *fit.notes))
+
+
+def _harmless(args: Any) -> dict[str, Any]:
+    """The plain numbers, flags and words among a file's arguments; nothing that names something to load."""
+    if not isinstance(args, Mapping):
+        return {}
+    risky = ("pretrained", "weights", "checkpoint", "path", "cfg", "url", "cache", "hub")
+    return {
+        key: value
+        for key, value in args.items()
+        if isinstance(key, str)
+        and isinstance(value, (bool, int, float, str))
+        and not any(word in key for word in risky)
+    }
+
+
+def _does_not_fit(arch: str, fit: Fit) -> InputError:
+    hint = "check --arch and --arch-args"
+    if fit.mismatched and not fit.missing and not fit.unexpected:
+        hint = """the names agree, the sizes do not: check --arch-args, for example '{"num_classes": 10}'"""
+    return InputError(f"the weights do not fit {arch}: {fit.describe()}", hint)
+
+
+def _nothing_fits(state: dict[str, torch.Tensor], near: list[zoo.Candidate]) -> InputError:
+    seen = ", ".join(f"{key} {tuple(value.shape)}" for key, value in list(state.items())[:4])
+    message = f"no known architecture has these {len(state)} weights: {seen}, ..."
+    if near:
+        closest = min(near, key=lambda each: each.fit.wrong)
+        if closest.fit.wrong <= max(3, len(state) // 3):
+            message += f" Nearest is torchvision:{closest.name}, but {closest.fit.describe()}"
+    return InputError(
+        message,
+        f"name the function that builds the model: --arch models.py:build (or {_FORMS})",
+    )

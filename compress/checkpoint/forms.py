@@ -1,0 +1,207 @@
+"""What a file is, told by its content, and its raw payload.
+
+Nothing in a file is executed: pickles go through ``torch.load(weights_only=True)``, which knows tensors and
+plain containers only. The one exception is asked for by name (`trust_pickle`).
+"""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import struct
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from compress.errors import InputError
+
+Form = Literal["torch zip", "torch legacy", "safetensors", "pt2", "bundle"]
+
+_RESAVE = "re-save its weights where its code is at hand: torch.save(model.state_dict(), 'weights.pt')"
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number of torch.save before 1.6
+_FOREIGN = (
+    (b"\xff\xd8\xff", "a JPEG image", ""),
+    (b"\x89PNG", "a PNG image", ""),
+    (b"GIF8", "a GIF image", ""),
+    (b"%PDF", "a PDF document", ""),
+    (b"\x89HDF", "an HDF5 file (Keras or MATLAB)", "convert its weights to safetensors"),
+    (b"\x1f\x8b", "a gzip archive", "unpack it first"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "fetch it with: git lfs pull"),
+    (b"\x93NUMPY", "a NumPy array", "save the whole state dict with torch.save or safetensors"),
+)
+
+
+def sniff(path: Path) -> Form:
+    """The form of the file or directory at `path`, by magic numbers, never by its extension.
+
+    Raises:
+        InputError: It is missing, unreadable, empty, truncated, or something else (which is named).
+    """
+    if path.is_dir():
+        if (path / "model.safetensors").is_file():
+            return "bundle"
+        raise InputError(
+            f"{path} is a directory without model.safetensors, so it is no bundle",
+            "name a checkpoint file in it, or a directory that compress wrote",
+        )
+    head = _head(path)
+    if not head:
+        raise InputError(f"{path} is empty (0 bytes)", "was it copied or downloaded completely?")
+    if head.startswith(b"PK\x03\x04"):
+        return _sniff_zip(path)
+    if head.startswith(_LEGACY):
+        return "torch legacy"
+    if path.suffix == ".safetensors" or head[8:9] == b"{":
+        return "safetensors"
+    raise _foreign(path, head)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors by name (CPU) and the metadata of a safetensors file; InputError when it is damaged."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length + 8 > size:
+        raise InputError(
+            f"{path}: its header claims {length:,} bytes, the file has {size:,}",
+            "the file is truncated or not safetensors: copy or download it again",
+        )
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+            return tensors, dict(file.metadata() or {})
+    except (SafetensorError, ValueError, RuntimeError, OSError) as error:
+        raise InputError(
+            f"{path} is not a readable safetensors file: {error}", "copy, download or save it again"
+        ) from error
+
+
+def read_torch(path: Path, form: Form, *, trust_pickle: bool) -> Any:
+    """The object that ``torch.save`` wrote, on the CPU.
+
+    Only tensors and plain containers are built. With `trust_pickle` a file that needs more is unpickled in
+    full, which runs whatever code it holds.
+
+    Raises:
+        InputError: The file is damaged, or holds classes or functions and is not trusted; they are listed.
+    """
+    try:
+        return _torch_load(path, weights_only=True)
+    except pickle.UnpicklingError as error:
+        names = pickle_globals(path, form)
+        if not names:
+            raise _damaged(path, error) from error
+        if not trust_pickle:
+            raise InputError(
+                f"{path} is a pickle of Python objects, not of tensors alone. "
+                f"Loading it would import and run: {', '.join(names[:8])}"
+                + (f" and {len(names) - 8} more" if len(names) > 8 else ""),
+                f"{_RESAVE}. Or, if you trust whoever made this file, add --trust-pickle",
+            ) from error
+    except (EOFError, RuntimeError, ValueError, KeyError, IndexError, OSError, struct.error) as error:
+        raise _damaged(path, error) from error
+    try:
+        return _torch_load(path, weights_only=False)
+    except Exception as error:  # arbitrary code ran: any failure is the file's
+        raise InputError(
+            f"{path} could not be unpickled: {type(error).__name__}: {error}",
+            f"its classes must be importable here; {_RESAVE}",
+        ) from error
+
+
+def pickle_globals(path: Path, form: Form) -> list[str]:
+    """Names that unpickling `path` would import and that plain tensors do not need; the file is not run."""
+    if form == "torch zip":
+        try:
+            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+        except (ValueError, RuntimeError, pickle.UnpicklingError):
+            return []
+    found: set[str] = set()
+    with path.open("rb") as file:
+        # A legacy file is a row of pickles (magic number, protocol, system, object), then raw data.
+        for _ in range(4):
+            try:
+                named = [arg for op, arg, _ in pickletools.genops(file) if op.name == "GLOBAL"]
+            except ValueError:
+                break
+            found |= {str(arg).replace(" ", ".") for arg in named}
+    return sorted(name for name in found if not _plain(name))
+
+
+def _plain(name: str) -> bool:
+    # torch.FloatStorage and its kin were never classes with behaviour of the file's own
+    if name.startswith("torch."):
+        return name.startswith("torch._utils.") or name.endswith("Storage") or name == "torch.Size"
+    return name in ("collections.OrderedDict", "collections.defaultdict")
+
+
+def _torch_load(path: Path, *, weights_only: bool) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about torch's own storages, and about how the file was made
+        return torch.load(path, map_location="cpu", weights_only=weights_only)
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(64)
+    except FileNotFoundError as error:
+        near = [each.name for each in path.parent.glob("*" + path.suffix)][:5] if path.suffix else []
+        hint = f"in {path.parent} there are: {', '.join(sorted(near))}" if near else "check the path"
+        raise InputError(f"no such file: {path}", hint) from error
+    except PermissionError as error:
+        raise InputError(f"{path} cannot be read: permission denied", f"check: ls -l {path}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _sniff_zip(path: Path) -> Form:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.partition("/")[2] or name for name in archive.namelist()]
+    except (zipfile.BadZipFile, EOFError, struct.error) as error:
+        raise _damaged(path, error) from error
+    if "archive_format" in names and any(name.startswith("models/") for name in names):
+        return "pt2"
+    if "constants.pkl" in names:
+        raise InputError(
+            f"{path} is a TorchScript archive, whose code cannot be pruned",
+            "save the weights of the original model (torch.save(model.state_dict(), 'weights.pt')) "
+            "or export it: torch.export.save(torch.export.export(model, inputs), 'model.pt2')",
+        )
+    if "data.pkl" in names:
+        return "torch zip"
+    if any(name.startswith("serialized_exported_program") for name in names):
+        raise InputError(
+            f"{path} is a torch.export archive in a format that torch has given up",
+            "load it with the torch that wrote it, and save it again with a current one",
+        )
+    what = "a NumPy archive" if names and all(name.endswith(".npy") for name in names) else "a zip archive"
+    raise InputError(
+        f"{path} is {what} without a model in it", "expected a state dict, safetensors, .pt2 or a bundle"
+    )
+
+
+def _foreign(path: Path, head: bytes) -> InputError:
+    expected = "expected a state dict (.pt, .pth), safetensors, .pt2 or a bundle"
+    for magic, what, hint in _FOREIGN:
+        if head.startswith(magic):
+            return InputError(f"{path} is {what}, not a checkpoint", hint or expected)
+    if head.lstrip()[:5].lower() in (b"<html", b"<!doc"):
+        return InputError(
+            f"{path} is a web page, not a checkpoint", "fetch it again: the download went wrong"
+        )
+    if path.suffix == ".onnx":
+        return InputError(f"{path} is an ONNX model, which is only written here", f"{expected}")
+    if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
+        return InputError(f"{path} is a plain pickle, which is not loaded: it can run code", _RESAVE)
+    return InputError(f"{path} is not a checkpoint: it begins with {head[:8]!r}", expected)
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    detail = str(error).strip().split("\n")[0][:160] or type(error).__name__
+    return InputError(f"{path} is truncated or damaged: {detail}", "copy, download or save it again")

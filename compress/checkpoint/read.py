@@ -1,0 +1,210 @@
+"""Load a trained model from whatever form it was saved in: the one door to everything that follows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from compress.checkpoint import arch as architectures
+from compress.checkpoint.arch import Built
+from compress.checkpoint.forms import Form, read_safetensors, read_torch, sniff
+from compress.checkpoint.pt2 import read_pt2
+from compress.checkpoint.statedict import Found, find_state_dict
+from compress.errors import InputError
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model from a file.
+
+    Attributes:
+        module: In eval mode, on the CPU.
+        path: The file or directory that was named.
+        form: "state dict", "training checkpoint", "safetensors", "pt2", "bundle" or "module".
+        architecture: As ``--arch`` writes it; "graph" when the file holds its own graph.
+        input_shapes: Of each input, without the batch; None if not known.
+        sha256: Of the file (of a bundle: its model.safetensors).
+        bytes: Its size.
+        mean: Per channel, what inputs were normalised with, if the file says so.
+        std: Likewise.
+        notes: What was found and why, a sentence each.
+    """
+
+    module: nn.Module
+    path: Path
+    form: str
+    architecture: str
+    input_shapes: Shapes | None
+    sha256: str
+    bytes: int
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a form gives: the module with its architecture, and what the file says beside it."""
+
+    form: str
+    built: Built
+    beside: Mapping[str, Any]
+    shapes: Shapes | None = None
+
+
+def load_model(
+    path: str | Path,
+    *,
+    arch: str | None = None,
+    arch_args: Mapping[str, Any] | None = None,
+    input_shape: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    trust_pickle: bool = False,
+) -> LoadedModel:
+    """The trained model in `path`, ready to run; nothing in the file is executed.
+
+    Args:
+        path: A state dict or training checkpoint of ``torch.save``, safetensors, a ``torch.export`` archive,
+            or a bundle. What it is, is told by its content.
+        arch: ``mlp:64-300-10``, ``torchvision:NAME``, ``timm:NAME``, ``package.module:factory`` or
+            ``file.py:factory``. Without it, the file's own word or its names and shapes decide.
+        arch_args: Keyword arguments of the factory.
+        input_shape: Without the batch; a list of shapes for several inputs.
+        trust_pickle: Unpickle a file that holds more than tensors, which runs whatever code it holds.
+
+    Raises:
+        InputError: The file, its form, its architecture or the arguments are wrong; says what to do.
+    """
+    path = Path(path)
+    form = sniff(path)
+    file = path / "model.safetensors" if path.is_dir() else path
+    try:
+        content = _read(path, form, arch, arch_args, trust_pickle)
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"{file} cannot be read: {error.strerror or error}", "check its permissions"
+        ) from error
+    shapes, shape_notes = _input_shapes(content, input_shape)
+    return LoadedModel(
+        module=content.built.module.eval(),
+        path=path,
+        form=content.form,
+        architecture=content.built.architecture,
+        input_shapes=shapes,
+        sha256=digest,
+        bytes=file.stat().st_size,
+        mean=_floats(content.beside.get("mean")),
+        std=_floats(content.beside.get("std")),
+        notes=(*content.built.notes, *shape_notes),
+    )
+
+
+def _read(
+    path: Path, form: Form, arch: str | None, arch_args: Mapping[str, Any] | None, trust_pickle: bool
+) -> _Content:
+    if form == "pt2":
+        archive = read_pt2(path)
+        return _Content("pt2", _graph(archive.module, arch), {}, archive.input_shapes)
+    if form == "bundle":
+        state, metadata = read_safetensors(path / "model.safetensors")
+        if "compress.graph" not in metadata:
+            raise InputError(
+                f"{path / 'model.safetensors'} was not written by compress", "name that file and add --arch"
+            )
+        return _bundle(path, metadata, arch)
+    if form == "safetensors":
+        state, metadata = read_safetensors(path)
+        if "compress.graph" in metadata:
+            return _bundle(path, metadata, arch)
+        found = Found(state, {key: _json(value) for key, value in metadata.items()}, (), nested=False)
+        return _with_architecture("safetensors", found, arch, arch_args)
+    found = find_state_dict(read_torch(path, form, trust_pickle=trust_pickle), path)
+    if found.module is not None:
+        name = f"{type(found.module).__module__}:{type(found.module).__qualname__}"
+        return _Content("module", Built(found.module.cpu(), name, found.notes), found.beside)
+    kind = "training checkpoint" if found.nested else "state dict"
+    return _with_architecture(kind, found, arch, arch_args)
+
+
+def _with_architecture(
+    form: str, found: Found, arch: str | None, arch_args: Mapping[str, Any] | None
+) -> _Content:
+    said = found.beside.get("arch")
+    if arch is not None:
+        built = architectures.build(arch, arch_args, found.state)
+    elif isinstance(said, str) and said:
+        built = architectures.from_file(said, found.beside, found.state)
+    else:
+        built = architectures.find(found.state)
+    return _Content(form, Built(built.module, built.architecture, (*found.notes, *built.notes)), found.beside)
+
+
+def _bundle(path: Path, metadata: Mapping[str, str], arch: str | None) -> _Content:
+    from compress.checkpoint.write import load_bundle
+
+    inputs = _json(metadata.get("compress.inputs", "null"))
+    shapes = [each.get("shape") for each in inputs or () if isinstance(each, dict)]
+    beside = {key.removeprefix("compress."): _json(value) for key, value in metadata.items()}
+    return _Content("bundle", _graph(load_bundle(path), arch), beside, _shapes(shapes))
+
+
+def _graph(module: nn.Module, arch: str | None) -> Built:
+    ignored = (f"--arch {arch} was not needed: the file holds its own graph",) if arch else ()
+    return Built(module, "graph", ignored)
+
+
+def _input_shapes(content: _Content, given: Any) -> tuple[Shapes | None, tuple[str, ...]]:
+    """The input shapes and a note on where they come from: the user, the file, the architecture."""
+    if given is not None:
+        shapes = _shapes(given)
+        if shapes is None:
+            raise InputError(f"input shape {given!r} is not understood", "write for example 3,224,224")
+        return shapes, ()
+    if content.shapes is not None:
+        return content.shapes, ()
+    for key in ("input_shape", "input_size", "input_shapes"):
+        if shapes := _shapes(_json(content.beside.get(key))):
+            return shapes, (f"input shape {_written(shapes)}, as the checkpoint says",)
+    if shape := architectures.default_input_shape(content.built):
+        return (shape,), (f"input shape {_written((shape,))}, the usual one of {content.built.architecture}",)
+    return None, ()
+
+
+def _written(shapes: Shapes) -> str:
+    return " and ".join("x".join(map(str, shape)) for shape in shapes)
+
+
+def _shapes(value: Any) -> Shapes | None:
+    """One shape or a list of shapes, as tuples; None when it is neither."""
+    if not isinstance(value, (list, tuple)) or not value:
+        return None
+    rows = value if all(isinstance(each, (list, tuple)) for each in value) else [value]
+    if not all(type(size) is int and size > 0 for row in rows for size in row):
+        return None
+    return tuple(tuple(row) for row in rows)
+
+
+def _floats(value: Any) -> tuple[float, ...] | None:
+    values = value if isinstance(value, (list, tuple)) else []
+    usable = all(isinstance(each, (int, float)) and math.isfinite(each) for each in values)
+    return tuple(float(each) for each in values) if values and usable else None
+
+
+def _json(value: Any) -> Any:
+    """Metadata values are strings; those that are JSON are read."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
