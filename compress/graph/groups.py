@@ -1,0 +1,224 @@
+"""Units that live and die together, gathered into groups of interchangeable ones."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.graph.propagate import Flow, Slot
+from compress.graph.resolve import Classes, Ints, resolve
+from compress.graph.rules import Kept
+from compress.graph.trace import Program
+
+
+@dataclass(frozen=True)
+class Member:
+    """One dim of a parameter or buffer that a group shortens.
+
+    Attributes:
+        tensor: Name of the parameter or buffer.
+        dim: The dim.
+        index: (units, k) - the k indices of the dim that each unit holds.
+    """
+
+    tensor: str
+    dim: int
+    index: Ints
+
+
+@dataclass(frozen=True)
+class Group:
+    """A family of coupled units: removing unit ``u`` removes ``index[u]`` of every member.
+
+    Attributes:
+        name: Unique; the module that produces the units, such as ``layer1.0.conv1``.
+        kind: ``channels`` (single indices), or ``blocks`` (heads, groups of a convolution).
+        units: Free classes, one for each unit.
+        members: Everything a unit holds.
+    """
+
+    name: str
+    kind: str
+    units: Ints
+    members: tuple[Member, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.units)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A dim of a parameter that keeps its size, wholly or in part, and why."""
+
+    tensor: str
+    dim: int
+    indices: int
+    op: str
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """Everything that is known about a traced network before a method decides.
+
+    Attributes:
+        program: The traced network.
+        flow: Labels of every tensor.
+        classes: What lives and dies together.
+        groups: Families of units, in graph order.
+        frozen: Dims that cannot shrink, with the reason.
+    """
+
+    program: Program
+    flow: Flow
+    classes: Classes
+    groups: tuple[Group, ...]
+    frozen: tuple[Frozen, ...]
+
+    def group(self, name: str) -> Group:
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise KeyError(name)
+
+    @cached_property
+    def group_of_unit(self) -> dict[int, int]:
+        """Position of the group of every unit (by class)."""
+        return {int(u): i for i, g in enumerate(self.groups) for u in g.units}
+
+    @cached_property
+    def overlaps(self) -> dict[str, frozenset[str]]:
+        """Groups that reach the same indices as another (heads and the features inside the heads)."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for parts in self.classes.parts.values():
+            names = {self.groups[self.group_of_unit[p]].name for p in parts if p in self.group_of_unit}
+            for name in names:
+                found[name] |= names - {name}
+        return {name: frozenset(others) for name, others in found.items() if others}
+
+    def alive(self, removed: Mapping[str, Iterable[int]]) -> NDArray[np.bool_]:
+        """By label: what stays when the given units of the named groups go."""
+        classes = [
+            self.group(name).units[np.asarray(list(units), dtype=np.int64)] for name, units in removed.items()
+        ]
+        return self.classes.alive(np.concatenate([np.zeros(0, dtype=np.int64), *classes]))
+
+    def kept(self, alive: NDArray[np.bool_]) -> dict[str, dict[int, Ints]]:
+        """For every tensor that gets smaller, the indices that stay, by dim."""
+        found: dict[str, dict[int, Ints]] = {}
+        for slot in self.flow.slots:
+            stays = alive[slot.labels]
+            if not stays.all():
+                found.setdefault(slot.tensor, {})[slot.dim] = np.flatnonzero(stays)
+        return found
+
+    def sizes(self, alive: NDArray[np.bool_]) -> Kept:
+        return Kept(alive)
+
+
+def couple(program: Program, flow: Flow) -> Coupling:
+    """Solve the relations of ``flow`` and gather the units into groups."""
+    classes = resolve(flow.relations)
+    blocks = np.zeros(len(classes.pinned), dtype=bool)
+    for labels in flow.relations.block_labels:
+        blocks[classes.of_label[labels]] = True
+    groups = _groups(flow.slots, classes, blocks)
+    return Coupling(program, flow, classes, groups, _frozen(flow, classes))
+
+
+def _incidence(slots: tuple[Slot, ...], classes: Classes) -> tuple[Ints, Ints, Ints]:
+    """Rows (unit, slot, index): every index of every slot with the units that remove it."""
+    unit: list[Ints] = []
+    where: list[Ints] = []
+    index: list[Ints] = []
+    derived = np.zeros(len(classes.pinned), dtype=bool)
+    derived[list(classes.parts)] = True
+    for position, slot in enumerate(slots):
+        of = classes.of_label[slot.labels]
+        plain = np.flatnonzero(~classes.pinned[of] & ~derived[of])
+        unit.append(of[plain])
+        index.append(plain)
+        for i in np.flatnonzero(derived[of]):
+            parts = np.asarray(classes.parts[int(of[i])], dtype=np.int64)
+            unit.append(parts)
+            index.append(np.full(len(parts), i, dtype=np.int64))
+        where.append(np.full(sum(map(len, unit)) - sum(map(len, where)), position, dtype=np.int64))
+    empty = np.zeros(0, dtype=np.int64)
+    return np.concatenate([empty, *unit]), np.concatenate([empty, *where]), np.concatenate([empty, *index])
+
+
+def _groups(slots: tuple[Slot, ...], classes: Classes, blocks: NDArray[np.bool_]) -> tuple[Group, ...]:
+    unit, where, index = _incidence(slots, classes)
+    order = np.lexsort((index, where, unit))
+    unit, where, index = unit[order], where[order], index[order]
+    starts = np.flatnonzero(np.r_[True, unit[1:] != unit[:-1]]) if len(unit) else np.zeros(0, dtype=np.int64)
+    families: dict[tuple[bytes, bool], list[tuple[int, int]]] = defaultdict(list)
+    for start, stop in zip(starts, np.r_[starts[1:], len(unit)], strict=True):
+        key = (where[start:stop].tobytes(), bool(blocks[unit[start]]))
+        families[key].append((int(start), int(stop)))
+    names: dict[str, int] = defaultdict(int)
+    groups = []
+    for (signature, block), spans in sorted(families.items(), key=lambda item: item[1][0]):
+        spans.sort(key=lambda span: index[span[0]])
+        groups.append(_group(slots, signature, block, spans, unit, index, names))
+    return tuple(sorted(groups, key=lambda g: _position(slots, g)))
+
+
+def _group(
+    slots: tuple[Slot, ...],
+    signature: bytes,
+    block: bool,
+    spans: list[tuple[int, int]],
+    unit: Ints,
+    index: Ints,
+    names: dict[str, int],
+) -> Group:
+    positions = np.frombuffer(signature, dtype=np.int64)
+    table = np.stack([index[start:stop] for start, stop in spans])
+    members = tuple(
+        Member(slots[p].tensor, slots[p].dim, table[:, positions == p])
+        for p in dict.fromkeys(positions.tolist())
+    )
+    base = _producer(members) + (".blocks" if block else "")
+    names[base] += 1
+    name = base if names[base] == 1 else f"{base}#{names[base]}"
+    return Group(name, "blocks" if block else "channels", unit[[s for s, _ in spans]], members)
+
+
+def _producer(members: tuple[Member, ...]) -> str:
+    """The module whose first dim the units are; its weight before its bias."""
+    first = next((m for m in members if m.dim == 0 and m.tensor.endswith("weight")), members[0])
+    return first.tensor.removesuffix(".weight")
+
+
+def _position(slots: tuple[Slot, ...], group: Group) -> int:
+    first = group.members[0]
+    return next(i for i, s in enumerate(slots) if s.tensor == first.tensor and s.dim == first.dim)
+
+
+_TRIVIAL = ("kernel position of a convolution",)
+
+
+def _frozen(flow: Flow, classes: Classes) -> tuple[Frozen, ...]:
+    """Pinned dims with the first reason that was met, kernel positions left out."""
+    found = []
+    for slot in flow.slots:
+        of = classes.of_label[slot.labels]
+        held = classes.pinned[of]
+        if not held.any():
+            continue
+        pin = next((classes.pin_of[c] for c in of[held].tolist() if c in classes.pin_of), None)
+        if pin is not None and pin.reason in _TRIVIAL:
+            continue
+        op, where, reason = (
+            (pin.op, pin.where, pin.reason) if pin else ("", "", "tied to a dimension that stays")
+        )
+        found.append(Frozen(slot.tensor, slot.dim, int(held.sum()), op, where, reason))
+    return tuple(found)

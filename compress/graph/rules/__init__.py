@@ -1,0 +1,36 @@
+"""What every operation does to labels: one file per family of operations."""
+
+from compress.graph.rules import (
+    attention,
+    contraction,
+    creation,
+    indexing,
+    norm,
+    pieces,
+    pointwise,
+    pooling,
+    reduction,
+    shape,
+)
+from compress.graph.rules.registry import REWRITES, RULES, Call, Cut, Kept, UnbalancedError, rewrite, rule
+
+__all__ = [
+    "REWRITES",
+    "RULES",
+    "Call",
+    "Cut",
+    "Kept",
+    "UnbalancedError",
+    "attention",
+    "contraction",
+    "creation",
+    "indexing",
+    "norm",
+    "pieces",
+    "pointwise",
+    "pooling",
+    "reduction",
+    "rewrite",
+    "rule",
+    "shape",
+]

@@ -1,0 +1,63 @@
+"""Normalisations: statistics are taken over what is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compress.graph.labels import Factor, Value, join
+from compress.graph.reshape import reshape
+from compress.graph.rules.registry import Call, Cut, rewrite, rule
+
+
+def per_channel(x: Value, vector: Value, axis: int = 1) -> Value:
+    """A vector of channel parameters, shaped to broadcast along ``axis`` of ``x``."""
+    shape = tuple(vector.shape[0] if d == axis else 1 for d in range(x.rank))
+    return Value(shape, tuple(Factor(f.labels.reshape(shape), axis) for f in vector.factors))
+
+
+@rule("aten::batch_norm", "aten::instance_norm", "aten::_native_batch_norm_legit_no_training")
+def batch_norm(call: Call) -> Value:
+    out = call["input"]
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        vector = call.get(name)
+        if vector is not None:
+            out = join(call.relations, out, per_channel(out, vector))
+    return Value(call.shape, out.factors)
+
+
+@rule("aten::layer_norm", "aten::rms_norm")
+def layer_norm(call: Call) -> Value:
+    """Statistics over the last dims; weight and bias go with their index."""
+    out = call["input"]
+    for name in ("weight", "bias"):
+        if call.get(name) is not None:
+            out = join(call.relations, out, call[name])
+    return out
+
+
+@rewrite("aten::layer_norm", "aten::rms_norm")
+def normalized_shape(cut: Cut) -> dict[str, Any]:
+    count = len(cut["normalized_shape"])
+    return {"normalized_shape": list(cut.kept.shape(cut["input"])[-count:])}
+
+
+@rule("aten::group_norm")
+def group_norm(call: Call) -> Value:
+    """Groups may go whole; what stays in each group is equal in number."""
+    x, groups = call["input"], int(call["num_groups"])
+    out = x
+    if groups > 1:
+        split = reshape(call.relations, x, (x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))
+        out = reshape(call.relations, split, x.shape)
+    for name in ("weight", "bias"):
+        if call.get(name) is not None:
+            out = join(call.relations, out, per_channel(out, call[name]))
+    return out
+
+
+@rewrite("aten::group_norm")
+def num_groups(cut: Cut) -> dict[str, Any]:
+    x, groups = cut["input"], int(cut["num_groups"])
+    if groups == 1:
+        return {}
+    return {"num_groups": int(cut.kept.vector(x, 1).reshape(groups, -1).any(1).sum())}

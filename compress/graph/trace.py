@@ -1,0 +1,95 @@
+"""From a module to a graph of operations on named parameters (``torch.export``, undecomposed)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from compress.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Program:
+    """A traced network.
+
+    Attributes:
+        module: Plain graph module; parameters and buffers keep the names of the original module.
+        inputs: The example inputs of the trace (batch of 2 where the batch is dynamic).
+        dynamic_batch: Whether any batch size may be run.
+    """
+
+    module: fx.GraphModule
+    inputs: tuple[Any, ...]
+    dynamic_batch: bool
+
+
+def trace(module: nn.Module, inputs: Sequence[Tensor]) -> Program:
+    """Trace ``module`` in its current mode on example inputs whose first dim is the batch.
+
+    Raises:
+        ModelError: The module cannot be traced; the message holds the construct that defeats it.
+    """
+    args = tuple(inputs)
+    failure: Exception | None = None
+    for dynamic in (True, False):
+        shapes = tuple({0: torch.export.Dim.DYNAMIC} if dynamic and a.dim() else None for a in args)
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                exported = torch.export.export(module, args, dynamic_shapes=shapes, strict=False)
+                return Program(plain(exported.module(check_guards=False)), args, dynamic)
+        except Exception as error:  # torch.export raises many kinds; the second try is with a fixed batch
+            failure = error
+    raise ModelError(
+        f"the model cannot be traced: {_first_line(failure)}",
+        "run it once on the same input to see that it works; data-dependent Python control flow "
+        "(an `if` on tensor values) has to be removed or replaced by torch.where",
+    ) from failure
+
+
+def _first_line(error: Exception | None) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def plain(module: nn.Module) -> fx.GraphModule:
+    """A graph module without the guards and the train/eval lock that ``ExportedProgram.module()`` adds."""
+    if not isinstance(module, fx.GraphModule):
+        raise TypeError(f"expected a graph module, got {type(module).__name__}")
+    graph = fx.Graph()
+    for node in list(module.graph.nodes):
+        if node.op == "call_module" and node.target == "_guards_fn":
+            module.graph.erase_node(node)
+    output = graph.graph_copy(module.graph, mapping := {})
+    originals = {copy: node for node, copy in mapping.items()}
+    graph.output(output)
+    for copy in graph.nodes:
+        if copy in originals:
+            copy.meta = dict(originals[copy].meta)
+    graph.set_codegen(module.graph._codegen)
+    return fx.GraphModule(module, graph, class_name="Network")
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """Concrete shape of a traced tensor; dynamic sizes by the value of the example input."""
+    return tuple(concrete(n) for n in value.shape)
+
+
+def concrete(size: Any) -> int:
+    """A size or symbolic integer as the plain integer it had in the example."""
+    if isinstance(size, torch.SymInt):
+        node: Any = size.node
+        hint = node.hint
+        return int(hint) if hint is not None else int(node.guard_int("", 0))
+    return int(size)
+
+
+def owner(node: fx.Node) -> str:
+    """Path of the module that owns an operation, "" for the root."""
+    stack = node.meta.get("nn_module_stack")
+    return str(list(stack.values())[-1][0]) if stack else ""
