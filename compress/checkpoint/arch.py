@@ -17,7 +17,7 @@ from torch import nn
 from compress.checkpoint import zoo
 from compress.checkpoint.fit import Fit, compare, fill
 from compress.checkpoint.statedict import without_prefixes
-from compress.checkpoint.userfile import call_user, did_you_mean, load_callable
+from compress.checkpoint.userfile import call_user, load_callable, near_or_some
 from compress.errors import InputError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -120,7 +120,7 @@ def mlp(spec: str, arch_args: Mapping[str, Any] | None = None) -> nn.Module:
         raise InputError(f"{spec!r} takes no --arch-args", "write the sizes and activation in the name")
     name = rest[0] if rest else "relu"
     if name not in ACTIVATIONS:
-        raise InputError(f"{spec!r}: no activation {name!r}", did_you_mean(name, ACTIVATIONS))
+        raise InputError(f"{spec!r}: no activation {name!r}", near_or_some(name, ACTIVATIONS))
     widths = [int(each) for each in numbers]
     layers: list[nn.Module] = [nn.Flatten()]
     for before, after in pairwise(widths):

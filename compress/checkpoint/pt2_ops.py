@@ -60,7 +60,7 @@ def operator_of(target: str) -> Callable[..., Any]:
     found: Any = None
     if parts[:2] == ["torch", "ops"] and len(parts) == 5 and parts[2] in _NAMESPACES:
         if parts[2] == "torchvision":
-            import torchvision  # type: ignore[import-untyped]  # noqa: F401  (registers its operators)
+            import torchvision  # noqa: F401  (registers its operators)
         packet = getattr(getattr(torch.ops, parts[2]), parts[3], None)
         found = getattr(packet, parts[4], None) if parts[3] not in _TOUCH_FILES else None
         found = found if isinstance(found, torch._ops.OpOverload) else None
@@ -71,7 +71,7 @@ def operator_of(target: str) -> Callable[..., Any]:
         found = getattr(module, parts[1], None) if parts[1] in names.split() else None
     if found is None:
         raise Unreadable(f"operator {target!r} is not one that is taken from files")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def argument(

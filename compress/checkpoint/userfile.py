@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import os
@@ -14,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from compress.errors import InputError
+from compress.registry.words import did_you_mean
 
 
 def load_callable(reference: str, *, flag: str) -> Callable[..., Any]:
@@ -38,14 +38,14 @@ def load_callable(reference: str, *, flag: str) -> Callable[..., Any]:
     for part in attribute.split("."):
         if not hasattr(target, part):
             names = [name for name in vars(target) if callable(getattr(target, name))]
-            raise InputError(f"{flag} {reference}: {where} has no {part!r}", did_you_mean(part, names))
+            raise InputError(f"{flag} {reference}: {where} has no {part!r}", near_or_some(part, names))
         target = getattr(target, part)
     if not callable(target):
         raise InputError(
             f"{flag} {reference}: {attribute!r} is a {type(target).__name__}, not a function",
             f"name a function or class of {where}",
         )
-    return target  # type: ignore[no-any-return]
+    return target
 
 
 def call_user(function: Callable[..., Any], *args: Any, what: str, **kwargs: Any) -> Any:
@@ -56,14 +56,11 @@ def call_user(function: Callable[..., Any], *args: Any, what: str, **kwargs: Any
         raise InputError(f"{what} failed: {type(error).__name__}: {error}") from error
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def near_or_some(name: str, known: Iterable[str]) -> str:
     """A hint with the known names nearest to a mistyped one, or with a few of them when none is near."""
-    names = sorted(set(known))
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
-    if near:
-        return "did you mean " + " or ".join(near) + "?"
-    shown = [each for each in names if not each.startswith("_")][:8]
-    return f"there are: {', '.join(shown)}" if shown else ""
+    names = sorted(each for each in set(known) if not each.startswith("_"))
+    some = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+    return did_you_mean(name, names) or (f"there are: {some}" if names else "")
 
 
 def _is_file(where: str) -> bool:
@@ -84,7 +81,7 @@ def _on_path(folder: Path) -> Iterator[None]:
 
 def _import_file(path: Path, flag: str) -> ModuleType:
     if not path.is_file():
-        near = did_you_mean(path.name, [each.name for each in path.parent.glob("*.py")])
+        near = near_or_some(path.name, [each.name for each in path.parent.glob("*.py")])
         raise InputError(f"{flag}: no such file: {path}", near)
     name = f"_compress_user_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)

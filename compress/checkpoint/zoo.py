@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from compress.checkpoint.fit import Fit, compare, hollow_parameters
-from compress.checkpoint.userfile import call_user, did_you_mean
+from compress.checkpoint.userfile import call_user, near_or_some
 from compress.errors import InputError
 
 # The start of a builder's name, and a weight that every model of that family has. The first match counts;
@@ -132,7 +132,7 @@ def _torchvision_model(name: str, args: dict[str, Any]) -> nn.Module:
     from torchvision import models
 
     if name not in torchvision_names():
-        raise InputError(f"torchvision has no model {name!r}", did_you_mean(name, torchvision_names()))
+        raise InputError(f"torchvision has no model {name!r}", near_or_some(name, torchvision_names()))
     known = inspect.signature(models.get_model_builder(name)).parameters
     fixed = {key: None for key in ("weights", "weights_backbone") if key in known}
     if name in ("googlenet", "inception_v3"):
@@ -147,7 +147,7 @@ def _timm_model(name: str, args: dict[str, Any]) -> nn.Module:
     except ImportError as error:
         raise InputError(f"timm:{name} needs timm, which is not installed", "pip install timm") from error
     if name.partition(".")[0] not in timm_names():
-        raise InputError(f"timm has no model {name!r}", did_you_mean(name, timm_names()))
+        raise InputError(f"timm has no model {name!r}", near_or_some(name, timm_names()))
     module: nn.Module = call_user(
         timm.create_model, name, what=f"timm:{name}", **{**args, "pretrained": False}
     )

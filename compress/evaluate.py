@@ -1,0 +1,138 @@
+"""Accuracy of a classifier on labelled data, with what the number of samples can tell about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+
+from compress.data import Split
+from compress.errors import InputError
+from compress.progress import Progress, Silent
+
+_Z = 1.959963984540054  # the normal quantile of a two-sided 95 % interval
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How many samples a model puts in the right class.
+
+    Attributes:
+        correct: Samples right.
+        count: Samples in all.
+        accuracy: ``correct / count``.
+        low: Lower end of the 95 % Wilson interval of the accuracy.
+        high: Upper end.
+        per_class: (right, in all) of each class, by its number.
+    """
+
+    correct: int
+    count: int
+    accuracy: float
+    low: float
+    high: float
+    per_class: tuple[tuple[int, int], ...]
+
+
+def wilson(correct: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a proportion (Wilson, 1927, doi:10.1080/01621459.1927.10502953)."""
+    share, z2 = correct / count, _Z * _Z
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    reach = _Z / (1 + z2 / count) * sqrt(share * (1 - share) / count + z2 / (4 * count * count))
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def evaluate(
+    module: nn.Module,
+    split: Split,
+    *,
+    batch_size: int = 256,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+) -> Accuracy:
+    """The accuracy of `module` on `split`, in eval mode and without gradients.
+
+    Args:
+        module: Gives logits of shape (batch, classes): a tensor, or a tuple or dict with the logits first.
+            It is moved to `device`, and left as it was afterwards.
+        split: Inputs (N, ...) and class numbers (N,).
+        batch_size: The last batch may be smaller.
+        device: Where to run.
+        progress: Told about every batch.
+
+    Raises:
+        InputError: The model cannot take the inputs, is no classifier, or has fewer classes than the labels.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch size {batch_size} is below 1")
+    starts = range(0, len(split), batch_size)
+    right = []
+    with torch.no_grad(), _ready(module, torch.device(device)) as dtype:
+        for start in (progress or Silent()).track(starts, "evaluating", len(starts)):
+            inputs = split.inputs[start : start + batch_size].to(device)
+            targets = split.targets[start : start + batch_size].to(device)
+            scores = _logits(module, inputs.to(dtype) if inputs.is_floating_point() else inputs)
+            if scores.shape[1] <= int(split.targets.max()):
+                raise InputError(
+                    f"the model tells {scores.shape[1]} classes apart, the labels go up to "
+                    f"{int(split.targets.max())}",
+                    "use the data that the model was trained for",
+                )
+            # A sample whose scores are not numbers is not right, whatever argmax says.
+            good = scores.isfinite().all(1) & (scores.argmax(1) == targets)
+            right.append(good.cpu())
+    return _accuracy(torch.cat(right), split.targets)
+
+
+def _accuracy(right: Tensor, targets: Tensor) -> Accuracy:
+    classes = int(targets.max()) + 1
+    per_class = [(int(right[targets == each].sum()), int((targets == each).sum())) for each in range(classes)]
+    correct, count = int(right.sum()), len(right)
+    return Accuracy(correct, count, correct / count, *wilson(correct, count), tuple(per_class))
+
+
+def _logits(module: nn.Module, inputs: Tensor) -> Tensor:
+    try:
+        output = module(inputs)
+    except (RuntimeError, ValueError, IndexError, AssertionError) as error:
+        shape = "x".join(map(str, inputs.shape[1:]))
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(
+            f"the model cannot take inputs of {shape}: {reason}", "check the data and the input shape"
+        ) from error
+    if isinstance(output, Mapping) and output:
+        output = output["logits"] if "logits" in output else next(iter(output.values()))
+    elif isinstance(output, (tuple, list)) and output:
+        output = output[0]
+    elif not isinstance(output, Tensor):
+        output = getattr(output, "logits", output)
+    if not isinstance(output, Tensor):
+        raise InputError(f"the model gives a {type(output).__name__}, not class scores")
+    while output.dim() > 2 and output.shape[-1] == 1:
+        output = output.squeeze(-1)
+    if output.dim() != 2 or output.shape[0] != inputs.shape[0] or output.shape[1] < 2:
+        raise InputError(
+            f"the model gives an output of shape {tuple(output.shape)} for {inputs.shape[0]} samples; "
+            "accuracy needs one score per class, (samples, classes)",
+            "only classifiers can be evaluated; segmentation, detection and regression cannot",
+        )
+    return output
+
+
+@contextmanager
+def _ready(module: nn.Module, device: torch.device) -> Iterator[torch.dtype]:
+    """`module` on `device` in eval mode, and back; gives the dtype its inputs should have."""
+    training = {name: each.training for name, each in module.named_modules()}
+    floats = [each for each in module.parameters() if each.is_floating_point()]
+    home = floats[0].device if floats else torch.device("cpu")
+    module.eval().to(device)
+    try:
+        yield floats[0].dtype if floats else torch.float32
+    finally:
+        module.to(home)
+        for name, each in module.named_modules():
+            each.training = training.get(name, False)
