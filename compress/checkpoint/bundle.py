@@ -1,0 +1,101 @@
+"""Load a bundle: the network of ``model.safetensors`` from its own graph, without pickle and without its source."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors import safe_open
+from torch import nn
+
+from compress.errors import InputError
+from compress.graph.serial import graph_from_json
+
+SCHEMA = "compress.bundle/1"
+WEIGHTS = "model.safetensors"
+_PREFIX = "compress."
+
+
+def weights_of(path: str | Path) -> Path:
+    """The weights file of a bundle that is named by its directory or by that file.
+
+    Raises:
+        InputError: There is none.
+    """
+    path = Path(path)
+    file = path / WEIGHTS if path.is_dir() else path
+    if file.is_file():
+        return file
+    if path.is_dir():
+        raise InputError(f"{path} is not a bundle: it has no {WEIGHTS}", "give a directory that was written")
+    raise InputError(f"{path} does not exist", "give the directory of a bundle or its model.safetensors")
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """What a bundle says about itself, JSON values read and the prefix ``compress.`` taken off the keys.
+
+    Returns:
+        "schema", "graph", "inputs" (a list of {"shape": sizes without the batch, "dtype": name}),
+        "provenance", "plan" (None if nothing was removed), and whatever else was written beside them.
+
+    Raises:
+        InputError: Not a bundle, a newer one than this version reads, or damaged metadata.
+    """
+    file = weights_of(path)
+    with _open(file) as opened:
+        return _metadata(file, opened.metadata())
+
+
+def load_bundle(path: str | Path) -> nn.Module:
+    """The network of a bundle, in eval mode on the CPU, with the parameter names of the original model.
+
+    Args:
+        path: The directory, or the ``model.safetensors`` in it.
+
+    Raises:
+        InputError: As :func:`read_metadata`; or the graph is damaged or names what is not an operation.
+    """
+    file = weights_of(path)
+    with _open(file) as opened:
+        metadata = _metadata(file, opened.metadata())
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (not a dict)
+    try:
+        return graph_from_json(metadata["graph"], tensors)
+    except InputError as error:
+        raise InputError(f"{file}: {error}", error.hint) from error
+
+
+def _open(file: Path) -> Any:
+    try:
+        return safe_open(file, framework="pt", device="cpu")
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{file} is truncated or no safetensors file: {error}", "write it again") from error
+
+
+def _metadata(file: Path, stored: dict[str, str] | None) -> dict[str, Any]:
+    schema = (stored or {}).get(f"{_PREFIX}schema")
+    if stored is None or schema is None:
+        raise InputError(
+            f"{file} holds tensors but no network, so it is not a bundle",
+            "name its architecture with --arch, or give the directory of a bundle",
+        )
+    if schema != SCHEMA:
+        raise InputError(
+            f"{file} has the schema {schema!r}, this version reads {SCHEMA!r}",
+            "update the package to load it",
+        )
+    made: dict[str, Any] = {"plan": None}
+    for key, text in stored.items():
+        if not key.startswith(_PREFIX):
+            continue
+        name = key.removeprefix(_PREFIX)
+        try:
+            made[name] = text if name == "schema" else json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise InputError(f"{file}: its metadata {key!r} is damaged: {error}", "write it again") from error
+    for name in ("graph", "inputs", "provenance"):
+        if name not in made:
+            raise InputError(f"{file}: its metadata lacks {_PREFIX + name!r}", "write the bundle again")
+    return made

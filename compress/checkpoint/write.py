@@ -1,0 +1,223 @@
+"""Write a bundle: the compressed network with its graph, plan, reports and recipe in one directory."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, fx
+
+from compress.checkpoint.bundle import SCHEMA, WEIGHTS, load_bundle, read_metadata
+from compress.checkpoint.reload import reload_error
+from compress.errors import InputError, ModelError
+from compress.graph.serial import graph_tensors, graph_to_json
+
+__all__ = [
+    "SCHEMA",
+    "bundle_bytes",
+    "check_output",
+    "load_bundle",
+    "read_metadata",
+    "reload_error",
+    "write_bundle",
+]
+
+_OURS = (WEIGHTS, "plan.json", "recipe.toml", "report.*", "model.onnx*", "model.pt2", "model.*.onnx*")
+
+
+def write_bundle(
+    directory: str | Path,
+    *,
+    program_module: fx.GraphModule,
+    inputs: Sequence[Mapping[str, Any]],
+    plan_json: Mapping[str, Any] | None,
+    report: Mapping[str, Any],
+    recipe_toml: str,
+    report_md: str,
+    provenance: Mapping[str, Any],
+    force: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+    files: Mapping[str, bytes | Path] | None = None,
+) -> Path:
+    """Write the bundle whole or not at all; an older bundle in its place goes, files of others in it stay.
+
+    Args:
+        directory: Where; made with its parents if needed.
+        program_module: The network, as :func:`compress.graph.serial.graph_to_json` takes it.
+        inputs: Per input {"shape": sizes without the batch, "dtype": "float32"}.
+        plan_json: What was kept of the original; None if nothing was removed.
+        report: Content of report.json.
+        recipe_toml: Content of recipe.toml.
+        report_md: Content of report.md.
+        provenance: Where the network came from: input, hash, versions, command.
+        force: Write into a directory that holds other files.
+        metadata: More JSON values for the metadata of the weights, such as "mean" and "std".
+        files: More files by name (report.html, model.onnx): their content, or a path to copy.
+
+    Returns:
+        The directory.
+
+    Raises:
+        InputError: The directory cannot be used, see :func:`check_output`.
+        ModelError: The network cannot be written without code; the message names what it holds.
+    """
+    target = Path(directory).resolve()
+    check_output(target, force)
+    content: dict[str, bytes | Path] = {
+        WEIGHTS: bundle_bytes(program_module, inputs, plan_json, provenance, metadata),
+        "report.json": _pretty(report),
+        "report.md": report_md.encode(),
+        "recipe.toml": recipe_toml.encode(),
+        **(files or {}),
+    }
+    if plan_json is not None:
+        content["plan.json"] = _compact(plan_json).encode() + b"\n"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _sibling(target) as fresh:
+            for name, value in content.items():
+                if isinstance(value, bytes):
+                    (fresh / name).write_bytes(value)
+                else:
+                    shutil.copyfile(value, fresh / name)
+            _put(fresh, target)
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error}", "choose another --output") from error
+    return Path(directory)
+
+
+def check_output(directory: str | Path, force: bool = False) -> None:
+    """See before any work that a bundle may be written there: a new, empty or bundle directory, or `force`.
+
+    Raises:
+        InputError: `directory` is a file, or holds something else than a bundle and `force` is not given.
+    """
+    path = Path(directory)
+    if not path.exists():
+        blocked = next((parent for parent in path.absolute().parents if parent.exists()), path)
+        if not blocked.is_dir() or not os.access(blocked, os.W_OK):
+            raise InputError(
+                f"{path} cannot be made: {blocked} is not a writable directory", "choose another"
+            )
+        return
+    if not path.is_dir():
+        raise InputError(f"{path} is a file, a bundle is a directory", "choose another name")
+    if force or not any(path.iterdir()):
+        return
+    try:
+        read_metadata(path)
+    except InputError as error:
+        if "schema" in str(error):  # of another version, but a bundle
+            return
+        raise InputError(
+            f"{path} is not empty and not a bundle, so it is left alone",
+            "choose another directory, or --force to write into it",
+        ) from error
+
+
+def bundle_bytes(
+    program_module: fx.GraphModule,
+    inputs: Sequence[Mapping[str, Any]],
+    plan_json: Mapping[str, Any] | None,
+    provenance: Mapping[str, Any],
+    metadata: Mapping[str, Any] | None = None,
+) -> bytes:
+    """``model.safetensors`` with everything needed to load it; the same arguments give the same bytes.
+
+    The plan is there without its masks, which can be as large as the weights: they are in plan.json.
+
+    Raises:
+        ModelError: The network cannot be written without code; the message names what it holds.
+    """
+    plan = None if plan_json is None else {k: v for k, v in plan_json.items() if k != "masks"}
+    values: dict[str, Any] = {
+        **(metadata or {}),
+        "graph": graph_to_json(program_module),
+        "inputs": [dict(each) for each in inputs],
+        "plan": plan,
+        "provenance": dict(provenance),
+    }
+    texts = {f"compress.{key}": _compact(value) for key, value in values.items()}
+    tensors = {name: _storable(name, tensor) for name, tensor in graph_tensors(program_module).items()}
+    return _with_metadata(
+        safetensors.torch.save(tensors), {"format": "pt", "compress.schema": SCHEMA, **texts}
+    )
+
+
+def _storable(name: str, tensor: Tensor) -> Tensor:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
+        raise ModelError(f"the tensor {name!r} is {tensor.layout} on {tensor.device}, which cannot be stored")
+    if tensor.dtype == torch.complex128:
+        raise ModelError(f"the tensor {name!r} is complex128, which safetensors cannot store")
+    # A copy: tensors that overlap in memory are refused
+    return tensor.detach().cpu().contiguous().clone()
+
+
+def _with_metadata(plain: bytes, metadata: Mapping[str, str]) -> bytes:
+    """Add metadata to safetensors bytes in sorted order; the library writes them in a random one.
+
+    The format: 8 bytes with the length of the header (little endian), the header in JSON, the tensors.
+    """
+    length = int.from_bytes(plain[:8], "little")
+    header = json.loads(plain[8 : 8 + length])
+    text = _compact({"__metadata__": dict(sorted(metadata.items())), **header}).encode()
+    text += b" " * (-len(text) % 8)  # tensors stay aligned
+    return len(text).to_bytes(8, "little") + text + plain[8 + length :]
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _pretty(value: Any) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n").encode()
+
+
+@contextmanager
+def _sibling(target: Path) -> Iterator[Path]:
+    """A fresh directory beside `target` that is gone afterwards, whatever happens."""
+    made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        made.chmod(0o777 & ~_umask())
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _put(fresh: Path, target: Path) -> None:
+    """Move a complete bundle to its place; what is not part of a bundle there is not touched."""
+    if not target.exists():
+        fresh.rename(target)
+        return
+    present = [each.name for each in target.iterdir()]
+    ours = {name for name in present if any(fnmatch.fnmatchcase(name, known) for known in _OURS)}
+    if ours == set(present):
+        with _sibling(target) as old:
+            target.rename(old / "old")
+            try:
+                fresh.rename(target)
+            except OSError:
+                (old / "old").rename(target)
+                raise
+        return
+    # Beside files of others: one by one, the weights last, so that they never lack what belongs to them
+    names = sorted((each.name for each in fresh.iterdir()), key=lambda name: name == WEIGHTS)
+    for name in names:
+        os.replace(fresh / name, target / name)
+    for name in ours.difference(names):
+        (target / name).unlink()
