@@ -105,9 +105,7 @@ class Coupling:
 
     def alive(self, removed: Mapping[str, Iterable[int]]) -> NDArray[np.bool_]:
         """By label: what stays when the given units of the named groups go."""
-        classes = [
-            self.group(name).units[np.asarray(list(units), dtype=np.int64)] for name, units in removed.items()
-        ]
+        classes = [self.group(name).units[np.asarray(list(units), dtype=np.int64)] for name, units in removed.items()]
         return self.classes.alive(np.concatenate([np.zeros(0, dtype=np.int64), *classes]))
 
     def kept(self, alive: NDArray[np.bool_]) -> dict[str, dict[int, Ints]]:
@@ -183,8 +181,7 @@ def _group(
     positions = np.frombuffer(signature, dtype=np.int64)
     table = np.stack([index[start:stop] for start, stop in spans])
     members = tuple(
-        Member(slots[p].tensor, slots[p].dim, table[:, positions == p])
-        for p in dict.fromkeys(positions.tolist())
+        Member(slots[p].tensor, slots[p].dim, table[:, positions == p]) for p in dict.fromkeys(positions.tolist())
     )
     base = _producer(members) + (".blocks" if block else "")
     names[base] += 1
@@ -217,8 +214,6 @@ def _frozen(flow: Flow, classes: Classes) -> tuple[Frozen, ...]:
         pin = next((classes.pin_of[c] for c in of[held].tolist() if c in classes.pin_of), None)
         if pin is not None and pin.reason in _TRIVIAL:
             continue
-        op, where, reason = (
-            (pin.op, pin.where, pin.reason) if pin else ("", "", "tied to a dimension that stays")
-        )
+        op, where, reason = (pin.op, pin.where, pin.reason) if pin else ("", "", "tied to a dimension that stays")
         found.append(Frozen(slot.tensor, slot.dim, int(held.sum()), op, where, reason))
     return tuple(found)

@@ -243,10 +243,8 @@ def place(x: Value, dims: Sequence[int], rank: int) -> Value:
     return Value(tuple(shape), tuple(factors))
 
 
-def contract(
-    relations: Relations, operands: Sequence[tuple[Value, Sequence[str]]], out: Sequence[str]
-) -> Value:
-    """Sum of products, in named axes: a pointwise product in the frame of all axes, then a sum over those not in ``out``.
+def contract(relations: Relations, operands: Sequence[tuple[Value, Sequence[str]]], out: Sequence[str]) -> Value:
+    """Sum of products, in named axes: a pointwise product in the frame of all axes, then a sum over all but ``out``.
 
     ``contract(r, [(x, "nc"), (w, "oc")], "no")`` is ``linear``.
     """

@@ -86,9 +86,7 @@ def _rule(op: str, target: Any) -> Rule | None:
             return RULES[name]
     space, _, plain = base.partition("::")
     packet = getattr(getattr(torch.ops, space, None), plain, None)
-    overloads = (
-        [target, *(getattr(packet, o) for o in packet.overloads())] if packet is not None else [target]
-    )
+    overloads = [target, *(getattr(packet, o) for o in packet.overloads())] if packet is not None else [target]
     return pointwise if any(torch.Tag.pointwise in getattr(o, "tags", ()) for o in overloads) else None
 
 
@@ -147,6 +145,8 @@ class _Walk:
 
     def _call(self, node: fx.Node) -> Any:
         if node.target is operator.getitem:
+            source: Any
+            key: Any
             source, key = (self.values[a] if isinstance(a, fx.Node) else a for a in node.args)
             return source[key]
         result = node.meta.get("val")

@@ -6,6 +6,7 @@ inside each block; an element of the original dim is removed as soon as its bloc
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -24,9 +25,9 @@ def _prefix_products(shape: Sequence[int]) -> list[int]:
 def refinement(old: Sequence[int], new: Sequence[int]) -> list[int] | None:
     """Sizes of the coarsest shape that both shapes are merges of, dims of size 1 left out; None if there is none."""
     bounds = sorted(set(_prefix_products(old)) | set(_prefix_products(new)))
-    if any(b % a for a, b in zip(bounds, bounds[1:], strict=False)):
+    if any(b % a for a, b in itertools.pairwise(bounds)):
         return None
-    return [b // a for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [b // a for a, b in itertools.pairwise(bounds)]
 
 
 def _parts(shape: Sequence[int], refined: Sequence[int]) -> list[list[int]]:

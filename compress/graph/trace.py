@@ -65,7 +65,8 @@ def plain(module: nn.Module) -> fx.GraphModule:
     for node in list(module.graph.nodes):
         if node.op == "call_module" and node.target == "_guards_fn":
             module.graph.erase_node(node)
-    output = graph.graph_copy(module.graph, mapping := {})
+    mapping: dict[fx.Node, fx.Node] = {}
+    output = graph.graph_copy(module.graph, mapping)
     originals = {copy: node for node, copy in mapping.items()}
     graph.output(output)
     for copy in graph.nodes:

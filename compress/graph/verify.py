@@ -61,8 +61,8 @@ def as_double(module: fx.GraphModule) -> fx.GraphModule:
     done: dict[int, Any] = {}
     for node in module.graph.nodes:
         copy = mapping[node] = graph.node_copy(node, mapping.__getitem__)
-        copy.args = fx.node.map_aggregate(node.args, lambda a: _raise(a, mapping))  # type: ignore[assignment]
-        copy.kwargs = fx.node.map_aggregate(node.kwargs, lambda a: _raise(a, mapping))  # type: ignore[assignment]
+        copy.args = fx.node.map_aggregate(node.args, lambda a: _raise(a, mapping))
+        copy.kwargs = fx.node.map_aggregate(node.kwargs, lambda a: _raise(a, mapping))
         if node.op == "get_attr":
             value = attribute(module, str(node.target))
             if id(value) not in done:
@@ -123,7 +123,7 @@ def _zero(x: Any, mask: Tensor | None) -> Any:
     return torch.where(mask, x, torch.zeros((), dtype=x.dtype))
 
 
-def _count(x: Tensor, mask: Tensor | None, dims: Sequence[int]) -> Tensor:
+def _count(x: Tensor, mask: Tensor | None, dims: list[int]) -> Tensor:
     ones = torch.ones((), dtype=x.dtype) if mask is None else mask.to(x.dtype)
     return ones.expand(x.shape).sum(dims, keepdim=True).clamp(min=1)
 
@@ -131,18 +131,14 @@ def _count(x: Tensor, mask: Tensor | None, dims: Sequence[int]) -> Tensor:
 def _mean(named: dict[str, Any], masks: dict[str, Any]) -> Tensor:
     x, mask = named["self"], masks["self"]
     dims = named.get("dim")
-    dims = (
-        list(range(x.dim()))
-        if dims is None or dims == []
-        else ([dims] if isinstance(dims, int) else list(dims))
-    )
+    dims = list(range(x.dim())) if dims is None or dims == [] else ([dims] if isinstance(dims, int) else list(dims))
     total = _zero(x, mask).sum(dims, keepdim=True) / _count(x, mask, dims)
     if named.get("keepdim"):
         return total
     return total.reshape([n for d, n in enumerate(x.shape) if d not in {k % x.dim() for k in dims}])
 
 
-def _normalised(x: Tensor, mask: Tensor | None, dims: Sequence[int], eps: float, center: bool) -> Tensor:
+def _normalised(x: Tensor, mask: Tensor | None, dims: list[int], eps: float, center: bool) -> Tensor:
     count = _count(x, mask, dims)
     mean = _zero(x, mask).sum(dims, keepdim=True) / count if center else torch.zeros((), dtype=x.dtype)
     centred = _zero(x - mean, mask)
@@ -204,11 +200,7 @@ def run_masked(coupling: Coupling, alive: NDArray[np.bool_], inputs: Sequence[Te
 
 def _output_values(coupling: Coupling) -> list[Any]:
     node = next(n for n in coupling.program.module.graph.nodes if n.op == "output")
-    return [
-        v
-        for v in _leaves(fx.node.map_arg(node.args[0], coupling.flow.values.__getitem__))
-        if isinstance(v, Value)
-    ]
+    return [v for v in _leaves(fx.node.map_arg(node.args[0], coupling.flow.values.__getitem__)) if isinstance(v, Value)]
 
 
 def _leaves(tree: Any) -> list[Any]:
@@ -251,9 +243,7 @@ def verify(
         with torch.no_grad():
             got = _tensors(runner.run(*_double(inputs), enable_io_processing=False))
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        return Verification(
-            float("inf"), tolerance, f"the sliced network does not run: {str(error).splitlines()[0]}"
-        )
+        return Verification(float("inf"), tolerance, f"the sliced network does not run: {str(error).splitlines()[0]}")
     return compare(expected, got, tolerance)
 
 

@@ -19,8 +19,7 @@ def _share_heads(x: Value, heads: int) -> Value:
     if times == 1:
         return x
     factors = tuple(
-        Factor(np.repeat(f.labels, times, axis) if f.labels.shape[axis] > 1 else f.labels, f.axis)
-        for f in x.factors
+        Factor(np.repeat(f.labels, times, axis) if f.labels.shape[axis] > 1 else f.labels, f.axis) for f in x.factors
     )
     return Value((*x.shape[:axis], heads, *x.shape[axis + 1 :]), factors)
 

@@ -88,9 +88,7 @@ def _grouped(call: Call, x: Value, weight: Value, groups: int, transposed: bool)
 
 def _matrix(weight: Value) -> Value:
     """A convolution weight without its kernel dims, along which nothing is ever removed."""
-    factors = tuple(
-        Factor(f.labels.reshape(f.labels.shape[:2]), f.axis) for f in weight.factors if f.axis < 2
-    )
+    factors = tuple(Factor(f.labels.reshape(f.labels.shape[:2]), f.axis) for f in weight.factors if f.axis < 2)
     return Value(weight.shape[:2], factors)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -52,9 +53,7 @@ def piece_sizes(cut: Cut) -> list[int]:
     """Sizes of the results of a split after slicing, along the dim that is split."""
     dim = cut.call.get("dim", 0) % cut["self"].rank
     starts = np.cumsum([0, *(o.shape[dim] for o in cut.outs)])
-    return [
-        cut.kept.count(cut["self"], dim, int(a), int(b)) for a, b in zip(starts, starts[1:], strict=False)
-    ]
+    return [cut.kept.count(cut["self"], dim, int(a), int(b)) for a, b in itertools.pairwise(starts)]
 
 
 @rewrite(
@@ -85,11 +84,7 @@ def slice_(call: Call) -> Value:
         if f.axis == dim:
             call.relations.pin(f.labels, "taken in steps")
         else:
-            labels = (
-                f.labels
-                if f.labels.shape[dim] == 1
-                else np.take(f.labels, range(start, stop, step), axis=dim)
-            )
+            labels = f.labels if f.labels.shape[dim] == 1 else np.take(f.labels, range(start, stop, step), axis=dim)
             factors.append(Factor(labels, f.axis))
     return Value(call.shape, tuple(factors))
 
@@ -189,9 +184,7 @@ def _side_by_side(columns: list[list[Factor]], values: list[Value], dim: int) ->
             target = list(labels.shape)
             target[dim] = value.shape[dim]
             parts.append(np.broadcast_to(labels, target))
-        common = np.broadcast_shapes(
-            *(tuple(1 if d == dim else n for d, n in enumerate(p.shape)) for p in parts)
-        )
+        common = np.broadcast_shapes(*(tuple(1 if d == dim else n for d, n in enumerate(p.shape)) for p in parts))
         wide = [np.broadcast_to(p, (*common[:dim], p.shape[dim], *common[dim + 1 :])) for p in parts]
         out.append(Factor(np.concatenate(wide, axis=dim), dim))
     return out

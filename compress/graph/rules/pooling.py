@@ -40,9 +40,7 @@ _SPATIAL |= {
 def spatial(call: Call) -> Result:
     """Channels pass; labels on spatial dims stay."""
     x = call.values()[0]
-    factors = only(
-        call, x, range(x.rank - _SPATIAL[call.op]), "spatial dimension that is pooled or resampled"
-    )
+    factors = only(call, x, range(x.rank - _SPATIAL[call.op]), "spatial dimension that is pooled or resampled")
     results = tuple(Value(shape, factors) for shape in call.shapes)
     return results[0] if len(results) == 1 else results
 
@@ -111,10 +109,7 @@ def pixel_unshuffle(call: Call) -> Value:
     x, r = call["self"], int(call["downscale_factor"])
     factors = only(call, x, range(x.rank - 2), "spatial dimension of pixel_unshuffle")
     axis = x.rank - 3
-    out = [
-        Factor(np.repeat(f.labels, r * r, axis) if f.labels.shape[axis] > 1 else f.labels, f.axis)
-        for f in factors
-    ]
+    out = [Factor(np.repeat(f.labels, r * r, axis) if f.labels.shape[axis] > 1 else f.labels, f.axis) for f in factors]
     return Value(call.shape, tuple(out))
 
 

@@ -113,8 +113,7 @@ def repeat(call: Call) -> Value:
     factors = []
     for f in x.factors:
         times = [
-            n // m if f.labels.shape[d] > 1 else 1
-            for d, (n, m) in enumerate(zip(call.shape, x.shape, strict=True))
+            n // m if f.labels.shape[d] > 1 else 1 for d, (n, m) in enumerate(zip(call.shape, x.shape, strict=True))
         ]
         factors.append(Factor(np.tile(f.labels, times), f.axis))
     return Value(call.shape, tuple(factors))
@@ -132,8 +131,7 @@ def repeat_interleave(call: Call) -> Value:
         call.relations.pin_all(x.along(dim), "repeated a different number of times by index")
         return Value(call.shape, tuple(f for f in x.factors if f.axis != dim and f.labels.shape[dim] == 1))
     factors = [
-        Factor(np.repeat(f.labels, times, dim) if f.labels.shape[dim] > 1 else f.labels, f.axis)
-        for f in x.factors
+        Factor(np.repeat(f.labels, times, dim) if f.labels.shape[dim] > 1 else f.labels, f.axis) for f in x.factors
     ]
     return Value(call.shape, tuple(factors))
 
@@ -141,5 +139,5 @@ def repeat_interleave(call: Call) -> Value:
 @rule("aten::flip")
 def flip(call: Call) -> Value:
     x = call["self"]
-    dims = [d % x.rank for d in call["dims"]]
+    dims = tuple(d % x.rank for d in call["dims"])
     return Value(x.shape, tuple(Factor(np.flip(f.labels, dims), f.axis) for f in x.factors))

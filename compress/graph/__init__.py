@@ -1,0 +1,48 @@
+"""The engine: trace a network, find what lives and dies together, slice it, prove the slice."""
+
+from compress.graph.cost import layer_weights, macs, parameters
+from compress.graph.groups import Coupling, Frozen, Group, Member, couple
+from compress.graph.mapback import ModuleSlice, slice_module
+from compress.graph.propagate import propagate
+from compress.graph.select import Cluster, clusters, empty_pieces, lowest
+from compress.graph.slice import attribute, slice_graph, slice_tensor
+from compress.graph.trace import Program, trace
+from compress.graph.verify import TOLERANCE, Verification, run_masked, verify
+
+__all__ = [
+    "TOLERANCE",
+    "Cluster",
+    "Coupling",
+    "Frozen",
+    "Group",
+    "Member",
+    "ModuleSlice",
+    "Program",
+    "Verification",
+    "analyse",
+    "attribute",
+    "clusters",
+    "couple",
+    "empty_pieces",
+    "layer_weights",
+    "lowest",
+    "macs",
+    "parameters",
+    "propagate",
+    "run_masked",
+    "slice_graph",
+    "slice_module",
+    "slice_tensor",
+    "trace",
+    "verify",
+]
+
+
+def analyse(program: Program, *, prune_outputs: bool = False) -> Coupling:
+    """Labels, relations and groups of a traced network.
+
+    Args:
+        program: The traced network.
+        prune_outputs: Whether the network's outputs may get smaller.
+    """
+    return couple(program, propagate(program, prune_outputs=prune_outputs))

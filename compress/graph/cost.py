@@ -1,0 +1,102 @@
+"""Multiply-accumulates and parameters of a network after slicing, from sizes alone."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from compress.graph.groups import Coupling
+from compress.graph.labels import Value
+from compress.graph.rules import Call, Kept
+from compress.graph.slice import attribute
+
+_PRODUCTS = {"aten::matmul", "aten::mm", "aten::bmm"}
+_SUMMED_PRODUCTS = {"aten::addmm": "mat1", "aten::baddbmm": "batch1"}
+_CONVOLUTIONS = {f"aten::conv{n}d" for n in (1, 2, 3)} | {"aten::convolution"}
+_TRANSPOSED = {f"aten::conv_transpose{n}d" for n in (1, 2, 3)}
+
+
+def macs(coupling: Coupling, alive: NDArray[np.bool_] | None = None) -> int:
+    """Multiply-accumulates of one sample; ``alive`` says by label what stays (everything when absent).
+
+    Counted: linear layers, convolutions, matrix products, einsum and attention, by the usual convention of one
+    multiply-accumulate for each product that is summed; everything else is free.
+    """
+    kept = Kept(np.ones(coupling.flow.relations.count, dtype=bool) if alive is None else alive)
+    total = sum(_call_macs(call, coupling, node, kept) for node, call in coupling.flow.calls.items())
+    return total // _batch(coupling)
+
+
+def _batch(coupling: Coupling) -> int:
+    first = next((x for x in coupling.program.inputs if isinstance(x, torch.Tensor) and x.dim()), None)
+    return 1 if first is None else int(first.shape[0])
+
+
+def _call_macs(call: Call, coupling: Coupling, node: object, kept: Kept) -> int:
+    def size(value: Value) -> int:
+        return math.prod(kept.shape(value))
+
+    op = call.op
+    if op in _PRODUCTS or op in _SUMMED_PRODUCTS:
+        first = call["self"] if op in _PRODUCTS else call[_SUMMED_PRODUCTS[op]]
+        return size(_result(coupling, node)) * kept.shape(first)[-1]
+    if op == "aten::linear":
+        return size(_result(coupling, node)) * kept.shape(call["input"])[-1]
+    if op in _TRANSPOSED or (op == "aten::convolution" and call.get("transposed", False)):
+        return size(call["input"]) * math.prod(kept.shape(call["weight"])[1:])
+    if op in _CONVOLUTIONS:
+        return size(_result(coupling, node)) * math.prod(kept.shape(call["weight"])[1:])
+    if op == "aten::scaled_dot_product_attention":
+        query, key, value = (kept.shape(call[n]) for n in ("query", "key", "value"))
+        return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+    if op == "aten::einsum" and len(call["tensors"]) == 2 and "..." not in call["equation"]:
+        return _einsum(call, kept)
+    return 0
+
+
+def layer_weights(coupling: Coupling) -> list[str]:
+    """Names of the parameters that enter a linear layer, a convolution or a matrix product as its weight."""
+    products = {*_PRODUCTS, *_SUMMED_PRODUCTS, *_CONVOLUTIONS, *_TRANSPOSED, "aten::linear", "aten::einsum"}
+    found: dict[str, None] = {}
+    for node, call in coupling.flow.calls.items():
+        if call.op not in products:
+            continue
+        for source in node.all_input_nodes:
+            if source.op == "get_attr":
+                tensor = attribute(coupling.program.module, str(source.target))
+                if isinstance(tensor, torch.nn.Parameter) and tensor.dim() > 1:
+                    found[str(source.target)] = None
+    return list(found)
+
+
+def _einsum(call: Call, kept: Kept) -> int:
+    terms = call["equation"].replace(" ", "").partition("->")[0].split(",")
+    sizes: dict[str, int] = {}
+    for term, value in zip(terms, call["tensors"], strict=True):
+        for letter, n in zip(term, kept.shape(value), strict=True):
+            sizes[letter] = max(n, sizes.get(letter, 1))
+    return math.prod(sizes.values())
+
+
+def _result(coupling: Coupling, node: object) -> Value:
+    value: Value = coupling.flow.values[node]  # type: ignore[index]
+    return value
+
+
+def parameters(coupling: Coupling, alive: NDArray[np.bool_] | None = None) -> int:
+    """Number of parameter values (buffers and tied copies left out) that the graph reads."""
+    kept = {} if alive is None else coupling.kept(alive)
+    seen: set[int] = set()
+    total = 0
+    for node in coupling.program.module.graph.nodes:
+        tensor = attribute(coupling.program.module, str(node.target)) if node.op == "get_attr" else None
+        if isinstance(tensor, torch.nn.Parameter) and id(tensor) not in seen:
+            seen.add(id(tensor))
+            shape = list(tensor.shape)
+            for dim, index in kept.get(str(node.target), {}).items():
+                shape[dim] = len(index)
+            total += math.prod(shape)
+    return total

@@ -1,0 +1,203 @@
+"""What a plugin sees and what it must offer.
+
+A plugin is a frozen dataclass in one file; its fields are its options. Three kinds, by entry-point group:
+
+``compress.criteria``  ``score(group, context) -> Tensor`` of shape (units,), higher means keep
+``compress.pruners``   ``plan(context) -> Plan``
+``compress.retrain``   trains the network and ends in a plan
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor, fx
+
+from compress.budget import Budget, Scores, fit, fit_layers, prunable
+from compress.errors import ModelError, PluginError
+from compress.graph import Cluster, Coupling, Group, attribute, clusters, layer_weights
+from compress.plan import Plan
+
+__all__ = ["Budget", "Context", "Criterion", "Group", "Plan", "Pruner", "option"]
+
+Granularity = Literal["unit", "weight"]
+
+
+def option(default: Any, help: str) -> Any:
+    """A field of a plugin that users can set as ``--name VALUE``.
+
+    Args:
+        default: Value when the user says nothing; immutable.
+        help: One line for ``compress methods NAME``.
+    """
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Context:
+    """A network under analysis, as plugins see it. Nothing in it may be changed.
+
+    Attributes:
+        coupling: The analysed network.
+        budget: How small the result is to be.
+        granularity: ``unit`` - whole units go; ``weight`` - single weights are zeroed, dead units go.
+        only, exclude: Globs on layer names.
+        seed: Seed for everything random.
+        data: Batches for methods that look at data, None if the user gave none.
+    """
+
+    coupling: Coupling
+    budget: Budget = field(default_factory=Budget)
+    granularity: Granularity = "unit"
+    only: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    seed: int = 0
+    data: Any = None
+
+    @property
+    def module(self) -> fx.GraphModule:
+        """The traced network; parameters under the names of the user's module."""
+        return self.coupling.program.module
+
+    @cached_property
+    def clusters(self) -> tuple[Cluster, ...]:
+        """What may shrink, groups that must stay balanced together."""
+        return prunable(self.coupling, clusters(self.coupling), self.only, self.exclude)
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The groups that may shrink."""
+        names = {name for cluster in self.clusters for name in cluster.groups}
+        return tuple(g for g in self.coupling.groups if g.name in names)
+
+    def weight(self, name: str) -> Tensor:
+        """Parameter or buffer by its name, detached."""
+        tensor: Tensor = attribute(self.module, name)
+        return tensor.detach()
+
+    def unit_weights(self, group: Group) -> list[Tensor]:
+        """For every parameter that the group shortens, its values by unit: tensors of shape (units, values)."""
+        found = []
+        for member in group.members:
+            if not isinstance(attribute(self.module, member.tensor), torch.nn.Parameter):
+                continue
+            weight = self.weight(member.tensor).movedim(member.dim, 0)
+            rows = weight[torch.as_tensor(member.index)]  # (units, k, ...)
+            found.append(rows.reshape(group.size, -1))
+        return found
+
+    def layers(self) -> dict[str, Tensor]:
+        """Weights of linear layers, convolutions and matrix products that the groups shorten, in graph order."""
+        shortened = {m.tensor for g in self.groups for m in g.members}
+        return {n: self.weight(n) for n in layer_weights(self.coupling) if n in shortened}
+
+    def generator(self) -> torch.Generator:
+        """A fresh random generator, seeded."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def plan_from_scores(self, scores: Mapping[str, Tensor]) -> Plan:
+        """The plan that removes the lowest scores of every group until the budget is met.
+
+        Args:
+            scores: By group name a tensor of shape (units,), higher means keep.
+
+        Raises:
+            PluginError: A score is missing, of the wrong shape or not a number.
+        """
+        return Plan(fit(self.coupling, self.clusters, self._checked(scores), self.budget))
+
+    def plan_from_masks(
+        self, masks: Mapping[str, Tensor], notes: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> Plan:
+        """The plan for weights that survive (True), by granularity.
+
+        ``weight`` keeps the masks as they are. ``unit`` takes the share of surviving weights of each layer as the
+        layer's budget, ranks its units by the L1 mass that survives in them, and removes the lowest until the layer
+        fits.
+
+        Raises:
+            PluginError: A mask has another shape than its weight.
+        """
+        for name, mask in masks.items():
+            if mask.shape != self.weight(name).shape or mask.dtype != torch.bool:
+                raise PluginError(f"mask of {name} must be a bool tensor of shape {tuple(self.weight(name).shape)}")
+        notes = notes or {}
+        if self.granularity == "weight":
+            return Plan(masks=dict(masks), notes=notes)
+        shares = {name: float(mask.float().mean()) for name, mask in masks.items()}
+        removed = fit_layers(self.coupling, self.clusters, self._surviving_mass(masks), shares)
+        return Plan(removed, notes=notes)
+
+    def _surviving_mass(self, masks: Mapping[str, Tensor]) -> Scores:
+        scores = {}
+        for group in self.groups:
+            mass = torch.zeros(group.size, dtype=torch.float64)
+            for member in group.members:
+                if member.tensor in masks:
+                    weight = (self.weight(member.tensor) * masks[member.tensor]).double().abs()
+                    rows = weight.movedim(member.dim, 0)[torch.as_tensor(member.index)]
+                    mass += rows.reshape(group.size, -1).sum(1)
+            scores[group.name] = mass.numpy()
+        return scores
+
+    def _checked(self, scores: Mapping[str, Tensor]) -> Scores:
+        result = {}
+        for group in self.groups:
+            if group.name not in scores:
+                raise PluginError(f"no scores for group {group.name}")
+            values = torch.as_tensor(scores[group.name]).detach().double().cpu()
+            if values.shape != (group.size,):
+                raise PluginError(f"scores of {group.name} have shape {tuple(values.shape)}, need ({group.size},)")
+            if not torch.isfinite(values).all():
+                raise PluginError(f"scores of {group.name} are not finite")
+            result[group.name] = np.asarray(values)
+        return result
+
+
+@runtime_checkable
+class Criterion(Protocol):
+    """Scores the units of one group; the core makes the plan."""
+
+    def score(self, group: Group, context: Context) -> Tensor:
+        """Importance of every unit, shape (units,), higher means keep."""
+        ...
+
+
+@runtime_checkable
+class Pruner(Protocol):
+    """Decides by itself what stays."""
+
+    def plan(self, context: Context) -> Plan:
+        """Units to remove, weights to mask, or both."""
+        ...
+
+
+def make_plan(method: Criterion | Pruner, context: Context) -> Plan:
+    """The plan of a criterion or pruner.
+
+    Raises:
+        ModelError: The network has nothing to prune.
+        PluginError: The method breaks the contract.
+    """
+    if isinstance(method, Pruner):
+        plan = method.plan(context)
+        if not isinstance(plan, Plan):
+            raise PluginError(f"{type(method).__name__}.plan returned {type(plan).__name__}, not a Plan")
+        return plan
+    if not isinstance(method, Criterion):
+        raise PluginError(f"{type(method).__name__} offers neither score() nor plan()")
+    if context.granularity == "weight":
+        raise ModelError(
+            f"{type(method).__name__.lower()} scores whole units and has no meaning for single weights",
+            "leave out --granularity weight, or choose a weight-level method such as tetris",
+        )
+    scores: dict[str, Tensor] = {}
+    for group in context.groups:
+        scores[group.name] = method.score(group, context)
+    return context.plan_from_scores(scores)

@@ -1,0 +1,114 @@
+"""Tetris pruning: level the histogram of a layer's weights from above."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from compress.plugin import Context, Plan, option
+
+Rule = Literal["auto", "min", "ignore-empty", "quantile"]
+
+
+@dataclass(frozen=True)
+class Tetris:
+    """Bins a layer's weights by value and thins every bin by as many weights as the smallest bin can spare."""
+
+    source: ClassVar[str] = (
+        "Resnick, Activation, Dropout, Pruning, University of Colorado Boulder 2020, section on Tetris"
+    )
+
+    bin: int = option(500, "number of equal-width bins between a layer's smallest and largest weight")
+    pmin: Rule = option(
+        "auto", "which bin sets the measure: min, ignore-empty, quantile, or auto (min where it prunes)"
+    )
+    q: float = option(0.5, "quantile of the non-empty bins' counts, for the rule quantile")
+    trim: float = option(0.0, "fraction of the weights at each end that is kept whole and left out of the bins")
+
+    def __post_init__(self) -> None:
+        if self.bin < 1:
+            raise ValueError(f"bin: must be at least 1, got {self.bin}")
+        if not 0 <= self.q <= 1:
+            raise ValueError(f"q: must lie between 0 and 1, got {self.q:g}")
+        if not 0 <= self.trim < 0.5:
+            raise ValueError(f"trim: must lie between 0 and 0.5, got {self.trim:g}")
+
+    def plan(self, context: Context) -> Plan:
+        """Masks of all layers that may shrink, with the rule applied and the counts of each as notes."""
+        masks: dict[str, Tensor] = {}
+        notes: dict[str, dict[str, Any]] = {}
+        for name, weight in context.layers().items():
+            masks[name], notes[name] = self.mask(weight)
+        return context.plan_from_masks(masks, notes)
+
+    def mask(self, weight: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """Which weights of one layer stay, and what was done.
+
+        Every bin of P weights loses its ``min(P_min, P) - 1`` smallest by magnitude, so that with the rule ``min``
+        exactly M - B (P_min - 1) of M weights stay. Weights that are zero already are neither counted nor kept.
+        """
+        flat = weight.detach().double().flatten()
+        alive = flat != 0
+        inside = alive & self._within(flat, alive)
+        mask = alive & ~inside
+        values = flat[inside]
+        bins = self._bins(values)
+        counts = torch.bincount(bins, minlength=self.bin)
+        measure, rule = self._measure(counts)
+        lost = (counts.clamp(max=measure) - 1).clamp(min=0)
+        stays = torch.ones(len(values), dtype=torch.bool)
+        stays[_smallest(values, bins, lost)] = False
+        mask[inside.nonzero().flatten()[stays]] = True
+        note: dict[str, Any] = {
+            "rule": rule,
+            "p_min": int(measure),
+            "bins": self.bin,
+            "empty_bins": int((counts == 0).sum()),
+            "weights": int(alive.sum()),
+            "kept_weights": int(mask.sum()),
+        }
+        if int(mask.sum()) == int(alive.sum()):
+            note["warning"] = "nothing pruned: the smallest bin has one weight or none"
+        return mask.reshape(weight.shape), note
+
+    def _within(self, flat: Tensor, alive: Tensor) -> Tensor:
+        if self.trim == 0 or not bool(alive.any()):
+            return torch.ones_like(alive)
+        ordered = flat[alive].sort().values
+        cut = int(self.trim * len(ordered))
+        return (flat >= ordered[cut]) & (flat <= ordered[len(ordered) - 1 - cut])
+
+    def _bins(self, values: Tensor) -> Tensor:
+        """Bin of each value; the largest value belongs to the last bin."""
+        if len(values) == 0:
+            return torch.zeros(0, dtype=torch.long)
+        low, high = values.min(), values.max()
+        width = (high - low).clamp(min=torch.finfo(values.dtype).tiny)
+        return ((values - low) / width * self.bin).long().clamp(max=self.bin - 1)
+
+    def _measure(self, counts: Tensor) -> tuple[int, str]:
+        """P_min and the rule that gave it."""
+        filled = counts[counts > 0]
+        if len(filled) == 0:
+            return 0, "no weights"
+        literal = int(counts.min())
+        if self.pmin == "min" or (self.pmin == "auto" and literal >= 2):
+            return literal, "min"
+        if self.pmin == "ignore-empty":
+            return int(filled.min()), "ignore-empty"
+        q = self.q if self.pmin == "quantile" else 0.5
+        return int(torch.quantile(filled.double(), q)), f"quantile {q:g}"
+
+
+def _smallest(values: Tensor, bins: Tensor, lost: Tensor) -> Tensor:
+    """Positions of the ``lost[b]`` smallest magnitudes of every bin ``b``."""
+    order = values.abs().argsort(stable=True)
+    order = order[bins[order].argsort(stable=True)]
+    sorted_bins = bins[order]
+    counts = torch.bincount(bins, minlength=len(lost))
+    starts = counts.cumsum(0) - counts
+    rank = torch.arange(len(values)) - starts[sorted_bins]
+    return order[rank < lost[sorted_bins]]
