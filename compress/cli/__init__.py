@@ -1,0 +1,116 @@
+"""The command line: one file per command, and one table from what goes wrong to an exit code.
+
+Nothing here imports torch; a command imports the pipeline when its arguments are known to be right.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from compress import __version__
+from compress.cli import evaluate, export, inspect, measure, methods, prune
+from compress.cli.output import output_of
+from compress.errors import CompressError
+
+_OK, _USAGE, _INTERNAL, _INTERRUPTED = 0, 2, 4, 130
+
+app = typer.Typer(
+    name="compress",
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"compress {__version__}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog="Each command has examples: compress prune --help",
+)
+def _compress(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            metavar="",
+            callback=_version,
+            is_eager=True,
+            help="Show the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Make trained PyTorch models physically smaller, verify the result and report it."""
+
+
+for command in (inspect, methods, prune, evaluate, measure, export):
+    command.add_to(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code.
+
+    0 done, 1 gate failed, 2 usage or input wrong, 3 model cannot be handled, 4 internal or plugin error,
+    130 interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    debug = "--debug" in words
+    if not (debug or sys.warnoptions or {"-v", "--verbose"} & set(words)):
+        warnings.simplefilter("ignore")  # those of libraries; ours are told by Output.warn
+    try:
+        code = app(words, prog_name="compress", standalone_mode=False)
+        return code if isinstance(code, int) else _OK
+    except KeyboardInterrupt:
+        output_of(words).error("interrupted")
+        return _INTERRUPTED
+    except Exception as error:  # the last stop of every error
+        if debug and not _is_usage(error):
+            raise
+        return _report(error, words)
+
+
+def _report(error: Exception, words: Sequence[str]) -> int:
+    output = output_of(words)
+    if isinstance(error, CompressError):
+        output.failure(error)
+        return error.exit_code
+    if _is_usage(error):
+        message, hint = _usage(error, words)
+        output.error(message, hint)
+        return _USAGE
+    first_line = str(error).strip().partition("\n")[0]
+    output.error(
+        f"internal: {type(error).__name__}: {first_line}".removesuffix(": "),
+        "run again with --debug for the traceback",
+    )
+    return _INTERNAL
+
+
+def _is_usage(error: Exception) -> bool:
+    # Typer's errors of usage have no public base class in every version; they all have this.
+    return hasattr(error, "format_message")
+
+
+def _usage(error: Any, words: Sequence[str]) -> tuple[str, str]:
+    """Message and hint for a command line that typer refused."""
+    context = getattr(error, "ctx", None)
+    known = {command.name for command in app.registered_commands}
+    command = words[0] if words[0] in known else ""
+    help_for = context.command_path if context else f"compress {command}".strip()
+    near = getattr(error, "possibilities", None)
+    if near:
+        return _lowered(error.message), f"did you mean {' or '.join(near)}?"
+    return _lowered(error.format_message()), f"{help_for} --help"
+
+
+def _lowered(message: str) -> str:
+    text = message.strip().rstrip(".")
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,55 @@
+"""`compress eval`: accuracy on the test split."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from compress.cli import layout
+from compress.cli.groups import Data, Model, Shared, grouped
+from compress.errors import InputError
+from compress.request import EvalRequest
+from compress.result import Evaluation
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the command."""
+    app.command("eval")(grouped(_evaluate))
+
+
+def _evaluate(
+    *,
+    model: Model,
+    data: Data,
+    batch_size: Annotated[int, typer.Option(help="Samples at a time.", rich_help_panel="Data")] = 256,
+    shared: Shared,
+) -> None:
+    """Measure the accuracy of a model on the test split of the data, with its 95 % interval.
+
+    [bold]Examples[/bold]
+
+      compress eval compressed --data digits
+
+      compress eval resnet18.pth --data folder:photos --mean .485,.456,.406 --std .229,.224,.225
+    """
+    output = shared.output()
+    source = data.source()
+    if source is None:
+        raise InputError("eval needs --data", hint=f"compress eval {model.model} --data digits")
+    request = EvalRequest(model.source(), source, batch_size, shared.settings())
+    from compress import pipeline
+
+    result = pipeline.evaluate_model(request, output)
+    output.result(result.to_json(), _page(result), f"{result.accuracy.accuracy:.6f}")
+
+
+def _page(result: Evaluation) -> str:
+    found = result.accuracy
+    return layout.pairs(
+        [
+            ("accuracy", layout.percent(found.accuracy)),
+            ("95 % interval", f"{layout.percent(found.low)} to {layout.percent(found.high)}"),
+            ("samples", f"{found.correct} of {found.count} right, {result.data}"),
+        ]
+    )

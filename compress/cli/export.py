@@ -1,0 +1,87 @@
+"""`compress export`: the model in other formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compress.cli import layout
+from compress.cli.groups import LastBundle, Shared, flag, grouped
+from compress.request import ExportFormat, ExportRequest
+from compress.result import Exported
+
+_FORMATS = "Formats (ONNX where none is named)"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the command."""
+    app.command("export")(grouped(_export))
+
+
+def _export(
+    *,
+    model: LastBundle,
+    onnx: Annotated[
+        bool, flag("--onnx", help="model.onnx, checked in ONNX Runtime.", rich_help_panel=_FORMATS)
+    ] = False,
+    pt2: Annotated[
+        bool, flag("--pt2", help="model.pt2, for torch.export.load.", rich_help_panel=_FORMATS)
+    ] = False,
+    safetensors: Annotated[
+        bool,
+        flag(
+            "--safetensors",
+            help="model.safetensors with the graph, for compress.load.",
+            rich_help_panel=_FORMATS,
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Where the files go; beside the model where left out.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Annotated[bool, flag("--force", help="Replace files that exist.")] = False,
+    shared: Shared,
+) -> None:
+    """Write a model in other formats and check what was written.
+
+    [bold]Examples[/bold]
+
+      compress export
+
+      compress export compressed --onnx --pt2
+
+      compress export resnet18.pth --onnx -o deploy
+    """
+    out = shared.output()
+    wanted: tuple[tuple[ExportFormat, bool], ...] = (
+        ("onnx", onnx),
+        ("pt2", pt2),
+        ("safetensors", safetensors),
+    )
+    formats = tuple(name for name, chosen in wanted if chosen)
+    request = ExportRequest(model.source(), formats or ("onnx",), output, force, shared.settings())
+    from compress import pipeline
+
+    result = pipeline.export_model(request, out)
+    out.result(result.to_json(), _page(result), "\n".join(str(item.path) for item in result.artifacts))
+
+
+def _page(result: Exported) -> str:
+    rows = [
+        (
+            str(item.path),
+            item.format,
+            layout.amount(item.bytes, "B"),
+            "could not be run" if item.error is None else f"{item.error:.1e}",
+        )
+        for item in result.artifacts
+    ]
+    return layout.table(("file", "format", "size", "largest difference"), rows, right=(2, 3))

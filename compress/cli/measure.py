@@ -1,0 +1,84 @@
+"""`compress measure`: size and latency, alone or side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compress.cli import layout
+from compress.cli.groups import Model, Shared, grouped
+from compress.request import MeasureRequest
+from compress.result import Measurement
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the command."""
+    app.command("measure")(grouped(_measure))
+
+
+def _measure(
+    *,
+    model: Model,
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A second model; both take turns.",
+            show_default=False,
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Samples per run.")] = 1,
+    runs: Annotated[int, typer.Option(help="Timed runs of each model.")] = 50,
+    warmup: Annotated[int, typer.Option(help="Runs before the clock starts.")] = 5,
+    shared: Shared,
+) -> None:
+    """Measure parameters, MACs, size and latency of a model.
+
+    [bold]Examples[/bold]
+
+      compress measure compressed
+
+      compress measure resnet18.pth --against compressed --runs 200 --threads 1
+    """
+    output = shared.output()
+    request = MeasureRequest(
+        model=model.source(),
+        against=model.source(against) if against else None,
+        batch_size=batch_size,
+        runs=runs,
+        warmup=warmup,
+        settings=shared.settings(),
+    )
+    from compress import pipeline
+
+    result = pipeline.measure_model(request, output)
+    output.result(result.to_json(), _page(result), "\n".join(f"{timing.p50:.9f}" for timing in result.models))
+
+
+def _page(result: Measurement) -> str:
+    rows = [
+        (
+            str(timing.path),
+            layout.amount(timing.parameters),
+            layout.amount(timing.nonzero),
+            layout.amount(timing.macs),
+            layout.amount(timing.bytes, "B"),
+            f"{1e3 * timing.p50:.2f} ms",
+            f"{1e3 * timing.p90:.2f} ms",
+        )
+        for timing in result.models
+    ]
+    header = ("model", "parameters", "non-zero", "MACs", "weights", "p50", "p90")
+    conditions = (
+        f"{result.runs} runs, batch {result.batch_size}, {result.device}, "
+        f"{result.threads} thread{'s' * (result.threads != 1)}"
+    )
+    parts = [layout.table(header, rows, right=range(1, 7)), conditions]
+    if result.ratio is not None:
+        first, second = (timing.path for timing in result.models)
+        parts.append(
+            f"{second} takes {1 / result.ratio:.2f} of the time of {first} ({result.ratio:.2f}x as fast)"
+        )
+    return "\n\n".join(parts)

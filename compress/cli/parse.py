@@ -1,0 +1,134 @@
+"""Values of the command line that typer does not know: shapes, numbers with units, options of methods."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from compress.errors import InputError
+from compress.registry import Option, did_you_mean
+from compress.request import BudgetKind, BudgetTarget
+
+_UNITS = {
+    "": 1.0,
+    **{"k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12},
+    **{"ki": 2.0**10, "mi": 2.0**20, "gi": 2.0**30, "ti": 2.0**40},
+}
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """ "3,224,224" or "3x224x224" -> (3, 224, 224). Raises InputError."""
+    sizes = re.split(r"[,x]", text.strip())
+    if not all(size.strip().isdigit() and int(size) > 0 for size in sizes):
+        raise InputError(
+            f"--input-shape: {text!r} is not a shape", hint="--input-shape 3,224,224, without the batch"
+        )
+    return tuple(int(size) for size in sizes)
+
+
+def numbers(text: str | None, flag: str) -> tuple[float, ...] | None:
+    """ ".485,.456,.406" -> (0.485, 0.456, 0.406); None stays None. Raises InputError."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{flag}: {text!r} is not a list of numbers", hint=f"{flag} .5,.5,.5") from None
+
+
+def json_object(text: str | None, flag: str) -> dict[str, Any]:
+    """'{"num_classes": 10}' -> {"num_classes": 10}; None -> {}. Raises InputError."""
+    if text is None:
+        return {}
+    example = f"""{flag} '{{"num_classes": 10}}'"""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{flag}: {text!r} is not JSON: {error}", hint=example) from None
+    if not isinstance(value, dict):
+        raise InputError(f"{flag}: {text!r} is not a JSON object", hint=example)
+    return value
+
+
+def budget(
+    ratio: float | None, macs: str | None, params: str | None, size: str | None
+) -> BudgetTarget | None:
+    """The one budget that was given, None where none was. Raises InputError for two, or for nonsense."""
+    given: list[tuple[BudgetKind, str]] = []
+    texts: tuple[tuple[BudgetKind, str | None], ...] = (("macs", macs), ("params", params), ("bytes", size))
+    for kind, text in texts:
+        if text is not None:
+            given.append((kind, text))
+    names = ["--ratio"] * (ratio is not None) + [f"--{kind}" for kind, _ in given]
+    if len(names) > 1:
+        raise InputError(f"{' and '.join(names)} are budgets and only one can be met", hint="leave one")
+    if ratio is not None:
+        return BudgetTarget("ratio", ratio)
+    return _target(*given[0]) if given else None
+
+
+def _target(kind: BudgetKind, text: str) -> BudgetTarget:
+    """Half of what there is where the text is "0.5"; an amount where it is "2G", "5MB" or "1000000"."""
+    match = re.fullmatch(r"([0-9.]+(?:e[+-]?[0-9]+)?)\s*([kmgt]i?)?(b)?", text.strip(), re.IGNORECASE)
+    try:
+        value = float(match[1]) if match else math.nan
+    except ValueError:
+        value = math.nan
+    if match is None or math.isnan(value) or (match[3] and kind != "bytes"):
+        example = {"macs": "2G", "params": "3M", "bytes": "5MB"}[kind]
+        raise InputError(
+            f"--{kind}: {text!r} is not an amount",
+            hint=f"a fraction to keep, as in --{kind} 0.5, or an amount, as in --{kind} {example}",
+        )
+    return BudgetTarget(kind, value * _UNITS[(match[2] or "").lower()])
+
+
+def method_options(
+    words: Sequence[str], method: str, options: Sequence[Option], flags: Sequence[str]
+) -> tuple[list[str], dict[str, str]]:
+    """Sorts the words that typer left over into plain arguments and options of the method.
+
+    Args:
+        words: In the order they were typed.
+        method: Name of the method, for messages.
+        options: What the method understands.
+        flags: What the command itself understands, for near matches.
+
+    Returns the plain arguments and the options as texts, by field name. Raises InputError for an option
+    that neither has, one without its value, and one given twice.
+    """
+    by_flag = {option.flag: option for option in options}
+    negated = {f"--no-{option.flag[2:]}": option for option in options if option.is_flag}
+    plain: list[str] = []
+    values: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        flag, equals, value = word.partition("=")
+        if not re.match(r"--?[A-Za-z]", word):
+            plain.append(word)
+            continue
+        option = by_flag.get(flag) or negated.get(flag)
+        if option is None:
+            raise _no_such_option(flag, method, [*by_flag, *flags])
+        if option.name in values:
+            raise InputError(f"{option.flag} is given twice")
+        if option.is_flag and not equals:
+            value = "off" if flag in negated else "on"
+        elif not equals:
+            if not rest or rest[0].startswith("--"):
+                raise InputError(f"{flag} needs a value", hint=f"{flag} {option.type.upper()}: {option.help}")
+            value = rest.pop(0)
+        values[option.name] = value
+    return plain, values
+
+
+def _no_such_option(flag: str, method: str, known: Sequence[str]) -> InputError:
+    near = did_you_mean(flag, known)
+    return InputError(
+        f"no option {flag}, neither of this command nor of method {method!r}",
+        hint=f"{near} `compress methods {method}` lists the method's".strip(),
+    )

@@ -1,0 +1,184 @@
+"""What can be asked of the pipeline. One frozen dataclass per question, checked where it is made.
+
+Nothing here imports torch, so that a command line is refused at once where it is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from compress.errors import InputError
+
+BudgetKind = Literal["ratio", "macs", "params", "bytes"]
+Granularity = Literal["unit", "weight"]
+ExportFormat = Literal["onnx", "pt2", "safetensors"]
+
+DEFAULT_RATIO = 0.3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every run has in common."""
+
+    seed: int = 0
+    device: str = "auto"  # "auto" | "cpu" | "cuda" | "cuda:N"
+    threads: int | None = None  # None: as many as torch takes by itself
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"--seed must be between 0 and 2^63 - 1, got {self.seed}")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise InputError(f"--device {self.device!r} is unknown", hint="auto, cpu, cuda or cuda:N")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"--threads must be at least 1, got {self.threads}")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A checkpoint and what the user says of it; the rest is found in the file."""
+
+    path: Path
+    arch: str | None = None  # "torchvision:NAME", "timm:NAME", "package.module:factory", "file.py:factory"
+    arch_args: Mapping[str, Any] = field(default_factory=dict)
+    input_shapes: tuple[tuple[int, ...], ...] | None = None  # per input, without the batch
+    trust_pickle: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.path.exists():
+            raise InputError(f"{self.path} does not exist", hint="MODEL is a checkpoint file or a bundle")
+        if self.arch_args and self.arch is None:
+            raise InputError("--arch-args needs --arch", hint="--arch torchvision:resnet18")
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where samples come from, and how they are normalised: (value - mean) / std per channel."""
+
+    spec: str  # "digits", "npz:PATH", "folder:PATH", "torchvision:NAME[:ROOT]", "package.module:function"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.mean is None) != (self.std is None):
+            raise InputError(
+                "--mean and --std belong together", hint="--mean .485,.456,.406 --std .229,.224,.225"
+            )
+        if self.mean is not None and self.std is not None:
+            if len(self.mean) != len(self.std):
+                raise InputError(f"--mean has {len(self.mean)} values and --std {len(self.std)}")
+            if min(self.std) <= 0:
+                raise InputError(f"--std must be above 0, got {min(self.std):g}")
+
+
+@dataclass(frozen=True)
+class BudgetTarget:
+    """How small the model shall get.
+
+    `ratio` is the fraction of units to remove, in (0, 1). The other kinds say what to keep: a fraction of
+    the original where below 1, else a number of MACs, parameters or bytes.
+    """
+
+    kind: BudgetKind
+    value: float
+
+    def __post_init__(self) -> None:
+        if self.kind == "ratio" and not 0 < self.value < 1:
+            percent = f"--ratio {self.value / 100:g} removes {self.value:g} % of the units"
+            raise InputError(
+                f"--ratio must be between 0 and 1, got {self.value:g}",
+                hint=percent if 1 <= self.value < 100 else f"--ratio {DEFAULT_RATIO}",
+            )
+        if not math.isfinite(self.value) or self.value <= 0:
+            raise InputError(f"--{self.kind} must be above 0, got {self.value:g}")
+
+
+@dataclass(frozen=True)
+class InspectRequest:
+    """What is in this file?"""
+
+    model: ModelSource
+    settings: Settings = Settings()
+
+
+@dataclass(frozen=True)
+class PruneRequest:
+    """Make this model smaller and write a bundle."""
+
+    model: ModelSource
+    output: Path
+    method: str = "dependency"
+    options: Mapping[str, str] = field(default_factory=dict)  # of the method, texts by field name
+    budget: BudgetTarget | None = None  # None: what the method decides; DEFAULT_RATIO for a criterion
+    granularity: Granularity = "unit"
+    only: tuple[str, ...] = ()  # globs on layer names
+    exclude: tuple[str, ...] = ()
+    prune_outputs: bool = False
+    keep_module: bool = False
+    data: DataSource | None = None
+    force: bool = False
+    settings: Settings = Settings()
+    command: tuple[str, ...] = ()  # as typed, for the report
+
+    def __post_init__(self) -> None:
+        _check_choice("--granularity", self.granularity, get_args(Granularity))
+
+
+@dataclass(frozen=True)
+class EvalRequest:
+    """How accurate is this model on the test split of the data?"""
+
+    model: ModelSource
+    data: DataSource
+    batch_size: int = 256
+    settings: Settings = Settings()
+
+    def __post_init__(self) -> None:
+        _check_at_least_one("--batch-size", self.batch_size)
+
+
+@dataclass(frozen=True)
+class MeasureRequest:
+    """How fast is this model, alone or side by side with another?"""
+
+    model: ModelSource
+    against: ModelSource | None = None
+    batch_size: int = 1
+    runs: int = 50
+    warmup: int = 5
+    settings: Settings = Settings()
+
+    def __post_init__(self) -> None:
+        _check_at_least_one("--batch-size", self.batch_size)
+        _check_at_least_one("--runs", self.runs)
+        if self.warmup < 0:
+            raise InputError(f"--warmup must be at least 0, got {self.warmup}")
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """Write this model in other formats."""
+
+    model: ModelSource
+    formats: tuple[ExportFormat, ...] = ("onnx",)
+    output: Path | None = None  # a directory; None: the bundle itself, or where the file lies
+    force: bool = False
+    settings: Settings = Settings()
+
+    def __post_init__(self) -> None:
+        if not self.formats:
+            raise InputError("no format to export to", hint="--onnx, --pt2 or --safetensors")
+
+
+def _check_at_least_one(flag: str, value: int) -> None:
+    if value < 1:
+        raise InputError(f"{flag} must be at least 1, got {value}")
+
+
+def _check_choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"{flag} {value!r} is unknown", hint=" or ".join(choices))
