@@ -1,4 +1,4 @@
-"""Load a bundle: the network of ``model.safetensors`` from its own graph, without pickle and without its source."""
+"""Load a bundle: the network of ``model.safetensors`` from its own graph, without pickle or source code."""
 
 from __future__ import annotations
 
@@ -31,6 +31,15 @@ def weights_of(path: str | Path) -> Path:
     if path.is_dir():
         raise InputError(f"{path} is not a bundle: it has no {WEIGHTS}", "give a directory that was written")
     raise InputError(f"{path} does not exist", "give the directory of a bundle or its model.safetensors")
+
+
+def is_bundle(path: str | Path) -> bool:
+    """Whether there is a bundle of any version."""
+    try:
+        with _open(weights_of(path)) as opened:
+            return f"{_PREFIX}schema" in (opened.metadata() or {})
+    except InputError:
+        return False
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

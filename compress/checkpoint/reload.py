@@ -20,9 +20,10 @@ from compress.errors import CompressError
 
 # Makes this package known without the directory it lies in, where a model's source may lie too
 _START = """
-import importlib.util, sys
-spec = importlib.util.spec_from_file_location("compress", sys.argv[1], submodule_search_locations=[sys.argv[2]])
-sys.modules["compress"] = module = importlib.util.module_from_spec(spec)
+import sys
+from importlib import util
+spec = util.spec_from_file_location("compress", sys.argv[1], submodule_search_locations=[sys.argv[2]])
+sys.modules["compress"] = module = util.module_from_spec(spec)
 spec.loader.exec_module(module)
 sys.path[:0] = [path for path in sys.argv[6:] if path not in sys.path]
 from compress.checkpoint.reload import run_bundle
@@ -60,16 +61,15 @@ def reload_error(directory: str | Path, inputs: Any, expected: Any) -> float:
         if done.returncode or not found.exists():
             lines = done.stderr.strip().splitlines() or ["it said nothing"]
             raise CompressError(f"{directory} does not load in a new process: {lines[-1]}")
-        return largest_error(list(safetensors.torch.load_file(found).values()), expected)
+        return largest_error(_in_order(found), expected)
 
 
 def run_bundle(path: str, inputs: str, outputs: str) -> None:
     """What the new process does: run the bundle `path` on the tensors of one file, write those of another."""
-    loaded = safetensors.torch.load_file(inputs)
     module = load_bundle(path)
     codegen: Any = getattr(getattr(module, "graph", None), "_codegen", None)
     info = getattr(codegen, "pytree_info", None)
-    args, kwargs = list(loaded.values()), {}
+    args, kwargs = _in_order(Path(inputs)), {}
     if info is not None:
         nested = pytree.tree_unflatten(args, info.in_spec)
         args, kwargs = (
@@ -110,6 +110,10 @@ def _numbered(value: Any) -> dict[str, Tensor]:
         f"{index:06d}": tensor.detach().cpu().contiguous().clone()
         for index, tensor in enumerate(_tensors(value))
     }
+
+
+def _in_order(file: Path) -> list[Tensor]:
+    return [tensor for _, tensor in sorted(safetensors.torch.load_file(file).items())]
 
 
 def _libraries() -> list[str]:

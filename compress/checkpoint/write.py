@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, fx
 
-from compress.checkpoint.bundle import SCHEMA, WEIGHTS, load_bundle, read_metadata
+from compress.checkpoint.bundle import SCHEMA, WEIGHTS, is_bundle, load_bundle, read_metadata
 from compress.checkpoint.reload import reload_error
 from compress.errors import InputError, ModelError
 from compress.graph.serial import graph_tensors, graph_to_json
@@ -111,17 +111,11 @@ def check_output(directory: str | Path, force: bool = False) -> None:
         return
     if not path.is_dir():
         raise InputError(f"{path} is a file, a bundle is a directory", "choose another name")
-    if force or not any(path.iterdir()):
-        return
-    try:
-        read_metadata(path)
-    except InputError as error:
-        if "schema" in str(error):  # of another version, but a bundle
-            return
+    if not force and any(path.iterdir()) and not is_bundle(path):
         raise InputError(
             f"{path} is not empty and not a bundle, so it is left alone",
             "choose another directory, or --force to write into it",
-        ) from error
+        )
 
 
 def bundle_bytes(

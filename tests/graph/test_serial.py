@@ -152,9 +152,9 @@ def test_graphs_without_pytree_signature_round_trip() -> None:
     x = graph.placeholder("x", default_value=None)
     graph.output({"a": (graph.call_function(torch.ops.aten.relu.default, (x,)), [x])})
     made = again(fx.GraphModule(nn.Module(), graph))
-    x = torch.tensor([-1.0, 2.0])
-    assert made(x)["a"][0].tolist() == [0.0, 2.0]
-    assert made(x)["a"][1][0] is x
+    sample = torch.tensor([-1.0, 2.0])
+    assert made(sample)["a"][0].tolist() == [0.0, 2.0]
+    assert made(sample)["a"][1][0] is sample
 
 
 @pytest.mark.parametrize(
