@@ -161,7 +161,7 @@ def _scaled(pair: Pair) -> Pair:
         inputs /= np.float32(255)
     if inputs.ndim == 3 and images:
         inputs = inputs[:, None]
-    elif inputs.ndim == 4 and inputs.shape[3] in (1, 3, 4) and inputs.shape[1] not in (1, 3, 4):
+    elif inputs.ndim == 4 and inputs.shape[3] in (1, 3, 4) and inputs.shape[1] not in (1, 3):
         inputs = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2))
     targets = np.asarray(pair[1])
     return inputs, targets.astype(np.int64) if targets.dtype.kind in "ui" else targets

@@ -43,7 +43,8 @@ def wilson(correct: int, count: int) -> tuple[float, float]:
     share, z2 = correct / count, _Z * _Z
     middle = (share + z2 / (2 * count)) / (1 + z2 / count)
     reach = _Z / (1 + z2 / count) * sqrt(share * (1 - share) / count + z2 / (4 * count * count))
-    return max(0.0, middle - reach), min(1.0, middle + reach)
+    # At the ends the bound is exact; rounding would leave it a hair off.
+    return (middle - reach if correct else 0.0), (middle + reach if correct < count else 1.0)
 
 
 def evaluate(

@@ -37,7 +37,7 @@ class MacCount:
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds per call on `batch` samples: median and 90th percentile of `runs` calls on `threads` threads."""
+    """Seconds per call on `batch` samples: median and 90th percentile of `runs` calls, `threads` threads."""
 
     p50: float
     p90: float

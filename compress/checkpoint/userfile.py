@@ -42,7 +42,7 @@ def load_callable(reference: str, *, flag: str) -> Callable[..., Any]:
         target = getattr(target, part)
     if not callable(target):
         raise InputError(
-            f"{flag} {reference}: {attribute!r} is a {type(target).__name__}, not a function",
+            f"{flag} {reference}: {attribute!r} is not a function but of type {type(target).__name__}",
             f"name a function or class of {where}",
         )
     return target
