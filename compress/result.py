@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from compress.evaluate import Accuracy
 
 
 @dataclass(frozen=True)
@@ -56,17 +59,6 @@ class Inspection:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         return _tagged("compress.inspection/1", self)
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Share of samples whose class was right, with its 95 % Wilson interval; all three in [0, 1]."""
-
-    correct: int
-    count: int
-    accuracy: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

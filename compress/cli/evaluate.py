@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +10,9 @@ from compress.cli import layout
 from compress.cli.groups import Data, Model, Shared, grouped
 from compress.errors import InputError
 from compress.request import EvalRequest
-from compress.result import Evaluation
+
+if TYPE_CHECKING:
+    from compress.result import Evaluation
 
 
 def add_to(app: typer.Typer) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from compress.cli import layout
 from compress.cli.groups import LastBundle, Shared, flag, grouped
 from compress.request import ExportFormat, ExportRequest
-from compress.result import Exported
+
+if TYPE_CHECKING:
+    from compress.result import Exported
 
 _FORMATS = "Formats (ONNX where none is named)"
 

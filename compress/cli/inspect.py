@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from compress.cli import layout
 from compress.cli.groups import Model, Shared, grouped
 from compress.request import InspectRequest
-from compress.result import Inspection
+
+if TYPE_CHECKING:
+    from compress.result import Inspection
 
 
 def add_to(app: typer.Typer) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from compress.cli import layout
 from compress.cli.groups import Model, Shared, grouped
 from compress.request import MeasureRequest
-from compress.result import Measurement
+
+if TYPE_CHECKING:
+    from compress.result import Measurement
 
 
 def add_to(app: typer.Typer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,10 @@ from compress.cli.groups import Data, Model, Shared, flag, grouped
 from compress.cli.methods import complete
 from compress.errors import InputError
 from compress.request import DEFAULT_RATIO, BudgetTarget, Granularity, PruneRequest
-from compress.result import Accuracy, Pruned
+
+if TYPE_CHECKING:
+    from compress.evaluate import Accuracy
+    from compress.result import Pruned
 
 _BUDGET = "Budget (one of these)"
 _SCOPE = "What may be pruned"

@@ -1,0 +1,218 @@
+"""Each command: what it asks the pipeline, and how it shows the answer."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress.evaluate import Accuracy
+from compress.request import (
+    BudgetTarget,
+    DataSource,
+    EvalRequest,
+    ExportRequest,
+    InspectRequest,
+    MeasureRequest,
+    ModelSource,
+    PruneRequest,
+    Settings,
+)
+from compress.result import (
+    Artifact,
+    Evaluation,
+    Exported,
+    Inspection,
+    Kept,
+    Layer,
+    Measurement,
+    Pruned,
+    Size,
+    Timing,
+    UnitGroup,
+)
+
+Call = Callable[..., Any]
+MODEL = ModelSource(Path(__file__))
+
+INSPECTION = Inspection(
+    path=Path("model.pt"),
+    form="state dict",
+    architecture="mlp:64-300-10",
+    sha256="ab" * 32,
+    bytes=90_000,
+    input_shapes=((64,),),
+    parameters=22_510,
+    macs=22_200,
+    layers=(Layer("fc1", "Linear", (300, 64), 19_500),),
+    groups=(UnitGroup("fc1", "features", 300, ("fc1.weight", "fc1.bias", "fc2.weight")),),
+    frozen=(Kept("fc2", "output of the model"),),
+    notes=("state dict under key 'model'",),
+)
+
+
+def pruned(accuracy: bool = True) -> Pruned:
+    before, after = Accuracy(90, 100, 0.9, 0.825, 0.945, ()), Accuracy(88, 100, 0.88, 0.8, 0.93, ())
+    return Pruned(
+        bundle=Path("small"),
+        before=Size(1000, 50_000, 4000, before if accuracy else None),
+        after=Size(500, 20_000, 2000, after if accuracy else None),
+        units_before=100,
+        units_after=70,
+        error=1.5e-15,
+        report={"schema": "compress.report/1"},
+    )
+
+
+def asked(pipeline: Any) -> Any:
+    (request,) = pipeline.asked
+    return request
+
+
+def test_inspect(run: Call, pipeline: Any, checkpoint: str) -> None:
+    pipeline.answer = INSPECTION
+    done = run("inspect", checkpoint, "--input-shape", "64", "--input-shape", "3x4")
+    assert done.code == 0
+    assert asked(pipeline) == InspectRequest(ModelSource(Path(checkpoint), input_shapes=((64,), (3, 4))))
+    for text in ("mlp:64-300-10", "22.5 k", "300x64", "fc2", "output of the model", "under key 'model'"):
+        assert text in done.out
+
+
+def test_inspect_as_json(run: Call, pipeline: Any, checkpoint: str) -> None:
+    pipeline.answer = INSPECTION
+    shown = json.loads(run("inspect", checkpoint, "--json").out)
+    assert shown["schema"] == "compress.inspection/1"
+    assert shown["path"] == "model.pt"
+    assert shown["input_shapes"] == [[64]]
+    assert shown["groups"][0]["tensors"] == ["fc1.weight", "fc1.bias", "fc2.weight"]
+
+
+def test_prune_defaults(run: Call, pipeline: Any, checkpoint: str) -> None:
+    pipeline.answer = pruned()
+    done = run("prune", checkpoint)
+    assert done.code == 0
+    assert asked(pipeline) == PruneRequest(
+        model=ModelSource(Path(checkpoint)),
+        output=Path("compressed"),
+        method="dependency",
+        budget=BudgetTarget("ratio", 0.3),
+        command=("compress", "prune", checkpoint),
+    )
+    assert "no budget given" in done.err.lower()
+    lines = done.out.splitlines()
+    assert lines[0].split() == ["before", "after", "change"]
+    assert lines[1].split() == ["units", "100", "70", "-30.0", "%"]
+    assert "-2.0 points" in done.out
+    assert done.out.splitlines()[-1] == "Written to small"
+
+
+def test_prune_everything(run: Call, pipeline: Any, checkpoint: str) -> None:
+    pipeline.answer = pruned(accuracy=False)
+    words = shlex.split(
+        "prune --bin 50 model.pt --method tetris --trim=0.1 --macs 2G --arch m.py:build"
+        " --data digits --mean .5 --std .25 --only 'conv*' --exclude head --exclude stem --prune-outputs"
+        " --keep-module --granularity weight -o small --force --seed 3 --device cpu --threads 1 -q"
+    )
+    done = run(*words, "--arch-args", '{"width": 8}')
+    assert (done.code, done.out, done.err) == (0, "small\n", "")
+    assert asked(pipeline) == PruneRequest(
+        model=ModelSource(Path(checkpoint), "m.py:build", {"width": 8}),
+        output=Path("small"),
+        method="tetris",
+        options={"bin": "50", "trim": "0.1"},
+        budget=BudgetTarget("macs", 2e9),
+        granularity="weight",
+        only=("conv*",),
+        exclude=("head", "stem"),
+        prune_outputs=True,
+        keep_module=True,
+        data=DataSource("digits", (0.5,), (0.25,)),
+        force=True,
+        settings=Settings(3, "cpu", 1),
+        command=("compress", *words, "--arch-args", '{"width": 8}'),
+    )
+
+
+def test_a_method_that_decides_itself_gets_no_budget(run: Call, pipeline: Any, checkpoint: str) -> None:
+    pipeline.answer = pruned()
+    done = run("prune", checkpoint, "--method", "tetris", "--json")
+    assert asked(pipeline).budget is None
+    assert json.loads(done.out) == {"schema": "compress.report/1"}
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--ratio", "1.0"], "--ratio must be between 0 and 1, got 1"),
+        (["--ratio", "30"], "--ratio must be between 0 and 1, got 30"),
+        (["--ratio", ".3", "--macs", ".5"], "--ratio and --macs are budgets"),
+        (["--rato", "0.3"], "no option --rato"),
+        (["--method", "tetriss"], "no method 'tetriss'"),
+        (["other.pt"], "one MODEL at a time, got model.pt and other.pt"),
+        (["--mean", ".5", "--std", ".5"], "--mean and --std say how to read data"),
+        (["--granularity", "row"], "invalid value for '--granularity'"),
+    ],
+)
+def test_prune_refuses(run: Call, pipeline: Any, checkpoint: str, words: list[str], error: str) -> None:
+    done = run("prune", checkpoint, *words)
+    assert (done.code, done.out) == (2, "")
+    assert error in done.err
+    assert pipeline.asked == []
+
+
+def test_prune_without_a_model(run: Call, pipeline: Any) -> None:
+    done = run("prune", "--method", "tetris", "--bin", "3")
+    assert done.code == 2
+    assert "missing argument 'MODEL'" in done.err
+
+
+def test_eval(run: Call, pipeline: Any, checkpoint: str) -> None:
+    pipeline.answer = Evaluation(Path(checkpoint), "digits", Accuracy(90, 100, 0.9, 0.825, 0.945, ()))
+    done = run("eval", checkpoint, "--data", "digits", "--batch-size", "8")
+    assert asked(pipeline) == EvalRequest(ModelSource(Path(checkpoint)), DataSource("digits"), 8)
+    assert "90.0 %" in done.out
+    assert "82.5 % to 94.5 %" in done.out
+    assert run("eval", checkpoint, "--data", "digits", "-q").out == "0.900000\n"
+    assert json.loads(run("eval", checkpoint, "--data", "digits", "--json").out)["accuracy"]["correct"] == 90
+
+
+def test_eval_needs_data(run: Call, pipeline: Any, checkpoint: str) -> None:
+    done = run("eval", checkpoint)
+    assert done.code == 2
+    assert done.err == "error: eval needs --data\n  try: compress eval model.pt --data digits\n"
+
+
+def test_measure(run: Call, pipeline: Any, checkpoint: str) -> None:
+    fast = Timing(Path("b"), 500, 500, 2000, 2000, 0.001, 0.002)
+    slow = Timing(Path("a"), 1000, 1000, 5000, 4000, 0.002, 0.003)
+    pipeline.answer = Measurement((slow, fast), 2.0, 4, 10, 1, "cpu")
+    Path("other.pt").write_bytes(b"")
+    done = run("measure", checkpoint, "--against", "other.pt", "--batch-size", "4", "--runs", "10")
+    assert asked(pipeline) == MeasureRequest(
+        ModelSource(Path(checkpoint)), ModelSource(Path("other.pt")), batch_size=4, runs=10
+    )
+    assert "2.00 ms" in done.out
+    assert "b takes 0.50 of the time of a (2.00x as fast)" in done.out
+    assert "10 runs, batch 4, cpu, 1 thread\n" in done.out
+    quiet = run("measure", checkpoint, "-q")
+    assert quiet.out == "0.002000000\n0.001000000\n"
+
+
+def test_export(run: Call, pipeline: Any, checkpoint: str) -> None:
+    pipeline.answer = Exported((Artifact(Path("compressed/model.onnx"), "onnx", 4000, 1e-6),))
+    Path("compressed").mkdir()
+    done = run("export")
+    assert asked(pipeline) == ExportRequest(ModelSource(Path("compressed")))
+    assert done.out.splitlines()[1].split() == ["compressed/model.onnx", "onnx", "4.0", "kB", "1.0e-06"]
+    run("export", checkpoint, "--pt2", "--onnx", "-o", "out")
+    assert pipeline.asked[1] == ExportRequest(ModelSource(Path(checkpoint)), ("onnx", "pt2"), Path("out"))
+
+
+def test_export_of_a_bundle_that_is_not_there(run: Call, pipeline: Any, checkpoint: str) -> None:
+    done = run("export")
+    assert done.code == 2
+    assert done.err.startswith("error: compressed does not exist")
