@@ -121,7 +121,7 @@ def _resolve(text: str) -> Callable[..., Any] | None:
             found = getattr(torch.ops.higher_order, parts[3], None)
     elif parts[:2] == ["torch", "ops"] and len(parts) == 5:
         _, _, namespace, name, overload = parts
-        if namespace in _NAMESPACES and name not in _OUTSIDE and not name.startswith("__"):
+        if namespace in _NAMESPACES and name not in _OUTSIDE:
             if namespace == "torchvision":
                 import torchvision  # noqa: F401  (registers its operators)
             packet = getattr(getattr(torch.ops, namespace), name, None)
