@@ -106,7 +106,7 @@ def _usage(error: Any, words: Sequence[str]) -> tuple[str, str]:
     command = words[0] if words[0] in known else ""
     help_for = context.command_path if context else f"compress {command}".strip()
     near = getattr(error, "possibilities", None)
-    if near:
+    if near and "Did you mean" not in error.message:
         return _lowered(error.message), f"did you mean {' or '.join(near)}?"
     return _lowered(error.format_message()), f"{help_for} --help"
 
