@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from compress import registry
 from compress.cli import layout, parse
 from compress.cli.groups import Data, Model, Shared, flag, grouped
 from compress.cli.methods import complete
+from compress.cli.output import Output
 from compress.errors import InputError
 from compress.request import DEFAULT_RATIO, BudgetTarget, Granularity, PruneRequest
 
@@ -32,13 +34,10 @@ def add_to(app: typer.Typer) -> None:
     )(grouped(_prune))
 
 
-def _prune(
-    context: typer.Context,
-    *,
-    model: Model,
-    method: Annotated[
-        str, typer.Option("--method", "-m", help="See `compress methods`.", autocompletion=complete)
-    ] = "dependency",
+@dataclass(frozen=True)
+class Budget:
+    """How small the model shall get; one of these."""
+
     ratio: Annotated[
         float | None,
         typer.Option(
@@ -47,7 +46,7 @@ def _prune(
             show_default=False,
             rich_help_panel=_BUDGET,
         ),
-    ] = None,
+    ] = None
     macs: Annotated[
         str | None,
         typer.Option(
@@ -55,22 +54,35 @@ def _prune(
             help="Multiply-accumulates to keep per sample: 0.5 of them, or 2G.",
             rich_help_panel=_BUDGET,
         ),
-    ] = None,
+    ] = None
     params: Annotated[
         str | None,
         typer.Option(
             metavar="AMOUNT", help="Parameters to keep: 0.5 of them, or 3M.", rich_help_panel=_BUDGET
         ),
-    ] = None,
-    size: Annotated[
+    ] = None
+    bytes: Annotated[
         str | None,
         typer.Option(
-            "--bytes",
             metavar="AMOUNT",
             help="Size of the weights to keep: 0.5 of it, or 5MB.",
             rich_help_panel=_BUDGET,
         ),
-    ] = None,
+    ] = None
+
+    def target(self, method: str, output: Output) -> BudgetTarget | None:
+        """The budget; None where none was given and the method does without. Raises InputError."""
+        given = parse.budget(self.ratio, self.macs, self.params, self.bytes)
+        if given is not None or registry.find(method).kind != "criterion":
+            return given
+        output.step(f"No budget given: {DEFAULT_RATIO:.0%} of the units will go (--ratio {DEFAULT_RATIO})")
+        return BudgetTarget("ratio", DEFAULT_RATIO)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What of the model may go."""
+
     granularity: Annotated[
         Granularity,
         typer.Option(
@@ -78,7 +90,7 @@ def _prune(
             "weights and removes the units that are dead then.",
             rich_help_panel=_SCOPE,
         ),
-    ] = "unit",
+    ] = "unit"
     only: Annotated[
         list[str] | None,
         typer.Option(
@@ -87,7 +99,7 @@ def _prune(
             show_default=False,
             rich_help_panel=_SCOPE,
         ),
-    ] = None,
+    ] = None
     exclude: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,11 +108,11 @@ def _prune(
             show_default=False,
             rich_help_panel=_SCOPE,
         ),
-    ] = None,
+    ] = None
     prune_outputs: Annotated[
         bool,
         flag("--prune-outputs", help="Outputs of the model may shrink too.", rich_help_panel=_SCOPE),
-    ] = False,
+    ] = False
     keep_module: Annotated[
         bool,
         flag(
@@ -108,7 +120,18 @@ def _prune(
             help="Prune only what the original module's class can represent.",
             rich_help_panel=_SCOPE,
         ),
-    ] = False,
+    ] = False
+
+
+def _prune(
+    context: typer.Context,
+    *,
+    model: Model,
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="See `compress methods`.", autocompletion=complete)
+    ] = "dependency",
+    budget: Budget,
+    scope: Scope,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="The bundle to write.")
     ] = Path("compressed"),
@@ -130,21 +153,17 @@ def _prune(
     """
     out = shared.output()
     path, options = _sort_words(context, model.model, method)
-    budget = parse.budget(ratio, macs, params, size)
-    if budget is None and registry.find(method).kind == "criterion":
-        budget = BudgetTarget("ratio", DEFAULT_RATIO)
-        out.step(f"No budget given: {DEFAULT_RATIO:.0%} of the units will go (--ratio {DEFAULT_RATIO})")
     request = PruneRequest(
         model=model.source(path),
         output=output,
         method=method,
         options=options,
-        budget=budget,
-        granularity=granularity,
-        only=tuple(only or ()),
-        exclude=tuple(exclude or ()),
-        prune_outputs=prune_outputs,
-        keep_module=keep_module,
+        budget=budget.target(method, out),
+        granularity=scope.granularity,
+        only=tuple(scope.only or ()),
+        exclude=tuple(scope.exclude or ()),
+        prune_outputs=scope.prune_outputs,
+        keep_module=scope.keep_module,
         data=data.source(),
         force=force,
         settings=shared.settings(),
