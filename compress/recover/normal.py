@@ -1,0 +1,124 @@
+"""Streaming ridge least squares for linear layers and convolutions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+POSITIONS = 128  # output positions drawn from each image for the normal equations of a convolution
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What turns the input of a layer into rows of a regression.
+
+    Attributes:
+        weight: (O, I / groups, *kernel) or (O, I).
+        groups: Groups of a convolution; 1 for linear.
+        stride, padding, dilation: By spatial dim; empty for linear.
+    """
+
+    weight: Tensor
+    groups: int = 1
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+
+    @property
+    def features(self) -> int:
+        """Inputs of one output unit."""
+        return math.prod(self.weight.shape[1:])
+
+    def rows(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Regression rows of one batch: inputs (groups, N, features) and outputs (groups, N, O / groups), float64.
+
+        Of a convolution a random sample of output positions is taken, the same for all images of the batch.
+        """
+        if not self.stride:
+            flat, out = x.reshape(1, -1, x.shape[-1]), y.reshape(1, -1, y.shape[-1])
+            return flat.double(), out.double()
+        count = math.prod(y.shape[2:])
+        chosen = torch.randperm(count, generator=generator)[: min(count, POSITIONS)]
+        patches = self._patches(x)[:, chosen]  # (N, P, C, prod(kernel))
+        n, p = patches.shape[:2]
+        grouped = patches.reshape(n * p, self.groups, -1).transpose(0, 1)
+        out = y.flatten(2)[:, :, chosen].transpose(1, 2).reshape(n * p, self.groups, -1).transpose(0, 1)
+        return grouped.double(), out.double()
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """(N, positions, C, prod(kernel)) of any number of spatial dims, as a view until the last step."""
+        kernel = self.weight.shape[2:]
+        amounts = [a for p in reversed(self.padding) for a in (p, p)]
+        x = functional.pad(x, amounts)
+        spatial = len(kernel)
+        for d in range(spatial):
+            reach = self.dilation[d] * (kernel[d] - 1) + 1
+            x = x.unfold(2 + d, reach, self.stride[d])[..., :: self.dilation[d]]
+        # (N, C, *out, *kernel) -> (N, *out, C, *kernel)
+        order = [0, *range(2, 2 + spatial), 1, *range(2 + spatial, 2 + 2 * spatial)]
+        x = x.permute(order)
+        return x.reshape(x.shape[0], math.prod(x.shape[1 : 1 + spatial]), x.shape[1 + spatial], -1)
+
+
+class Moments:
+    """Sums of products of regression rows, by group; memory does not grow with the data."""
+
+    def __init__(self, groups: int, features: int, outputs: int) -> None:
+        self.count = 0
+        self.x = torch.zeros(groups, features, dtype=torch.float64)
+        self.y = torch.zeros(groups, outputs, dtype=torch.float64)
+        self.xx = torch.zeros(groups, features, features, dtype=torch.float64)
+        self.xy = torch.zeros(groups, features, outputs, dtype=torch.float64)
+        self.yy = torch.zeros(groups, outputs, dtype=torch.float64)
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Rows (groups, N, features) and (groups, N, outputs)."""
+        self.count += x.shape[1]
+        self.x += x.sum(1)
+        self.y += y.sum(1)
+        self.xx.baddbmm_(x.transpose(1, 2), x)
+        self.xy.baddbmm_(x.transpose(1, 2), y)
+        self.yy += y.square().sum(1)
+
+    def solve(self, prior: Tensor, ridge: float, intercept: bool) -> tuple[Tensor, Tensor]:
+        """Weights (groups, features, outputs) nearest to fitting, pulled towards ``prior``, and the intercept.
+
+        Minimises |X W + b - Y|^2 + ridge * mean(diag(X'X)) |W - prior|^2.
+        """
+        xx, xy = self._centred() if intercept else (self.xx, self.xy)
+        scale = xx.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-30)
+        eye = torch.eye(xx.shape[1], dtype=xx.dtype)
+        weight = prior + torch.linalg.solve(xx + ridge * scale[:, None, None] * eye, xy - xx @ prior)
+        return weight, self.shift(weight) if intercept else torch.zeros_like(self.y)
+
+    def _centred(self) -> tuple[Tensor, Tensor]:
+        mean = self.x / max(self.count, 1)
+        return (
+            self.xx - mean[:, :, None] * self.x[:, None, :],
+            self.xy - mean[:, :, None] * self.y[:, None, :],
+        )
+
+    def shift(self, weight: Tensor) -> Tensor:
+        """The intercept with which ``weight`` is right on average: (groups, outputs)."""
+        return (self.y - torch.einsum("gf,gfo->go", self.x, weight)) / max(self.count, 1)
+
+    def error(self, weight: Tensor, intercept: Tensor) -> float:
+        """Sum of squared residuals of ``x @ weight + intercept``."""
+        quadratic = torch.einsum("gfo,gfh,gho->go", weight, self.xx, weight) - 2 * (weight * self.xy).sum(1)
+        cross = 2 * intercept * (torch.einsum("gf,gfo->go", self.x, weight) - self.y)
+        return float((self.yy + quadratic + cross + self.count * intercept.square()).sum())
+
+
+def flat_weight(weight: Tensor, groups: int) -> Tensor:
+    """A layer's weight as (groups, features, outputs), float64."""
+    return weight.detach().double().reshape(groups, weight.shape[0] // groups, -1).transpose(1, 2)
+
+
+def unflatten(weight: Tensor, like: Any) -> Tensor:
+    """The inverse of :func:`flat_weight`."""
+    return weight.transpose(1, 2).reshape(like.shape).to(like.dtype)

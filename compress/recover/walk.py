@@ -1,0 +1,67 @@
+"""Node-by-node execution of a graph on batches that wait for each other, so that layers can be refitted on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from compress.graph import attribute
+
+
+class Walker:
+    """Runs a graph one node at a time for all batches; a value is dropped after its last use.
+
+    Args:
+        module: The network.
+        batches: For each batch the network's inputs.
+    """
+
+    def __init__(self, module: fx.GraphModule, batches: Sequence[tuple[Tensor, ...]]) -> None:
+        self.module = module
+        self.nodes: list[fx.Node] = list(module.graph.nodes)
+        self.position = 0
+        self.batches = batches
+        self.env: list[dict[fx.Node, Any]] = [{} for _ in batches]
+        self._last_users: dict[fx.Node, list[fx.Node]] = {}
+        last: dict[fx.Node, fx.Node] = {}
+        for node in self.nodes:
+            for source in node.all_input_nodes:
+                last[source] = node
+        for source, user in last.items():
+            self._last_users.setdefault(user, []).append(source)
+
+    def run_to(self, node: fx.Node) -> None:
+        """Execute up to and including ``node``."""
+        while self.position < len(self.nodes) and not self.has(node):
+            self.step()
+
+    def has(self, node: fx.Node) -> bool:
+        return all(node in values for values in self.env)
+
+    def values(self, node: fx.Node) -> list[Any]:
+        """The results of an executed node, one for each batch."""
+        return [values[node] for values in self.env]
+
+    def step(self) -> None:
+        """Execute the next node."""
+        node = self.nodes[self.position]
+        self.position += 1
+        placeholders = [n for n in self.nodes if n.op == "placeholder"] if node.op == "placeholder" else []
+        for batch, values in zip(self.batches, self.env, strict=True):
+            if node.op == "placeholder":
+                values[node] = batch[placeholders.index(node)]
+            elif node.op == "get_attr":
+                values[node] = attribute(self.module, str(node.target))
+            elif node.op == "call_function":
+                args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
+                with torch.no_grad():
+                    values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+        for source in self._last_users.get(node, []):
+            self._drop(source)
+
+    def _drop(self, node: fx.Node) -> None:
+        for values in self.env:
+            values.pop(node, None)
