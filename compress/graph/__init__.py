@@ -1,6 +1,7 @@
 """The engine: trace a network, find what lives and dies together, slice it, prove the slice."""
 
 from compress.graph.cost import layer_weights, macs, parameters
+from compress.graph.dead import DeadRemoval, remove_dead
 from compress.graph.groups import Coupling, Frozen, Group, Member, couple
 from compress.graph.mapback import ModuleSlice, slice_module
 from compress.graph.propagate import propagate
@@ -13,6 +14,7 @@ __all__ = [
     "TOLERANCE",
     "Cluster",
     "Coupling",
+    "DeadRemoval",
     "Frozen",
     "Group",
     "Member",
@@ -29,6 +31,7 @@ __all__ = [
     "macs",
     "parameters",
     "propagate",
+    "remove_dead",
     "run_masked",
     "slice_graph",
     "slice_module",

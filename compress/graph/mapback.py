@@ -17,7 +17,7 @@ from compress.graph.labels import Value
 from compress.graph.rules import REWRITES, Cut, Kept
 from compress.graph.slice import attribute, slice_tensor
 from compress.graph.trace import owner
-from compress.graph.verify import TOLERANCE, as_double, compare
+from compress.graph.verify import TOLERANCE, as_double, compare, leaves
 
 
 @dataclass(frozen=True)
@@ -166,16 +166,5 @@ def _difference(small: nn.Module, sliced: fx.GraphModule, coupling: Coupling) ->
         except Exception as error:  # the user's own code may raise anything
             return str(error).splitlines()[0] if str(error) else type(error).__name__
         expected = as_double(sliced)(*inputs)
-    outcome = compare(tensors(expected), tensors(got), TOLERANCE)
+    outcome = compare(leaves(expected), leaves(got), TOLERANCE)
     return "" if outcome.passed else outcome.problem or f"outputs differ by {outcome.error:.1e}"
-
-
-def tensors(tree: Any) -> list[Tensor]:
-    """The tensors of a nested output, in order."""
-    if isinstance(tree, Tensor):
-        return [tree]
-    if isinstance(tree, dict):
-        return [t for v in tree.values() for t in tensors(v)]
-    if isinstance(tree, (list, tuple)):
-        return [t for v in tree for t in tensors(v)]
-    return []

@@ -97,9 +97,7 @@ def _write_graph(gm: fx.GraphModule, owners: dict[tuple[str, str], int]) -> dict
             if isinstance(value, fx.GraphModule):
                 graphs[str(node.target)] = _write_graph(value, owners)
             elif not isinstance(value, Tensor):
-                raise ModelError(
-                    f"{node.target!r} of the model is a {type(value).__name__}, which cannot be stored"
-                )
+                raise ModelError(f"{node.target!r} of the model is a {type(value).__name__}, which cannot be stored")
         elif node.op == "call_function":
             entry["target"] = function_name(node.target)
         elif node.op == "placeholder":

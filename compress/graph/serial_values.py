@@ -47,11 +47,7 @@ _FORMATS = {
     "channels_last_3d": torch.channels_last_3d,
     "preserve_format": torch.preserve_format,
 }
-_DTYPES = {
-    str(value).removeprefix("torch."): value
-    for value in vars(torch).values()
-    if isinstance(value, torch.dtype)
-}
+_DTYPES = {str(value).removeprefix("torch."): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 
 
 def identifier(name: object) -> str:

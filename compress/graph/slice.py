@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,15 @@ def slice_tensor(tensor: Tensor, kept: dict[int, NDArray[np.int64]]) -> Tensor:
     return tensor.contiguous()
 
 
-def slice_graph(coupling: Coupling, alive: NDArray[np.bool_]) -> fx.GraphModule:
+def slice_graph(
+    coupling: Coupling, alive: NDArray[np.bool_], tensors: Mapping[str, Any] | None = None
+) -> fx.GraphModule:
     """Physically smaller copy of the traced network; tensors that do not shrink are shared with it.
 
     Args:
         coupling: The analysed network.
         alive: By label, what stays.
+        tensors: Parameters and buffers by name to use instead of the network's own (of the same shapes).
 
     Raises:
         UnbalancedError: Blocks of a view would keep different numbers of indices.
@@ -48,7 +52,7 @@ def slice_graph(coupling: Coupling, alive: NDArray[np.bool_]) -> fx.GraphModule:
         outs = (found,) if isinstance(found, Value) else tuple(found)
         _apply(graph, copy, call.args, change(Cut(call, outs, kept)))
     graph.set_codegen(source.graph._codegen)
-    return fx.GraphModule(_attributes(source, coupling.kept(alive)), graph, class_name="Network")
+    return fx.GraphModule(_attributes(source, coupling.kept(alive), tensors or {}), graph, class_name="Network")
 
 
 def _apply(graph: fx.Graph, node: fx.Node, old: dict[str, Any], changes: dict[str, Any]) -> None:
@@ -85,7 +89,9 @@ def _merge(graph: fx.Graph, node: fx.Node, present: Any, old: Any, new: Any) -> 
     return new
 
 
-def _attributes(source: fx.GraphModule, kept: dict[str, dict[int, NDArray[np.int64]]]) -> dict[str, Any]:
+def _attributes(
+    source: fx.GraphModule, kept: dict[str, dict[int, NDArray[np.int64]]], tensors: Mapping[str, Any]
+) -> dict[str, Any]:
     """Everything the graph reads, sliced; a tensor known under two names stays one tensor."""
     done: dict[int, Any] = {}
     found: dict[str, Any] = {}
@@ -95,7 +101,8 @@ def _attributes(source: fx.GraphModule, kept: dict[str, dict[int, NDArray[np.int
             continue
         original = attribute(source, node.target)
         if id(original) not in done:
-            done[id(original)] = _sliced(original, by_identity.get(id(original)))
+            own = tensors.get(str(node.target), original)
+            done[id(original)] = _sliced(own, by_identity.get(id(original)))
         found[node.target] = done[id(original)]
     return found
 

@@ -185,7 +185,7 @@ def run_masked(coupling: Coupling, alive: NDArray[np.bool_], inputs: Sequence[Te
     """Outputs of the masked original in float64; of outputs that shrink only what stays."""
     runner = _Masked(coupling, alive)
     with torch.no_grad():
-        outputs = _tensors(runner.run(*_double(inputs), enable_io_processing=False))
+        outputs = leaves(runner.run(*_double(inputs), enable_io_processing=False))
     kept = Kept(alive)
     labels = _output_values(coupling)
     result = []
@@ -203,16 +203,17 @@ def _output_values(coupling: Coupling) -> list[Any]:
     return [v for v in _leaves(fx.node.map_arg(node.args[0], coupling.flow.values.__getitem__)) if isinstance(v, Value)]
 
 
+def leaves(tree: Any) -> list[Tensor]:
+    """The tensors of a nested output, in order."""
+    return [leaf for leaf in _leaves(tree) if isinstance(leaf, Tensor)]
+
+
 def _leaves(tree: Any) -> list[Any]:
     if isinstance(tree, dict):
         return [leaf for v in tree.values() for leaf in _leaves(v)]
     if isinstance(tree, (list, tuple)):
         return [leaf for v in tree for leaf in _leaves(v)]
     return [tree]
-
-
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in _leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def _double(inputs: Sequence[Any]) -> list[Any]:
@@ -241,7 +242,7 @@ def verify(
     runner = fx.Interpreter(as_double(sliced))
     try:
         with torch.no_grad():
-            got = _tensors(runner.run(*_double(inputs), enable_io_processing=False))
+            got = leaves(runner.run(*_double(inputs), enable_io_processing=False))
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         return Verification(float("inf"), tolerance, f"the sliced network does not run: {str(error).splitlines()[0]}")
     return compare(expected, got, tolerance)
