@@ -14,6 +14,7 @@ from torch import nn
 
 from compress.checkpoint import arch as architectures
 from compress.checkpoint.arch import Built
+from compress.checkpoint.bundle import is_bundle, load_bundle, read_metadata
 from compress.checkpoint.forms import Form, read_safetensors, read_torch, sniff
 from compress.checkpoint.pt2 import read_pt2
 from compress.checkpoint.statedict import Found, find_state_dict
@@ -115,17 +116,10 @@ def _read(
     if form == "pt2":
         archive = read_pt2(path)
         return _Content("pt2", _graph(archive.module, arch), {}, archive.input_shapes)
-    if form == "bundle":
-        state, metadata = read_safetensors(path / "model.safetensors")
-        if "compress.graph" not in metadata:
-            raise InputError(
-                f"{path / 'model.safetensors'} was not written by compress", "name that file and add --arch"
-            )
-        return _bundle(path, metadata, arch)
+    if form == "bundle" or (form == "safetensors" and is_bundle(path)):
+        return _bundle(path, arch)
     if form == "safetensors":
         state, metadata = read_safetensors(path)
-        if "compress.graph" in metadata:
-            return _bundle(path, metadata, arch)
         found = Found(state, {key: _json(value) for key, value in metadata.items()}, (), nested=False)
         return _with_architecture("safetensors", found, arch, arch_args)
     found = find_state_dict(read_torch(path, form, trust_pickle=trust_pickle), path)
@@ -149,13 +143,10 @@ def _with_architecture(
     return _Content(form, Built(built.module, built.architecture, (*found.notes, *built.notes)), found.beside)
 
 
-def _bundle(path: Path, metadata: Mapping[str, str], arch: str | None) -> _Content:
-    from compress.checkpoint.write import load_bundle
-
-    inputs = _json(metadata.get("compress.inputs", "null"))
-    shapes = [each.get("shape") for each in inputs or () if isinstance(each, dict)]
-    beside = {key.removeprefix("compress."): _json(value) for key, value in metadata.items()}
-    return _Content("bundle", _graph(load_bundle(path), arch), beside, _shapes(shapes))
+def _bundle(path: Path, arch: str | None) -> _Content:
+    metadata = read_metadata(path)
+    shapes = _shapes([each["shape"] for each in metadata["inputs"]])
+    return _Content("bundle", _graph(load_bundle(path), arch), metadata, shapes)
 
 
 def _graph(module: nn.Module, arch: str | None) -> Built:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import sys
 import types
@@ -13,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
+from torch import fx, nn
 
 from compress.checkpoint import LoadedModel, load_model
+from compress.checkpoint.write import write_bundle
 from compress.errors import CompressError, InputError
 
 ARCH = "mlp:4-3-2"
@@ -118,21 +118,21 @@ def test_half_precision_becomes_the_models_own(state: dict[str, torch.Tensor], t
 
 
 @pytest.mark.parametrize("as_file", [False, True], ids=["directory", "file"])
-def test_bundle(
-    as_file: bool, state: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inputs = [{"shape": [1, 2, 2], "dtype": "float32"}]
-    told = {"compress.graph": "{}", "compress.inputs": json.dumps(inputs)}
-    save_file(state, tmp_path / "model.safetensors", metadata=told)
-    writer = types.ModuleType("compress.checkpoint.write")
-    made = nn.Linear(4, 2)
-    monkeypatch.setattr(writer, "load_bundle", lambda path: made, raising=False)
-    monkeypatch.setitem(sys.modules, "compress.checkpoint.write", writer)
-    path = tmp_path / "model.safetensors" if as_file else tmp_path
-    model = load_model(path)
-    assert model.module is made
-    assert (model.form, model.architecture, model.input_shapes) == ("bundle", "graph", ((1, 2, 2),))
-    assert model.bytes == (tmp_path / "model.safetensors").stat().st_size
+def test_bundle(as_file: bool, tmp_path: Path) -> None:
+    graph = fx.Graph()
+    x, weight = graph.placeholder("x"), graph.get_attr("weight")
+    graph.output(graph.call_function(torch.ops.aten.linear.default, (x, weight)))
+    program = fx.GraphModule(nn.Linear(4, 2, bias=False), graph)
+    x.meta["val"] = torch.zeros(2, 4)
+    write_bundle(
+        tmp_path / "out", program_module=program, inputs=[{"shape": [4], "dtype": "float32"}], plan_json=None,
+        report={}, recipe_toml="", report_md="", provenance={}, metadata={"mean": [0.5], "std": [0.25]},
+    )  # fmt: skip
+    weights = tmp_path / "out" / "model.safetensors"
+    model = load_model(weights if as_file else tmp_path / "out")
+    assert (model.form, model.architecture, model.input_shapes) == ("bundle", "graph", ((4,),))
+    assert (model.mean, model.std, model.bytes) == ((0.5,), (0.25,), weights.stat().st_size)
+    torch.testing.assert_close(model.module.get_parameter("weight"), program.get_parameter("weight"))
 
 
 class Foreign(nn.Module):
@@ -287,7 +287,7 @@ def test_a_directory_without_a_model(tmp_path: Path) -> None:
 
 def test_a_directory_with_somebody_elses_safetensors(tmp_path: Path) -> None:
     save_file({"w": torch.zeros(2)}, tmp_path / "model.safetensors")
-    with pytest.raises(InputError, match="not written by compress"):
+    with pytest.raises(InputError, match="not a bundle"):
         load_model(tmp_path)
 
 
