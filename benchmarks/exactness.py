@@ -134,7 +134,7 @@ def _torchvision(name: str) -> nn.Module:
 
 
 def randomise(module: nn.Module, seed: int = 0) -> None:
-    """Draw the tensors that initialisation makes constant: norms, biases, running statistics, layer scales."""
+    """Draw the tensors that initialisation makes constant: norms, biases, statistics, layer scales."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in [*module.parameters(), *module.buffers()]:
