@@ -1,0 +1,204 @@
+"""ONNX files: exported, checked, run in ONNX Runtime and compared with the model before being handed over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+
+from compress.checkpoint.reload import largest_error
+from compress.errors import ModelError
+from compress.export.program import Traced, batch_of, first_line, quiet, traced, whole
+
+# A protocol buffer cannot exceed 2 GiB; above this the weights go to a file of their own beside it
+_ONE_FILE = 1_900_000_000
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """An ONNX file that was written and run.
+
+    Attributes:
+        path: The file; weights of 2 GB and more lie beside it in ``NAME.data``.
+        bytes: Its size, with that of the file beside it.
+        opset: Version of the ONNX operators.
+        max_error: Largest relative difference of its outputs in ONNX Runtime from those of the model,
+            max |a - b| / max(1, max |b|), on random inputs in batches of 1, 2 and 3.
+        agreement: Of these samples, the fraction with the same largest class; None where the output is not
+            (batch, classes).
+        dynamic_batch: Whether it takes any batch size.
+        reason: Why not, "" if it does.
+    """
+
+    path: Path
+    bytes: int
+    opset: int
+    max_error: float
+    agreement: float | None
+    dynamic_batch: bool
+    reason: str
+
+
+def export_onnx(
+    module: nn.Module, inputs: Sequence[Tensor], path: str | Path, *, opset: int | None = None
+) -> OnnxExport:
+    """Write `module` as ONNX; inputs are named ``input``, outputs ``output`` (``input_0``... if several).
+
+    Args:
+        module: Any module; it is not changed.
+        inputs: Examples, batch first.
+        path: Where; an existing file is replaced.
+        opset: Version of the ONNX operators; None for the exporter's default.
+
+    Raises:
+        ModelError: The module cannot be traced, holds an operator that ONNX lacks (it is named), or the file
+            does not run.
+        InputError: `path` cannot be written.
+    """
+    path = Path(path)
+    start = traced(module, inputs)
+    with whole(path) as target:
+        try:
+            found = _write(start, target, opset)
+        except ModelError as error:
+            if not start.dynamic_batch:
+                raise
+            # Built for one batch size in a way that only shows later
+            start = _fixed(start, str(error))
+            found = _write(start, target, opset)
+        found = replace(found, bytes=sum(each.stat().st_size for each in target.parent.iterdir()))
+    return replace(found, path=path, reason=start.reason)
+
+
+def _fixed(start: Traced, reason: str) -> Traced:
+    with quiet(), torch.no_grad():
+        program = torch.export.export(start.module, start.inputs, strict=False)
+    return Traced(start.module, program, start.inputs, False, reason)
+
+
+def _write(start: Traced, target: Path, opset: int | None) -> OnnxExport:
+    import onnx
+
+    model = _convert(start, opset)
+    if _weight_bytes(start.module) < _ONE_FILE:
+        onnx.save_model(model, target)
+    else:
+        onnx.save_model(model, target, save_as_external_data=True, location=f"{target.name}.data", size_threshold=1024)
+    try:
+        onnx.checker.check_model(str(target), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ModelError(f"the exported ONNX file is not valid: {first_line(error)}") from error
+    worst, agreement = _compare(start, target)
+    version = max(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+    return OnnxExport(target, 0, version, worst, agreement, start.dynamic_batch, start.reason)
+
+
+def _convert(start: Traced, opset: int | None) -> Any:
+    with torch.no_grad():
+        outputs = sum(isinstance(each, Tensor) for each in pytree.tree_leaves(start.module(*start.inputs)))
+    try:
+        with quiet():
+            made = torch.onnx.export(
+                start.program,
+                (),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+                opset_version=opset,
+                input_names=_names("input", len(start.inputs)),
+                output_names=_names("output", outputs),
+            )
+        if made is None:
+            raise ModelError("the ONNX exporter gave nothing")
+        model = made.model_proto
+    except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError) as error:
+        raise _explained(error) from error
+    _strip(model)
+    return model
+
+
+def _names(kind: str, count: int) -> list[str]:
+    return [kind] if count == 1 else [f"{kind}_{index}" for index in range(count)]
+
+
+def _explained(error: BaseException) -> ModelError:
+    """The one thing that matters of a long report: which operator ONNX lacks."""
+    causes = list(_causes(error))
+    for cause in reversed(causes):
+        found = re.search(r"OpOverload\(op='([^']+)', overload='([^']+)'\)", str(cause))
+        if found:
+            return ModelError(
+                f"the operator {found[1]}.{found[2]} cannot be exported to ONNX",
+                "replace it in the model, or export to .pt2",
+            )
+    return ModelError(f"the model cannot be exported to ONNX: {first_line(causes[-1])}", "try to export to .pt2")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _strip(model: Any) -> None:
+    """Drop what the exporter notes for its developers (source lines with paths, as large as small weights),
+    and call the free size of the batch "batch"."""
+    graph = model.graph
+    graph.name = "network"
+    del model.metadata_props[:]
+    del graph.metadata_props[:]
+    for each in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del each.metadata_props[:]
+        each.doc_string = ""
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                for each in inner.node:
+                    del each.metadata_props[:]
+    shapes = [each.type.tensor_type.shape.dim for each in (*graph.input, *graph.output, *graph.value_info)]
+    free = [dims[0].dim_param for dims in shapes[: len(graph.input)] if len(dims) and dims[0].dim_param]
+    for symbol in dict.fromkeys(free):
+        for dim in (dim for dims in shapes for dim in dims if dim.dim_param):
+            dim.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", "batch", dim.dim_param)
+
+
+def _compare(start: Traced, file: Path) -> tuple[float, float | None]:
+    """Largest relative error, and agreement of the largest class, in ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = torch.get_num_threads()
+    worst, same, count = 0.0, 0, 0
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        names = [each.name for each in session.get_inputs()]
+        for size in (1, 2, 3) if start.dynamic_batch else (start.inputs[0].shape[0],):
+            batch = batch_of(start.inputs, size)
+            feed = {name: _array(each) for name, each in zip(names, batch, strict=True)}
+            found = [torch.as_tensor(each) for each in session.run(None, feed)]
+            with torch.no_grad():
+                outputs = pytree.tree_leaves(start.module(*batch))
+            expected = [each for each in outputs if isinstance(each, Tensor)]
+            worst = max(worst, largest_error(found, expected))
+            if expected and expected[0].dim() == 2 and found[0].shape == expected[0].shape:
+                same += int((found[0].argmax(1) == expected[0].argmax(1)).sum())
+                count += size
+    except Exception as error:  # ONNX Runtime has no common base for its errors
+        raise ModelError(f"the exported ONNX file does not run: {first_line(error)}") from error
+    return worst, same / count if count else None
+
+
+def _array(tensor: Tensor) -> Any:
+    return tensor.contiguous().numpy()
+
+
+def _weight_bytes(module: nn.Module) -> int:
+    distinct = {id(each): each for each in (*module.parameters(), *module.buffers())}
+    return sum(each.numel() * each.element_size() for each in distinct.values())

@@ -1,0 +1,142 @@
+"""What every export begins with: the traced program, example batches, silence, and a place to write."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+
+from compress.errors import InputError, ModelError
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A program for export.
+
+    Attributes:
+        module: A copy of the module on the CPU, in eval mode; what the artifact is compared with.
+        program: As ``torch.export`` gives it, without paths of the machine it was made on.
+        inputs: The examples that it was traced with.
+        dynamic_batch: Whether it takes any batch size.
+        reason: Why not, "" if it does.
+    """
+
+    module: nn.Module
+    program: ExportedProgram
+    inputs: tuple[Tensor, ...]
+    dynamic_batch: bool
+    reason: str
+
+
+def traced(module: nn.Module, inputs: Sequence[Tensor]) -> Traced:
+    """Trace `module` with a free batch size, or with that of `inputs` where it is built for one size.
+
+    Args:
+        module: Left as it is.
+        inputs: Examples, batch first.
+
+    Raises:
+        ModelError: The module cannot be traced; the message says where.
+    """
+    network = copy.deepcopy(module).cpu().eval()
+    given = tuple(each.detach().cpu() for each in inputs)
+    # A batch of one is taken for a constant
+    pairs = tuple(torch.cat([each, each]) if each.dim() and each.shape[0] == 1 else each for each in given)
+    free = tuple({0: torch.export.Dim.DYNAMIC} if each.dim() else None for each in pairs)
+    try:
+        copies = tuple(each.clone() for each in pairs)  # torch.export marks the free dims on the tensors
+        return Traced(network, _export(network, copies, free), pairs, True, "")
+    except Exception as error:  # torch.export raises many kinds
+        reason = first_line(error)
+    try:
+        return Traced(network, _export(network, given, None), given, False, reason)
+    except Exception as error:  # as above
+        raise ModelError(
+            f"the model cannot be traced for export: {first_line(error)}",
+            "run it once on the same input to see that it works",
+        ) from error
+
+
+def _export(network: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -> ExportedProgram:
+    with quiet(), torch.no_grad():
+        program = torch.export.export(network, inputs, dynamic_shapes=shapes, strict=False)
+        network(*inputs)
+    for graph in program.graph_module.modules():
+        if isinstance(graph, fx.GraphModule):
+            for node in graph.graph.nodes:
+                node.meta.pop("stack_trace", None)
+    return program
+
+
+def first_line(error: BaseException) -> str:
+    """The kind of an error and the first line of its message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+def batch_of(inputs: Sequence[Tensor], size: int, seed: int = 0) -> tuple[Tensor, ...]:
+    """Random inputs like the examples: normal where they are floats, else rows of the examples.
+
+    Args:
+        inputs: The examples, batch first.
+        size: Samples.
+        seed: Of the random numbers.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for each in inputs:
+        if not each.dim():
+            made.append(each)
+        elif each.is_floating_point():
+            made.append(torch.randn((size, *each.shape[1:]), generator=generator).to(each.dtype))
+        else:
+            made.append(each[torch.randint(each.shape[0], (size,), generator=generator)])
+    return tuple(made)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what exporters print, log and warn to themselves."""
+    before = logging.root.manager.disable
+    sink = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(sink),
+        contextlib.redirect_stderr(sink),
+    ):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.ERROR)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path of the same name in a temporary directory; what lies there moves to `path` if all goes well.
+
+    Raises:
+        InputError: `path` cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            yield Path(folder, path.name)
+            # What it refers to goes first
+            for file in sorted(Path(folder).iterdir(), key=lambda each: each.name == path.name):
+                os.replace(file, path.parent / file.name)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error}", "choose another place") from error
