@@ -1,0 +1,43 @@
+"""The report of a run: one frozen value, as JSON (docs/report.schema.json), as Markdown and as rows of a table."""
+
+from __future__ import annotations
+
+from compress.report.markdown import markdown
+from compress.report.schema import (
+    SCHEMA,
+    Budget,
+    DataUsed,
+    Gate,
+    GroupChange,
+    InputFile,
+    LayerChange,
+    Measures,
+    Method,
+    Pin,
+    Report,
+    RolledBack,
+    Verification,
+    build_report,
+    read_report,
+)
+from compress.report.table import summary_rows
+
+__all__ = [
+    "SCHEMA",
+    "Budget",
+    "DataUsed",
+    "Gate",
+    "GroupChange",
+    "InputFile",
+    "LayerChange",
+    "Measures",
+    "Method",
+    "Pin",
+    "Report",
+    "RolledBack",
+    "Verification",
+    "build_report",
+    "markdown",
+    "read_report",
+    "summary_rows",
+]

@@ -1,0 +1,160 @@
+"""report.md: the report for people, short enough for a comment on a pull request."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from compress.report.table import amount, summary_rows
+
+_OPEN_ROWS = 12  # longer tables are folded
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """report.json as Markdown: a sentence, before and after, widths, what kept its size, how to repeat it."""
+    parts = [
+        f"# {_text(_name(report))}: smaller by `{report['method']['name']}`",
+        _sentence(report),
+        _table(("", "before", "after", "change"), summary_rows(report), right=(1, 2, 3)),
+        *_gates(report),
+        *_layers(report),
+        *_pinned(report),
+        *_checks(report),
+        *_training(report),
+        *_repeat(report),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _name(report: Mapping[str, Any]) -> str:
+    return str(report["input"]["path"]).replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def _sentence(report: Mapping[str, Any]) -> str:
+    before, after = report["before"], report["after"]
+    told = [
+        f"`{report['method']['name']}` left {amount(after['params'])} of {amount(before['params'])} parameters"
+        f" ({_share(after['params'], before['params'])})"
+    ]
+    if before["macs"] and after["macs"] is not None:
+        told.append(f"{_share(after['macs'], before['macs'])} of the MACs")
+    if before["accuracy"] and after["accuracy"]:
+        a, b = after["accuracy"], before["accuracy"]
+        told.append(
+            f"an accuracy of {100 * a['accuracy']:.2f} % on {a['count']:,} samples"
+            f" (before: {100 * b['accuracy']:.2f} %)"
+        )
+    if report["speedup"] is not None:
+        told.append(f"{report['speedup']:.2f} times the speed")
+    body = told[0] if len(told) == 1 else ", ".join(told[:-1]) + f" and {told[-1]}"
+    return f"{body} in {_text(report['input']['architecture'])}."
+
+
+def _share(after: float, before: float) -> str:
+    return f"{100 * after / before:.1f} %" if before else "-"
+
+
+def _gates(report: Mapping[str, Any]) -> list[str]:
+    if not report["gates"]:
+        return []
+    rows = [
+        (each["name"], f"{each['limit']:g}", "not measured" if each["value"] is None else f"{each['value']:g}",
+         "passed" if each["passed"] else "**failed**")
+        for each in report["gates"]
+    ]  # fmt: skip
+    return ["## Limits", _table(("limit", "allowed", "found", ""), rows, right=(1, 2))]
+
+
+def _layers(report: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (f"`{each['name']}`", each["kind"], str(each["before"]), str(each["after"]), each["frozen"] or "")
+        for each in report["layers"]
+    ]
+    if not rows:
+        return []
+    changed = sum(each["before"] != each["after"] for each in report["layers"])
+    table = _table(("layer", "kind", "before", "after", "kept because"), rows, right=(2, 3))
+    return ["## Widths", _folded(f"{changed} of {len(rows)} layers are narrower", table, len(rows))]
+
+
+def _pinned(report: Mapping[str, Any]) -> list[str]:
+    parts = []
+    if report["pins"]:
+        pins = [(f"`{each['op']}`", f"`{each['where']}`", each["reason"]) for each in report["pins"]]
+        table = _table(("operation", "where", "why"), pins)
+        parts += ["## What keeps its size", _folded(f"{len(pins)} operations", table, len(pins))]
+    if report["rolled_back"]:
+        lines = [f"- `{each['name']}`: {_text(each['reason'])}" for each in report["rolled_back"]]
+        parts += ["## Left whole after all", "\n".join(lines)]
+    return parts
+
+
+def _checks(report: Mapping[str, Any]) -> list[str]:
+    found = report["verification"]
+    rows = [
+        (label, "not run" if found[key] is None else f"{found[key]:.1e}")
+        for key, label in (
+            ("slice", "smaller model against the masked original, in float64"),
+            ("reload", "bundle loaded in a new process"),
+            ("onnx", "ONNX Runtime against the model"),
+        )
+    ]
+    parts = ["## Checks", _table(("largest relative difference", ""), rows, right=(1,))]
+    if report["warnings"]:
+        parts.append("\n".join(f"- **Warning:** {_text(each)}" for each in report["warnings"]))
+    return parts
+
+
+def _training(report: Mapping[str, Any]) -> list[str]:
+    history = report["history"]
+    if not history:
+        return []
+    names = list(dict.fromkeys(key for each in history for key in each))
+    rows = [[_cell(each.get(name)) for name in names] for each in history]
+    table = _table(names, rows, right=range(len(names)))
+    return ["## Training", _folded(f"{len(rows)} epochs", table, len(rows))]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _repeat(report: Mapping[str, Any]) -> list[str]:
+    given, data = report["input"], report["data"]
+    lines = [
+        f"- input: `{given['path']}`, {given['form']}, sha256 `{given['sha256']}`",
+        f"- seed {report['seed']}, device {report['device']}"
+        + (f", threads {report['threads']}" if report["threads"] is not None else ""),
+    ]
+    if report["method"]["options"]:
+        options = ", ".join(f"{key} = {value}" for key, value in report["method"]["options"].items())
+        lines.append(f"- options: {_text(options)}")
+    if data:
+        counts = [f"{data[key]:,} {key}" for key in ("train", "calibration", "test") if data[key] is not None]
+        lines.append(f"- data: `{data['spec']}`" + (f" ({', '.join(counts)})" if counts else ""))
+    tool = f"{report['tool']['name']} {report['tool']['version']}"
+    lines.append("- " + ", ".join([tool, *(f"{name} {version}" for name, version in report["libraries"].items())]))
+    words = ["compress", "run", "recipe.toml"] if report["recipe"] is not None else report["command"]
+    command = f"```sh\n{shlex.join(words)}\n```" if words else ""
+    return ["## How to repeat it", command, "\n".join(lines)]
+
+
+def _folded(summary: str, table: str, rows: int) -> str:
+    if rows <= _OPEN_ROWS:
+        return table
+    return f"<details>\n<summary>{summary}</summary>\n\n{table}\n\n</details>"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:
+    sides = set(right)
+    rule = ["---:" if index in sides else ":---" for index in range(len(head))]
+    lines = [list(head), rule, *([_text(cell) for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _text(value: str) -> str:
+    """On one line, without what would end a table cell or start HTML."""
+    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,255 @@
+"""What report.json holds. Whatever was not measured is null; no number is filled in for it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import compress
+from compress.errors import CompressError, InputError
+
+if TYPE_CHECKING:
+    from compress.evaluate import Accuracy
+    from compress.measure import Latency
+
+SCHEMA = "compress.report/1"
+_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "safetensors", "onnx", "onnxruntime")
+# Of what others measure, the fields that a report shows
+_SHOWN = {
+    "Accuracy": ("correct", "count", "accuracy", "low", "high"),
+    "Latency": ("p50", "p90", "runs", "batch", "threads"),
+}
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """The model that was given; `architecture` as ``--arch`` writes it, `notes` on how it was read."""
+
+    path: str
+    sha256: str
+    bytes: int
+    form: str
+    architecture: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataUsed:
+    """The data and how many samples of it served for what; None where it served for nothing of the kind."""
+
+    spec: str
+    train: int | None = None
+    calibration: int | None = None
+    test: int | None = None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What was asked for: kind "ratio" (fraction removed), "macs", "params", "bytes" or "latency" (kept)."""
+
+    kind: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Method:
+    """The method, its options by name, the budget and what the method says per layer."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    budget: Budget | None = None
+    granularity: str | None = None
+    notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measures:
+    """One model.
+
+    Attributes:
+        params: Parameters; tied ones once.
+        nonzero: Of them, those that are not zero.
+        macs: Multiply-accumulates for one sample.
+        bytes: Of the weights as a file.
+        files: Size of each file on disk by its name.
+        accuracy: On the test data.
+        latency: In seconds per batch.
+    """
+
+    params: int
+    nonzero: int | None = None
+    macs: int | None = None
+    bytes: int | None = None
+    files: Mapping[str, int] = field(default_factory=dict)
+    accuracy: Accuracy | None = None
+    latency: Latency | None = None
+
+
+@dataclass(frozen=True)
+class LayerChange:
+    """One layer; widths are its outputs; `frozen` says why it kept its width, None if it could shrink."""
+
+    name: str
+    kind: str
+    before: int
+    after: int
+    frozen: str | None = None
+
+
+@dataclass(frozen=True)
+class GroupChange:
+    """Units that live and die together, before and after."""
+
+    name: str
+    kind: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Pin:
+    """An operation that keeps what it reads at full size, where it is, and why."""
+
+    op: str
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """A family of units that was left whole after all, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Largest relative differences; None where it was not run.
+
+    Attributes:
+        slice: Smaller model against the masked original, in float64.
+        reload: Bundle loaded in a new process against the model that was written.
+        onnx: ONNX Runtime against the model.
+    """
+
+    slice: float | None = None
+    reload: float | None = None
+    onnx: float | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One limit: its name, what was allowed, what was found (None if it was not measured), and the verdict."""
+
+    name: str
+    limit: float
+    value: float | None
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything about one run; see the classes of the parts.
+
+    Attributes:
+        command: As typed, word for word.
+        recipe: The resolved recipe as TOML; None without one.
+        speedup: Median latency before over after, measured side by side; above 1 is faster.
+        history: Of a training, one entry per epoch: names and numbers.
+    """
+
+    command: tuple[str, ...]
+    seed: int
+    device: str
+    input: InputFile
+    method: Method
+    before: Measures
+    after: Measures
+    recipe: str | None = None
+    threads: int | None = None
+    data: DataUsed | None = None
+    speedup: float | None = None
+    layers: tuple[LayerChange, ...] = ()
+    groups: tuple[GroupChange, ...] = ()
+    pins: tuple[Pin, ...] = ()
+    rolled_back: tuple[RolledBack, ...] = ()
+    verification: Verification = Verification()
+    history: tuple[Mapping[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    libraries: Mapping[str, str] = field(default_factory=lambda: versions())
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values, in the form of docs/report.schema.json.
+
+        Raises:
+            CompressError: A number is not finite; a report of it would say what nobody measured.
+        """
+        tool = {"name": "compress", "version": compress.__version__}
+        return {"schema": SCHEMA, "tool": tool, **_plain(self, "report")}
+
+
+def build_report(**parts: Any) -> dict[str, Any]:
+    """report.json from the fields of :class:`Report`; versions of the libraries are added.
+
+    Raises:
+        CompressError: A number is not finite.
+        TypeError: A field is missing or unknown.
+    """
+    return Report(**parts).to_json()
+
+
+def versions() -> dict[str, str]:
+    """Python and the installed libraries that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def read_report(path: str | Path) -> dict[str, Any]:
+    """The report in a bundle directory or a report.json.
+
+    Raises:
+        InputError: There is none, it is damaged, or of another version.
+    """
+    path = Path(path)
+    file = path / "report.json" if path.is_dir() else path
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}", "give a bundle or its report.json") from error
+    except ValueError as error:
+        raise InputError(f"{file} is damaged: {error}", "run the command that wrote it again") from error
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if schema != SCHEMA:
+        raise InputError(
+            f"{file} has the schema {schema!r}, this version reads {SCHEMA!r}",
+            "give the report.json of a bundle" if schema is None else "update the package to read it",
+        )
+    return dict(found)
+
+
+def _plain(value: Any, where: str) -> Any:
+    if is_dataclass(value):
+        names = _SHOWN.get(type(value).__name__) or [each.name for each in fields(value)]
+        return {name: _plain(getattr(value, name), f"{where}.{name}") for name in names}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each, f"{where}.{key}") for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each, f"{where}[{index}]") for index, each in enumerate(value)]
+    if hasattr(value, "item") and not isinstance(value, type):  # numbers of NumPy and torch
+        value = value.item() if getattr(value, "ndim", 0) == 0 else value.tolist()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise CompressError(f"{where} is {value}, which no report can hold", "leave it out if it was not measured")
+    return str(value) if isinstance(value, Path) else value
