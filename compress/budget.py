@@ -77,8 +77,7 @@ def _covered(coupling: Coupling, group: str, fine: set[str]) -> bool:
 
 def _layers(coupling: Coupling, group: str) -> list[str]:
     """Names under which a group may be called: its own, and the layers whose outputs it holds."""
-    members = coupling.group(group).members
-    return [group, *dict.fromkeys(m.tensor.rpartition(".")[0] for m in members if m.dim == 0)]
+    return [group, *coupling.layers_of(group)]
 
 
 def _check_globs(layers: Mapping[str, list[str]], globs: Sequence[str]) -> None:

@@ -119,6 +119,7 @@ class PruneRequest:
     exclude: tuple[str, ...] = ()
     prune_outputs: bool = False
     keep_module: bool = False
+    calibrate: bool = True  # refit the layers on the training data, where data is given
     data: DataSource | None = None
     force: bool = False
     settings: Settings = Settings()

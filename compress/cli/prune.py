@@ -136,6 +136,14 @@ def _prune(
         Path, typer.Option("--output", "-o", metavar="DIR", help="The bundle to write.")
     ] = Path("compressed"),
     force: Annotated[bool, flag("--force", help="Replace DIR even where it holds something else.")] = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate/--no-calibrate",
+            help="With --data: refit the smaller layers in closed form, on training samples without their labels, so "
+            "that they give what the original gave.",
+        ),
+    ] = True,
     data: Data,
     shared: Shared,
 ) -> None:
@@ -164,6 +172,7 @@ def _prune(
         exclude=tuple(scope.exclude or ()),
         prune_outputs=scope.prune_outputs,
         keep_module=scope.keep_module,
+        calibrate=calibrate,
         data=data.source(),
         force=force,
         settings=shared.settings(),

@@ -8,6 +8,7 @@ from compress.graph.propagate import propagate
 from compress.graph.select import Cluster, clusters, empty_pieces, lowest
 from compress.graph.slice import attribute, slice_graph, slice_tensor
 from compress.graph.trace import Program, trace
+from compress.graph.verified import VerifiedSlice, slice_verified
 from compress.graph.verify import TOLERANCE, Verification, run_masked, verify
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "ModuleSlice",
     "Program",
     "Verification",
+    "VerifiedSlice",
     "analyse",
     "attribute",
     "clusters",
@@ -36,6 +38,7 @@ __all__ = [
     "slice_graph",
     "slice_module",
     "slice_tensor",
+    "slice_verified",
     "trace",
     "verify",
 ]

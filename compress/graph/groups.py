@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import fx
 
 from compress.graph.propagate import Flow, Slot
 from compress.graph.resolve import Classes, Ints, resolve
@@ -88,6 +89,12 @@ class Coupling:
                 return group
         raise KeyError(name)
 
+    def layers_of(self, name: str) -> list[str]:
+        """The modules whose outputs the units of a group are, in graph order; "" for the root is left out."""
+        outputs = output_dims(self.flow)
+        made = (m.tensor for m in self.group(name).members if m.dim == outputs.get(m.tensor, 0))
+        return [layer for layer in dict.fromkeys(tensor.rpartition(".")[0] for tensor in made) if layer]
+
     @cached_property
     def group_of_unit(self) -> dict[int, int]:
         """Position of the group of every unit (by class)."""
@@ -127,7 +134,7 @@ def couple(program: Program, flow: Flow) -> Coupling:
     blocks = np.zeros(len(classes.pinned), dtype=bool)
     for labels in flow.relations.block_labels:
         blocks[classes.of_label[labels]] = True
-    groups = _groups(flow.slots, classes, blocks)
+    groups = _groups(flow.slots, classes, blocks, output_dims(flow))
     return Coupling(program, flow, classes, groups, _frozen(flow, classes))
 
 
@@ -152,20 +159,38 @@ def _incidence(slots: tuple[Slot, ...], classes: Classes) -> tuple[Ints, Ints, I
     return np.concatenate([empty, *unit]), np.concatenate([empty, *where]), np.concatenate([empty, *index])
 
 
-def _groups(slots: tuple[Slot, ...], classes: Classes, blocks: NDArray[np.bool_]) -> tuple[Group, ...]:
+def output_dims(flow: Flow) -> dict[str, int]:
+    """The dim along which a weight holds what its layer produces, for those where it is not the first.
+
+    Transposed convolutions store (in, out, ...), and so does the second operand of a matrix product.
+    """
+    found: dict[str, int] = {}
+    for node, call in flow.calls.items():
+        transposed = call.op.startswith("aten::conv_transpose") or call.get("transposed", False)
+        if transposed or call.op in ("aten::matmul", "aten::mm"):
+            weight = node.args[1] if len(node.args) > 1 else None
+            if isinstance(weight, fx.Node) and weight.op == "get_attr":
+                found[str(weight.target)] = 1
+    return found
+
+
+def _groups(
+    slots: tuple[Slot, ...], classes: Classes, blocks: NDArray[np.bool_], outputs: Mapping[str, int]
+) -> tuple[Group, ...]:
     unit, where, index = _incidence(slots, classes)
     order = np.lexsort((index, where, unit))
     unit, where, index = unit[order], where[order], index[order]
     starts = np.flatnonzero(np.r_[True, unit[1:] != unit[:-1]]) if len(unit) else np.zeros(0, dtype=np.int64)
     families: dict[tuple[bytes, bool], list[tuple[int, int]]] = defaultdict(list)
-    for start, stop in zip(starts, np.r_[starts[1:], len(unit)], strict=True):
+    stops = np.r_[starts[1:], len(unit)] if len(unit) else starts
+    for start, stop in zip(starts, stops, strict=True):
         key = (where[start:stop].tobytes(), bool(blocks[unit[start]]))
         families[key].append((int(start), int(stop)))
     names: dict[str, int] = defaultdict(int)
     groups = []
     for (signature, block), spans in sorted(families.items(), key=lambda item: item[1][0]):
         spans.sort(key=lambda span: index[span[0]])
-        groups.append(_group(slots, signature, block, spans, unit, index, names))
+        groups.append(_group(slots, signature, block, spans, unit, index, names, outputs))
     return tuple(sorted(groups, key=lambda g: _position(slots, g)))
 
 
@@ -177,21 +202,23 @@ def _group(
     unit: Ints,
     index: Ints,
     names: dict[str, int],
+    outputs: Mapping[str, int],
 ) -> Group:
     positions = np.frombuffer(signature, dtype=np.int64)
     table = np.stack([index[start:stop] for start, stop in spans])
     members = tuple(
         Member(slots[p].tensor, slots[p].dim, table[:, positions == p]) for p in dict.fromkeys(positions.tolist())
     )
-    base = _producer(members) + (".blocks" if block else "")
+    base = _producer(members, outputs) + (".blocks" if block else "")
     names[base] += 1
     name = base if names[base] == 1 else f"{base}#{names[base]}"
     return Group(name, "blocks" if block else "channels", unit[[s for s, _ in spans]], members)
 
 
-def _producer(members: tuple[Member, ...]) -> str:
-    """The module whose first dim the units are; its weight before its bias."""
-    first = next((m for m in members if m.dim == 0 and m.tensor.endswith("weight")), members[0])
+def _producer(members: tuple[Member, ...], outputs: Mapping[str, int]) -> str:
+    """The module whose outputs the units are; its weight before its bias."""
+    made = (m for m in members if m.dim == outputs.get(m.tensor, 0) and m.tensor.endswith("weight"))
+    first = next(made, members[0])
     return first.tensor.removesuffix(".weight")
 
 

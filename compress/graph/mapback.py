@@ -17,7 +17,7 @@ from compress.graph.labels import Value
 from compress.graph.rules import REWRITES, Cut, Kept
 from compress.graph.slice import attribute, slice_tensor
 from compress.graph.trace import owner
-from compress.graph.verify import TOLERANCE, as_double, compare, leaves
+from compress.graph.verify import TOLERANCE, as_double, compare, double_by_default, leaves
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def slice_module(
         _explain(small, path, name, old, new, changed)
     problem = _difference(small, sliced, coupling)
     if problem:
-        where = sorted({path for path, _, _, _ in constants})
+        where = sorted({path or "the model's own forward" for path, _, _, _ in constants})
         reason = f"sizes computed inside {', '.join(where[:3])}" if where else "sizes computed in its code"
         return ModuleSlice(None, {}, f"{reason} do not follow the slice ({problem})")
     return ModuleSlice(small, changed)
@@ -159,12 +159,23 @@ def _explain(module: nn.Module, path: str, name: str, old: Any, new: Any, change
 def _difference(small: nn.Module, sliced: fx.GraphModule, coupling: Coupling) -> str:
     """ "" if module and graph agree in float64, else what was met."""
     inputs = [x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in coupling.program.inputs]
-    wide = copy.deepcopy(small).double().eval()
+    with torch.no_grad(), double_by_default():
+        expected = leaves(as_double(sliced)(*inputs))
+    problem = _module_difference(small, inputs, expected)
+    if not problem:
+        return ""
+    # Code that creates tensors without a dtype needs float64 by default; code with written-out numbers must not.
+    with double_by_default():
+        return problem if _module_difference(small, inputs, expected) else ""
+
+
+def _module_difference(small: nn.Module, inputs: list[Any], expected: list[Any]) -> str:
+    wide = copy.deepcopy(small).double()
     with torch.no_grad():
         try:
             got = wide(*inputs)
         except Exception as error:  # the user's own code may raise anything
             return str(error).splitlines()[0] if str(error) else type(error).__name__
-        expected = as_double(sliced)(*inputs)
-    outcome = compare(leaves(expected), leaves(got), TOLERANCE)
+    outcome = compare(expected, leaves(got), TOLERANCE)
     return "" if outcome.passed else outcome.problem or f"outputs differ by {outcome.error:.1e}"
+

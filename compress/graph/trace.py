@@ -37,11 +37,16 @@ def trace(module: nn.Module, inputs: Sequence[Tensor]) -> Program:
     args = tuple(inputs)
     failure: Exception | None = None
     for dynamic in (True, False):
-        shapes = tuple({0: torch.export.Dim.DYNAMIC} if dynamic and a.dim() else None for a in args)
+        shapes = torch.export.ShapesCollection()  # by tensor: any signature of forward, *args included
+        for arg in args if dynamic else ():
+            if arg.dim():
+                shapes[arg] = {0: torch.export.Dim.DYNAMIC}
         try:
             with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                exported = torch.export.export(module, args, dynamic_shapes=shapes, strict=False)
+                exported = torch.export.export(
+                    module, args, dynamic_shapes=shapes if dynamic else None, strict=False
+                )
                 return Program(plain(exported.module(check_guards=False)), args, dynamic)
         except Exception as error:  # torch.export raises many kinds; the second try is with a fixed batch
             failure = error

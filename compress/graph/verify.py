@@ -6,7 +6,8 @@ of a normalisation) the removed elements are set to zero and no longer counted; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,17 @@ class Verification:
         return not self.problem and self.error <= self.tolerance
 
 
+@contextmanager
+def double_by_default() -> Iterator[None]:
+    """Tensors that an operation creates without a dtype (``torch.zeros(n)``) are float64 as well."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def as_double(module: fx.GraphModule) -> fx.GraphModule:
     """Copy of a graph module that computes in float64, explicit casts to lower precision included."""
     graph = fx.Graph()
@@ -67,10 +79,17 @@ def as_double(module: fx.GraphModule) -> fx.GraphModule:
             value = attribute(module, str(node.target))
             if id(value) not in done:
                 wide = isinstance(value, Tensor) and value.is_floating_point()
-                done[id(value)] = value.detach().double() if wide else value
+                done[id(value)] = _own(value, wide)
             attributes[str(node.target)] = done[id(value)]
     graph.set_codegen(module.graph._codegen)
     return fx.GraphModule(attributes, graph)
+
+
+def _own(value: Any, wide: bool) -> Any:
+    """A copy, so that operations in place (running statistics) leave the judged network alone."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.detach().to(torch.float64 if wide else value.dtype, copy=True)
 
 
 def _raise(arg: Any, mapping: dict[fx.Node, fx.Node]) -> Any:

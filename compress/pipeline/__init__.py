@@ -1,0 +1,9 @@
+"""What the command line can ask for; each function reads as the story of its command."""
+
+from compress.pipeline.evaluate import evaluate_model
+from compress.pipeline.export import export_model
+from compress.pipeline.inspect import inspect_model
+from compress.pipeline.measure import measure_model
+from compress.pipeline.prune import prune
+
+__all__ = ["evaluate_model", "export_model", "inspect_model", "measure_model", "prune"]

@@ -1,0 +1,101 @@
+"""Writing a network so that it loads without its class, and proving that it does."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import compress
+from compress.checkpoint.reload import reload_error
+from compress.checkpoint.write import bundle_bytes
+from compress.errors import CompressError, ModelError
+from compress.graph import Program
+from compress.pipeline.opening import Opened
+
+RELOAD_TOLERANCE = 1e-5
+
+
+def input_records(opened: Opened) -> list[dict[str, Any]]:
+    """The inputs as a bundle's metadata holds them."""
+    return [{"shape": list(shape), "dtype": "float32"} for shape in opened.shapes]
+
+
+def provenance(opened: Opened, seed: int) -> dict[str, Any]:
+    """Where a network came from: enough to find the original, nothing that differs between two equal runs."""
+    return {
+        "compress": compress.__version__,
+        "torch": torch.__version__,
+        "input": opened.loaded.path.name,
+        "sha256": opened.loaded.sha256,
+        "form": opened.loaded.form,
+        "architecture": opened.loaded.architecture,
+        "seed": seed,
+    }
+
+
+def normalisation(opened: Opened) -> dict[str, Any]:
+    """Mean and standard deviation of the inputs, where the file said them."""
+    if opened.loaded.mean is None or opened.loaded.std is None:
+        return {}
+    return {"mean": list(opened.loaded.mean), "std": list(opened.loaded.std)}
+
+
+def reloaded(program: Program, weights: bytes, opened: Opened) -> float:
+    """Largest relative difference after loading ``weights`` in a new process.
+
+    Raises:
+        ModelError: It differs by more than 1e-5, or does not load.
+    """
+    inputs = opened.examples(int(program.inputs[0].shape[0]), seed=1)
+    with torch.no_grad():
+        expected = program.module(*inputs)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "model.safetensors")
+        file.write_bytes(weights)
+        try:
+            error = reload_error(file, inputs, expected)
+        except CompressError as problem:
+            raise ModelError(f"the written model cannot be loaded again: {problem}") from problem
+    if error > RELOAD_TOLERANCE:
+        raise ModelError(f"the written model differs from the one in memory by {error:.1e}")
+    return error
+
+
+def export_weights(program: Program, opened: Opened, target: Path) -> float:
+    """``model.safetensors`` of a network that was not changed; its reload error."""
+    weights = bundle_bytes(program.module, input_records(opened), None, provenance(opened, 0), normalisation(opened))
+    error = reloaded(program, weights, opened)
+    write_whole(target, weights)
+    return error
+
+
+def write_whole(target: Path, content: bytes) -> None:
+    """Write a file under another name and rename it."""
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def state_dict_file(module: torch.nn.Module) -> bytes:
+    """The weights of a module alone, as safetensors, tied ones stored once under their first name."""
+    import safetensors.torch
+
+    seen: set[int] = set()
+    own: Mapping[str, torch.Tensor] = module.state_dict(keep_vars=True)
+    kept = {}
+    for name, tensor in own.items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            kept[name] = tensor.detach().contiguous()
+    return safetensors.torch.save(kept)

@@ -1,0 +1,170 @@
+"""From what a run found to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from compress.evaluate import Accuracy
+from compress.graph import Coupling, attribute, layer_weights
+from compress.measure import LatencyPair
+from compress.pipeline.opening import Opened
+from compress.pipeline.slicing import Sliced
+from compress.recipe import to_toml
+from compress.recover import Compensation
+from compress.report import (
+    Budget,
+    DataUsed,
+    GroupChange,
+    InputFile,
+    LayerChange,
+    Measures,
+    Method,
+    Pin,
+    RolledBack,
+    Verification,
+    build_report,
+)
+from compress.request import PruneRequest
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two networks: counts, bytes of its tensors and of its file, accuracy where data was given."""
+
+    parameters: int
+    nonzero: int
+    macs: int
+    bytes: int
+    file: tuple[str, int]
+    accuracy: Accuracy | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything a run found."""
+
+    request: PruneRequest
+    opened: Opened
+    coupling: Coupling
+    sliced: Sliced
+    refit: Compensation | None
+    recipe: Mapping[str, Any]
+    before: Side
+    after: Side
+    speed: LatencyPair
+    reload_error: float
+    warnings: tuple[str, ...] = ()
+
+
+def document(facts: Facts) -> dict[str, Any]:
+    """report.json of a prune run."""
+    request, opened, sliced = facts.request, facts.opened, facts.sliced
+    return build_report(
+        command=request.command or ("compress", "prune", str(request.model.path)),
+        seed=request.settings.seed,
+        device=str(opened.device),
+        threads=facts.speed.before.threads,
+        input=InputFile(
+            str(request.model.path),
+            opened.loaded.sha256,
+            opened.loaded.bytes,
+            opened.loaded.form,
+            opened.loaded.architecture,
+            opened.loaded.notes,
+        ),
+        method=_method(facts),
+        data=_data(facts),
+        before=_measures(facts.before, facts.speed.before),
+        after=_measures(facts.after, facts.speed.after),
+        speedup=facts.speed.speedup,
+        layers=tuple(_layers(facts.coupling, sliced)),
+        groups=tuple(
+            GroupChange(g.name, g.kind, g.size, g.size - len(sliced.plan.removed.get(g.name, ())))
+            for g in facts.coupling.groups
+        ),
+        pins=tuple(_pins(facts.coupling)),
+        rolled_back=tuple(RolledBack(n, r) for n, r in sliced.rolled_back.items()),
+        verification=Verification(slice=sliced.error, reload=facts.reload_error),
+        recipe=to_toml(facts.recipe),
+        warnings=(*facts.warnings, *_module_note(sliced)),
+    )
+
+
+def _measures(side: Side, latency: Any) -> Measures:
+    return Measures(
+        params=side.parameters,
+        nonzero=side.nonzero,
+        macs=side.macs,
+        bytes=side.bytes,
+        files=dict([side.file]),
+        accuracy=side.accuracy,
+        latency=latency,
+    )
+
+
+def _method(facts: Facts) -> Method:
+    prune = facts.recipe["prune"]
+    notes: dict[str, dict[str, Any]] = {n: dict(note) for n, note in facts.sliced.plan.notes.items()}
+    if facts.refit is not None:
+        for name, ratio in facts.refit.refitted.items():
+            notes.setdefault(name, {})["error after refit / before"] = ratio
+        for name, reason in facts.refit.skipped.items():
+            notes.setdefault(name, {})["not refitted"] = reason
+    budget = prune.get("budget")
+    return Method(
+        name=prune["method"],
+        options=prune["options"],
+        budget=None if budget is None else Budget(budget["kind"], budget["value"]),
+        granularity=prune["granularity"],
+        notes=notes,
+    )
+
+
+def _data(facts: Facts) -> DataUsed | None:
+    data = facts.opened.data
+    if data is None or facts.request.data is None:
+        return None
+    calibration = None if facts.refit is None else facts.refit.samples
+    return DataUsed(facts.request.data.spec, calibration=calibration, test=len(data.test))
+
+
+def _layers(coupling: Coupling, sliced: Sliced) -> list[LayerChange]:
+    kept = coupling.kept(sliced.alive)
+    frozen = {(f.tensor, f.dim): f.reason for f in coupling.frozen}
+    found = []
+    for name in layer_weights(coupling):
+        weight: Tensor = attribute(coupling.program.module, name)
+        before = int(weight.shape[0])
+        after = len(kept.get(name, {}).get(0, range(before)))
+        reason = frozen.get((name, 0)) if after == before else None
+        found.append(LayerChange(name.removesuffix(".weight"), _kind(weight), before, after, reason))
+    return found
+
+
+def _kind(weight: Tensor) -> str:
+    """What a weight belongs to, told by its rank: the graph no longer knows the class of the layer."""
+    rank = weight.dim()
+    shape = "x".join(str(n) for n in weight.shape[2:])
+    name = {2: "linear", 3: "convolution 1d", 4: "convolution", 5: "convolution 3d"}.get(rank, "weight")
+    return f"{name} {shape}" if shape and isinstance(weight, nn.Parameter) else name
+
+
+def _pins(coupling: Coupling) -> list[Pin]:
+    """Operations without a rule, and every reason that holds a dim of a parameter."""
+    found = [
+        Pin(op, ", ".join(where[:3]), "has no label rule, so what goes into it keeps its size")
+        for op, where in coupling.flow.unruled.items()
+    ]
+    for frozen in coupling.frozen:
+        found.append(Pin(frozen.op or "tie", f"{frozen.tensor}, dim {frozen.dim}", frozen.reason))
+    return found
+
+
+def _module_note(sliced: Sliced) -> tuple[str, ...]:
+    if sliced.in_place is None or not sliced.in_place.problem:
+        return ()
+    return (f"the original module's code cannot hold this slice ({sliced.in_place.problem}); the bundle's graph can",)

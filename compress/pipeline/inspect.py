@@ -1,0 +1,66 @@
+"""`compress inspect`: what is in a file and what of it can be pruned."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+from compress.graph import analyse, macs
+from compress.measure import count_parameters
+from compress.pipeline.opening import open_model, traced
+from compress.progress import Progress
+from compress.request import InspectRequest
+from compress.result import Inspection, Kept, Layer, UnitGroup
+
+
+def inspect_model(request: InspectRequest, progress: Progress) -> Inspection:
+    """Read, trace and analyse a model; nothing is written.
+
+    Raises:
+        InputError: The file or what was said of it is wrong.
+        ModelError: The model cannot be traced.
+    """
+    opened = open_model(request.model, request.settings, progress=progress)
+    progress.step("Tracing")
+    coupling = analyse(traced(opened))
+    loaded = opened.loaded
+    frozen = [Kept(f"{f.tensor} dim {f.dim} ({f.indices})", _reason(f.reason, f.op, f.where)) for f in coupling.frozen]
+    frozen += [
+        Kept(", ".join(places[:3]), f"{op} has no label rule: what goes into it keeps its size")
+        for op, places in coupling.flow.unruled.items()
+    ]
+    return Inspection(
+        path=loaded.path,
+        form=loaded.form,
+        architecture=loaded.architecture,
+        sha256=loaded.sha256,
+        bytes=loaded.bytes,
+        input_shapes=opened.shapes,
+        parameters=count_parameters(loaded.module),
+        macs=macs(coupling),
+        layers=tuple(_layers(loaded.module)),
+        groups=tuple(
+            UnitGroup(g.name, g.kind, g.size, tuple(dict.fromkeys(m.tensor for m in g.members)))
+            for g in coupling.groups
+        ),
+        frozen=tuple(frozen),
+        notes=loaded.notes,
+    )
+
+
+def _reason(reason: str, op: str, where: str) -> str:
+    place = f"{op} in {where}" if where else op
+    return f"{reason} ({place})" if place and op != "output" else reason
+
+
+def _layers(module: nn.Module) -> list[Layer]:
+    found = []
+    for name, child in module.named_modules():
+        own = list(child.named_parameters(recurse=False))
+        if own:
+            weight = dict(own).get("weight", own[0][1])
+            kind = type(child).__name__
+            count = sum(math.prod(p.shape) for _, p in own)
+            found.append(Layer(name or "(root)", kind, tuple(weight.shape), count))
+    return found

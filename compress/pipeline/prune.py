@@ -1,0 +1,198 @@
+"""`compress prune`: the main job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from compress.budget import Budget
+from compress.checkpoint.write import bundle_bytes, check_output, write_bundle
+from compress.errors import InputError, ModelError
+from compress.evaluate import Accuracy, evaluate
+from compress.graph import Coupling, Program, analyse, macs
+from compress.measure import LatencyPair, count_nonzero, count_parameters, latency_pair, tensor_bytes
+from compress.pipeline.bundle import input_records, normalisation, provenance, reloaded, state_dict_file
+from compress.pipeline.document import Facts, Side, document
+from compress.pipeline.opening import Opened, open_model, traced
+from compress.pipeline.slicing import Sliced, slice_units, slice_weights
+from compress.plan import Plan, plan_json
+from compress.plugin import Context, make_plan
+from compress.progress import Progress
+from compress.recipe import prune_recipe, to_toml
+from compress.recover import Compensation, compensate
+from compress.registry import create
+from compress.report import markdown
+from compress.request import PruneRequest
+from compress.result import Pruned, Size
+
+CALIBRATION_SAMPLES = 1000
+
+
+def prune(request: PruneRequest, progress: Progress) -> Pruned:
+    """Checkpoint to bundle: analyse, plan, slice, verify, refit, measure, write.
+
+    Raises:
+        InputError: Something about the request, the file or the data is wrong.
+        ModelError: The model cannot be handled, or has nothing to prune.
+        PluginError: The method broke its contract.
+    """
+    check_output(request.output, request.force)
+    _check(request)
+    method, instance = create(request.method, request.options)
+    opened = open_model(request.model, request.settings, request.data, progress)
+    progress.step("Tracing")
+    program = traced(opened)
+    coupling = analyse(program, prune_outputs=request.prune_outputs)
+    budget = Budget() if request.budget is None else Budget(request.budget.kind, request.budget.value)
+    context = Context(
+        coupling, budget, request.granularity, request.only, request.exclude, request.settings.seed, opened.data
+    )
+    progress.step(f"Planning with {method.name}: {len(context.groups)} groups of units")
+    plan = make_plan(instance, context)
+    progress.step("Slicing and verifying")
+    sliced = _slice(coupling, plan, opened, request, progress)
+    refit = _refit(coupling, sliced, opened, request, progress)
+    module = sliced.module if refit is None else refit.module
+    decides = request.budget is None and method.kind != "criterion"
+    recipe = prune_recipe(request, asdict(instance), None if decides else asdict(budget))
+    return _write(_Work(request, opened, program, coupling, context, sliced, refit, module, recipe), progress)
+
+
+def _check(request: PruneRequest) -> None:
+    if request.keep_module and request.granularity == "weight":
+        raise InputError("--keep-module belongs to whole units", "leave out --granularity weight")
+
+
+def _slice(coupling: Coupling, plan: Plan, opened: Opened, request: PruneRequest, progress: Progress) -> Sliced:
+    for name, note in plan.notes.items():
+        if "warning" in note:
+            progress.warn(f"{name}: {note['warning']}")
+    if plan.empty:
+        raise ModelError(
+            f"{request.method} prunes nothing on this model",
+            "change its options or the budget: `compress methods " + request.method + "` explains them",
+        )
+    if plan.masks:
+        return slice_weights(coupling, plan)
+    return slice_units(coupling, plan, opened.loaded.module, request.keep_module, progress)
+
+
+def _refit(
+    coupling: Coupling, sliced: Sliced, opened: Opened, request: PruneRequest, progress: Progress
+) -> Compensation | None:
+    """Closed-form compensation where training samples are at hand; masks would not survive it."""
+    train = None if opened.data is None else opened.data.train
+    if not request.calibrate or train is None or sliced.plan.masks:
+        return None
+    inputs = train.inputs[:CALIBRATION_SAMPLES]
+    layers: list[tuple[int, int]] = []
+    progress.step(f"Refitting on {len(inputs)} training samples")
+    result = compensate(
+        coupling,
+        sliced.alive,
+        sliced.module,
+        inputs,
+        seed=request.settings.seed,
+        progress=lambda done, total: layers.append((done, total)),
+    )
+    progress.detail(f"{len(result.refitted)} of {len(layers)} layers refitted")
+    return result
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is known when everything is decided and only measuring and writing are left."""
+
+    request: PruneRequest
+    opened: Opened
+    program: Program
+    coupling: Coupling
+    context: Context
+    sliced: Sliced
+    refit: Compensation | None
+    module: fx.GraphModule
+    recipe: Mapping[str, Any]
+
+
+def _write(work: _Work, progress: Progress) -> Pruned:
+    opened, request, coupling = work.opened, work.request, work.coupling
+    plan = plan_json(work.sliced.plan, coupling)
+    weights = bundle_bytes(
+        work.module, input_records(opened), plan, provenance(opened, request.settings.seed), normalisation(opened)
+    )
+    progress.step("Loading the result in a new process")
+    reload = reloaded(Program(work.module, work.program.inputs, work.program.dynamic_batch), weights, opened)
+    progress.step("Measuring")
+    before, after, speed = _measured(work, len(weights), progress)
+    facts = Facts(
+        request=request,
+        opened=opened,
+        coupling=coupling,
+        sliced=work.sliced,
+        refit=work.refit,
+        recipe=work.recipe,
+        before=before,
+        after=after,
+        speed=speed,
+        reload_error=reload,
+    )
+    report = document(facts)
+    in_place = work.sliced.in_place
+    files: dict[str, Any] = {}
+    if request.keep_module and in_place is not None and in_place.module is not None:
+        files["module.safetensors"] = state_dict_file(in_place.module)
+    write_bundle(
+        request.output,
+        program_module=work.module,
+        inputs=input_records(opened),
+        plan_json=plan,
+        report=report,
+        recipe_toml=to_toml(work.recipe),
+        report_md=markdown(report),
+        provenance=provenance(opened, request.settings.seed),
+        force=request.force,
+        metadata=normalisation(opened),
+        files=files,
+    )
+    units = sum(g.size for g in work.context.groups)
+    gone = sum(len(u) for u in work.sliced.plan.removed.values())
+    return Pruned(
+        bundle=request.output,
+        before=_size(before),
+        after=_size(after),
+        units_before=units,
+        units_after=units - gone,
+        error=work.sliced.error,
+        report=report,
+    )
+
+
+def _size(side: Side) -> Size:
+    return Size(side.parameters, side.macs, side.bytes, side.accuracy)
+
+
+def _measured(work: _Work, written: int, progress: Progress) -> tuple[Side, Side, LatencyPair]:
+    opened = work.opened
+    original = work.program.module
+    device = opened.device
+    inputs = tuple(x.to(device) for x in opened.examples(1 if work.program.dynamic_batch else 2))
+    speed = latency_pair(
+        original.to(device), work.module.to(device), inputs, threads=work.request.settings.threads or 1
+    )
+    accuracy: list[Accuracy | None] = [None, None]
+    if opened.data is not None:
+        accuracy = [evaluate(m, opened.data.test, device=device, progress=progress) for m in (original, work.module)]
+    original.to("cpu")
+    work.module.to("cpu")
+    torch.manual_seed(work.request.settings.seed)
+    counts = (macs(work.coupling), macs(work.coupling, work.sliced.alive))
+    files = ((opened.loaded.path.name, opened.loaded.bytes), ("model.safetensors", written))
+    before, after = (
+        Side(count_parameters(m), count_nonzero(m), macs_, tensor_bytes(m), file, accuracy_)
+        for m, macs_, file, accuracy_ in zip((original, work.module), counts, files, accuracy, strict=True)
+    )
+    return before, after, speed
