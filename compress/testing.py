@@ -51,7 +51,7 @@ class _Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.embed(x)
-        batch, length, width = x.shape
+        batch, length, _ = x.shape
         q, k, v = self.qkv(self.norm(x)).reshape(batch, length, 3, 4, 4).permute(2, 0, 3, 1, 4).unbind(0)
         mixed = nn.functional.scaled_dot_product_attention(q, k, v)
         x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, 16))
@@ -86,7 +86,7 @@ def check_plugin(plugin: Any) -> None:
         before = {k: v.clone() for k, v in module.state_dict().items()}
         for granularity in ("unit", "weight"):
             where = f"{type(plugin).__name__} on the {name} ({granularity})"
-            context = Context(coupling, Budget("ratio", 0.4), granularity, seed=3)  # type: ignore[arg-type]
+            context = Context(coupling, Budget("ratio", 0.4), granularity, seed=3)
             if granularity == "weight" and not isinstance(plugin, Pruner):
                 continue
             _check_plan(plugin, context, where)

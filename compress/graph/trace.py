@@ -37,16 +37,16 @@ def trace(module: nn.Module, inputs: Sequence[Tensor]) -> Program:
     args = tuple(inputs)
     failure: Exception | None = None
     for dynamic in (True, False):
-        shapes = torch.export.ShapesCollection()  # by tensor: any signature of forward, *args included
-        for arg in args if dynamic else ():
-            if arg.dim():
-                shapes[arg] = {0: torch.export.Dim.DYNAMIC}
+        examples = tuple(a.detach().clone() for a in args)  # export marks dynamic tensors for good
+        shapes = torch.export.ShapesCollection()  # by tensor: fits any signature of forward, *args included
+        for example in examples:
+            if example.dim():
+                shapes[example] = {0: torch.export.Dim.DYNAMIC}
+        dims = shapes if dynamic else None
         try:
             with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                exported = torch.export.export(
-                    module, args, dynamic_shapes=shapes if dynamic else None, strict=False
-                )
+                exported = torch.export.export(module, examples, dynamic_shapes=dims, strict=False)
                 return Program(plain(exported.module(check_guards=False)), args, dynamic)
         except Exception as error:  # torch.export raises many kinds; the second try is with a fixed batch
             failure = error

@@ -203,7 +203,7 @@ _STATISTICS: dict[str, Callable[[dict[str, Any], dict[str, Any]], Tensor]] = {
 def run_masked(coupling: Coupling, alive: NDArray[np.bool_], inputs: Sequence[Tensor]) -> list[Tensor]:
     """Outputs of the masked original in float64; of outputs that shrink only what stays."""
     runner = _Masked(coupling, alive)
-    with torch.no_grad():
+    with torch.no_grad(), double_by_default():
         outputs = leaves(runner.run(*_double(inputs), enable_io_processing=False))
     kept = Kept(alive)
     labels = _output_values(coupling)
@@ -260,7 +260,7 @@ def verify(
     expected = run_masked(coupling, alive, inputs)
     runner = fx.Interpreter(as_double(sliced))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), double_by_default():
             got = leaves(runner.run(*_double(inputs), enable_io_processing=False))
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         return Verification(float("inf"), tolerance, f"the sliced network does not run: {str(error).splitlines()[0]}")

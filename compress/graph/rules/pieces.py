@@ -67,7 +67,7 @@ def piece_sizes(cut: Cut) -> list[int]:
 def split_sizes(cut: Cut) -> dict[str, Any]:
     """Pieces may end up unequal, so any split becomes one with explicit sizes."""
     dim = cut.call.get("dim", 0) % cut["self"].rank
-    if not cut["self"].along(dim):
+    if cut.kept.count(cut["self"], dim) == cut["self"].shape[dim]:
         return {}
     return {"@target": "aten::split_with_sizes", "split_sizes": piece_sizes(cut), "dim": dim, "self": ...}
 
@@ -101,7 +101,7 @@ def _bounds(call: Call, size: int) -> tuple[int, int, int]:
 def slice_bounds(cut: Cut) -> dict[str, Any]:
     x = cut["self"]
     dim = cut.call.get("dim", 0) % x.rank
-    if not x.along(dim):
+    if cut.kept.count(x, dim) == x.shape[dim]:  # open ends and sizes of the batch stay as they are
         return {}
     start, stop, _ = _bounds(cut.call, x.shape[dim])
     first, length = cut.kept.count(x, dim, 0, start), cut.kept.count(x, dim, start, stop)
