@@ -72,9 +72,7 @@ def run_bundle(path: str, inputs: str, outputs: str) -> None:
     args, kwargs = _in_order(Path(inputs)), {}
     if info is not None:
         nested = pytree.tree_unflatten(args, info.in_spec)
-        args, kwargs = (
-            nested if info.in_spec.num_children == 2 and isinstance(nested[1], dict) else (nested, {})
-        )
+        args, kwargs = nested if info.in_spec.num_children == 2 and isinstance(nested[1], dict) else (nested, {})
     with torch.no_grad():
         found = module(*args, **kwargs)
     safetensors.torch.save_file(_numbered(found), outputs)
@@ -106,10 +104,7 @@ def _tensors(value: Any) -> list[Tensor]:
 
 def _numbered(value: Any) -> dict[str, Tensor]:
     """Tensors by position, in names that sort in that order."""
-    return {
-        f"{index:06d}": tensor.detach().cpu().contiguous().clone()
-        for index, tensor in enumerate(_tensors(value))
-    }
+    return {f"{index:06d}": tensor.detach().cpu().contiguous().clone() for index, tensor in enumerate(_tensors(value))}
 
 
 def _in_order(file: Path) -> list[Tensor]:
@@ -118,6 +113,4 @@ def _in_order(file: Path) -> list[Tensor]:
 
 def _libraries() -> list[str]:
     """Where torch and the like were found, for an isolated process that looks in fewer places."""
-    return sorted(
-        {str(Path(each.__file__).resolve().parents[1]) for each in (torch, safetensors) if each.__file__}
-    )
+    return sorted({str(Path(each.__file__).resolve().parents[1]) for each in (torch, safetensors) if each.__file__})

@@ -105,9 +105,7 @@ def check_output(directory: str | Path, force: bool = False) -> None:
     if not path.exists():
         blocked = next((parent for parent in path.absolute().parents if parent.exists()), path)
         if not blocked.is_dir() or not os.access(blocked, os.W_OK):
-            raise InputError(
-                f"{path} cannot be made: {blocked} is not a writable directory", "choose another"
-            )
+            raise InputError(f"{path} cannot be made: {blocked} is not a writable directory", "choose another")
         return
     if not path.is_dir():
         raise InputError(f"{path} is a file, a bundle is a directory", "choose another name")
@@ -142,9 +140,7 @@ def bundle_bytes(
     }
     texts = {f"compress.{key}": _compact(value) for key, value in values.items()}
     tensors = {name: _storable(name, tensor) for name, tensor in graph_tensors(program_module).items()}
-    return _with_metadata(
-        safetensors.torch.save(tensors), {"format": "pt", "compress.schema": SCHEMA, **texts}
-    )
+    return _with_metadata(safetensors.torch.save(tensors), {"format": "pt", "compress.schema": SCHEMA, **texts})
 
 
 def _storable(name: str, tensor: Tensor) -> Tensor:
