@@ -78,7 +78,9 @@ def plain(module: nn.Module) -> fx.GraphModule:
         if copy in originals:
             copy.meta = dict(originals[copy].meta)
     graph.set_codegen(module.graph._codegen)
-    return fx.GraphModule(module, graph, class_name="Network")
+    network = fx.GraphModule(module, graph, class_name="Network")
+    network.training = False  # what depends on the mode is a constant in the graph
+    return network
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
