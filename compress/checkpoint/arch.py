@@ -68,9 +68,7 @@ def find(state: dict[str, torch.Tensor]) -> Built:
         exact = [each for each in candidates if not each.fit.wrong]
         if len(exact) > 1:
             names = [f"torchvision:{each.name}" for each in exact]
-            raise InputError(
-                f"the weights fit {' and '.join(names)} equally well", f"say which: --arch {names[0]}"
-            )
+            raise InputError(f"the weights fit {' and '.join(names)} equally well", f"say which: --arch {names[0]}")
         if exact:
             built = _filled(f"torchvision:{exact[0].name}", exact[0].fit, variant, removed)
             note = f"architecture found by its names and shapes: {built.architecture}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,27 @@ from compress.graph.serial import graph_from_json
 SCHEMA = "compress.bundle/1"
 WEIGHTS = "model.safetensors"
 _PREFIX = "compress."
+
+
+_PACKED = "zlib:"
+_LARGEST = 1 << 30  # of unpacked metadata, in bytes: a damaged or hostile file must not fill the memory
+
+
+def packed(text: str) -> str:
+    """Metadata as it is stored: long texts as ``zlib:`` and base64, so that small networks stay small files."""
+    if len(text) < 1024:
+        return text
+    return _PACKED + base64.b64encode(zlib.compress(text.encode(), 9)).decode("ascii")
+
+
+def _unpacked(text: str) -> str:
+    if not text.startswith(_PACKED):
+        return text
+    reader = zlib.decompressobj()
+    content = reader.decompress(base64.b64decode(text.removeprefix(_PACKED), validate=True), _LARGEST)
+    if not reader.eof:
+        raise ValueError("it is cut off or too large")
+    return content.decode()
 
 
 def weights_of(path: str | Path) -> Path:
@@ -101,8 +124,8 @@ def _metadata(file: Path, stored: dict[str, str] | None) -> dict[str, Any]:
             continue
         name = key.removeprefix(_PREFIX)
         try:
-            made[name] = text if name == "schema" else json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
+            made[name] = text if name == "schema" else json.loads(_unpacked(text))
+        except (ValueError, RecursionError, zlib.error) as error:
             raise InputError(f"{file}: its metadata {key!r} is damaged: {error}", "write it again") from error
     for name in ("graph", "inputs", "provenance"):
         if name not in made:

@@ -181,9 +181,7 @@ def _sniff_zip(path: Path) -> Form:
             "load it with the torch that wrote it, and save it again with a current one",
         )
     what = "a NumPy archive" if names and all(name.endswith(".npy") for name in names) else "a zip archive"
-    raise InputError(
-        f"{path} is {what} without a model in it", "expected a state dict, safetensors, .pt2 or a bundle"
-    )
+    raise InputError(f"{path} is {what} without a model in it", "expected a state dict, safetensors, .pt2 or a bundle")
 
 
 def _foreign(path: Path, head: bytes) -> InputError:
@@ -192,9 +190,7 @@ def _foreign(path: Path, head: bytes) -> InputError:
         if head.startswith(magic):
             return InputError(f"{path} is {what}, not a checkpoint", hint or expected)
     if head.lstrip()[:5].lower() in (b"<html", b"<!doc"):
-        return InputError(
-            f"{path} is a web page, not a checkpoint", "fetch it again: the download went wrong"
-        )
+        return InputError(f"{path} is a web page, not a checkpoint", "fetch it again: the download went wrong")
     if path.suffix == ".onnx":
         return InputError(f"{path} is an ONNX model, which is only written here", f"{expected}")
     if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":

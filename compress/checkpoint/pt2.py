@@ -105,9 +105,7 @@ def _tensors(
         if key not in views:
             if (record, dtype) not in stored:
                 raw = bytearray(archive.read(files[folder + record]))
-                stored[record, dtype] = (
-                    torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
-                )
+                stored[record, dtype] = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
             # as_strided checks that the view lies within its storage
             view = torch.as_strided(stored[record, dtype], size, stride, offset)
             grad = bool(meta["requires_grad"]) and dtype.is_floating_point

@@ -22,7 +22,7 @@ _ON_SIZES = {
 }
 _NAMESPACES = ("aten", "prims", "torchvision", "quantized_decomposed")
 _HIGHER_ORDER = ("wrap_with_set_grad_enabled", "wrap_with_autocast", "cond")
-_TOUCH_FILES = ("from_file",)
+_TOUCH_FILES = ("from_file", "save", "_print", "warn")
 
 # Numbers of torch's export schema, version 8
 DTYPES = {

@@ -92,9 +92,7 @@ def load_model(
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(
-            f"{file} cannot be read: {error.strerror or error}", "check its permissions"
-        ) from error
+        raise InputError(f"{file} cannot be read: {error.strerror or error}", "check its permissions") from error
     shapes, shape_notes = _input_shapes(content, input_shape)
     return LoadedModel(
         module=content.built.module.eval(),
@@ -130,9 +128,7 @@ def _read(
     return _with_architecture(kind, found, arch, arch_args)
 
 
-def _with_architecture(
-    form: str, found: Found, arch: str | None, arch_args: Mapping[str, Any] | None
-) -> _Content:
+def _with_architecture(form: str, found: Found, arch: str | None, arch_args: Mapping[str, Any] | None) -> _Content:
     said = found.beside.get("arch")
     if arch is not None:
         built = architectures.build(arch, arch_args, found.state)

@@ -112,9 +112,7 @@ def _weights(value: object) -> bool:
     return is_state_dict(value) or isinstance(value, nn.Module)
 
 
-def _found(
-    value: Mapping[str, Any], beside: dict[str, Any], notes: tuple[str, ...], *, nested: bool
-) -> Found:
+def _found(value: Mapping[str, Any], beside: dict[str, Any], notes: tuple[str, ...], *, nested: bool) -> Found:
     tensors = {key: each.detach() for key, each in value.items() if isinstance(each, torch.Tensor)}
     state = {key: each for key, each in tensors.items() if key.rpartition(".")[2] not in _BOOKKEEPING}
     dropped = [key for key in value if key not in state]

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, fx
 
-from compress.checkpoint.bundle import SCHEMA, WEIGHTS, is_bundle, load_bundle, read_metadata
+from compress.checkpoint.bundle import SCHEMA, WEIGHTS, is_bundle, load_bundle, packed, read_metadata
 from compress.checkpoint.reload import reload_error
 from compress.errors import InputError, ModelError
 from compress.graph.serial import graph_tensors, graph_to_json
@@ -138,7 +138,7 @@ def bundle_bytes(
         "plan": plan,
         "provenance": dict(provenance),
     }
-    texts = {f"compress.{key}": _compact(value) for key, value in values.items()}
+    texts = {f"compress.{key}": packed(_compact(value)) for key, value in values.items()}
     tensors = {name: _storable(name, tensor) for name, tensor in graph_tensors(program_module).items()}
     return _with_metadata(safetensors.torch.save(tensors), {"format": "pt", "compress.schema": SCHEMA, **texts})
 

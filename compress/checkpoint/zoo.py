@@ -148,9 +148,7 @@ def _timm_model(name: str, args: dict[str, Any]) -> nn.Module:
         raise InputError(f"timm:{name} needs timm, which is not installed", "pip install timm") from error
     if name.partition(".")[0] not in timm_names():
         raise InputError(f"timm has no model {name!r}", near_or_some(name, timm_names()))
-    module: nn.Module = call_user(
-        timm.create_model, name, what=f"timm:{name}", **{**args, "pretrained": False}
-    )
+    module: nn.Module = call_user(timm.create_model, name, what=f"timm:{name}", **{**args, "pretrained": False})
     return module
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, fx, nn
 
-from compress.checkpoint import write
+from compress.checkpoint import bundle, write
 from compress.checkpoint.bundle import is_bundle
 from compress.checkpoint.reload import largest_error
 from compress.checkpoint.write import (
@@ -209,3 +210,16 @@ def test_largest_error() -> None:
     assert largest_error(torch.tensor([nan, inf]), torch.tensor([nan, inf])) == 0.0
     assert largest_error(torch.tensor([nan]), torch.tensor([1.0])) == inf
     assert largest_error(torch.zeros(0), torch.zeros(0)) == 0.0
+
+
+def test_long_metadata_is_packed_and_read_again() -> None:
+    text = json.dumps({"kept": list(range(2000))})
+    assert len(bundle.packed(text)) < len(text) / 2
+    assert bundle._unpacked(bundle.packed(text)) == text
+    assert bundle.packed("{}") == "{}"
+
+
+@pytest.mark.parametrize("broken", ["zlib:!!", "zlib:AAAA", bundle.packed("x" * 4000)[:-8]])
+def test_damaged_packed_metadata_is_refused(broken: str) -> None:
+    with pytest.raises((ValueError, zlib.error)):
+        bundle._unpacked(broken)
