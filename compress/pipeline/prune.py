@@ -119,32 +119,18 @@ class _Work:
 
 
 def _write(work: _Work, progress: Progress) -> Pruned:
-    opened, request, coupling = work.opened, work.request, work.coupling
-    plan = plan_json(work.sliced.plan, coupling)
-    weights = bundle_bytes(
-        work.module, input_records(opened), plan, provenance(opened, request.settings.seed), normalisation(opened)
-    )
+    """Prove that the result loads, measure it, and put bundle and report in their place at once."""
+    opened, request = work.opened, work.request
+    plan = plan_json(work.sliced.plan, work.coupling)
+    origin = provenance(opened, request.settings.seed)
+    weights = bundle_bytes(work.module, input_records(opened), plan, origin, normalisation(opened))
     progress.step("Loading the result in a new process")
     reload = reloaded(Program(work.module, work.program.inputs, work.program.dynamic_batch), weights, opened)
     progress.step("Measuring")
     before, after, speed = _measured(work, len(weights), progress)
-    facts = Facts(
-        request=request,
-        opened=opened,
-        coupling=coupling,
-        sliced=work.sliced,
-        refit=work.refit,
-        recipe=work.recipe,
-        before=before,
-        after=after,
-        speed=speed,
-        reload_error=reload,
+    report = document(
+        Facts(request, opened, work.coupling, work.sliced, work.refit, work.recipe, before, after, speed, reload)
     )
-    report = document(facts)
-    in_place = work.sliced.in_place
-    files: dict[str, Any] = {}
-    if request.keep_module and in_place is not None and in_place.module is not None:
-        files["module.safetensors"] = state_dict_file(in_place.module)
     write_bundle(
         request.output,
         program_module=work.module,
@@ -153,15 +139,27 @@ def _write(work: _Work, progress: Progress) -> Pruned:
         report=report,
         recipe_toml=to_toml(work.recipe),
         report_md=markdown(report),
-        provenance=provenance(opened, request.settings.seed),
+        provenance=origin,
         force=request.force,
         metadata=normalisation(opened),
-        files=files,
+        files=_module_file(work),
     )
+    return _result(work, before, after, report)
+
+
+def _module_file(work: _Work) -> dict[str, bytes]:
+    """Under ``--keep-module`` the weights of the user's own module, sliced in place."""
+    in_place = work.sliced.in_place
+    if not work.request.keep_module or in_place is None or in_place.module is None:
+        return {}
+    return {"module.safetensors": state_dict_file(in_place.module)}
+
+
+def _result(work: _Work, before: Side, after: Side, report: dict[str, Any]) -> Pruned:
     units = sum(g.size for g in work.context.groups)
     gone = sum(len(u) for u in work.sliced.plan.removed.values())
     return Pruned(
-        bundle=request.output,
+        bundle=work.request.output,
         before=_size(before),
         after=_size(after),
         units_before=units,
