@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 
 import compress
@@ -87,15 +88,19 @@ def write_whole(target: Path, content: bytes) -> None:
         raise
 
 
-def state_dict_file(module: torch.nn.Module) -> bytes:
-    """The weights of a module alone, as safetensors, tied ones stored once under their first name."""
-    import safetensors.torch
+def state_dict_file(module: torch.nn.Module, network: torch.fx.GraphModule) -> bytes:
+    """The state dict of a module sliced in place as safetensors, tied tensors stored once under their first name.
 
+    Args:
+        module: Names and shapes.
+        network: The same network as a graph; its values are newer where layers were refitted.
+    """
+    newer = {n: t for n, t in (*network.named_parameters(), *network.named_buffers())}
     seen: set[int] = set()
     own: Mapping[str, torch.Tensor] = module.state_dict(keep_vars=True)
     kept = {}
     for name, tensor in own.items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            kept[name] = tensor.detach().contiguous()
+            kept[name] = newer.get(name, tensor).detach().contiguous()
     return safetensors.torch.save(kept)

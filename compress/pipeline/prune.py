@@ -152,7 +152,7 @@ def _module_file(work: _Work) -> dict[str, bytes]:
     in_place = work.sliced.in_place
     if not work.request.keep_module or in_place is None or in_place.module is None:
         return {}
-    return {"module.safetensors": state_dict_file(in_place.module)}
+    return {"module.safetensors": state_dict_file(in_place.module, work.module)}
 
 
 def _result(work: _Work, before: Side, after: Side, report: dict[str, Any]) -> Pruned:
