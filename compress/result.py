@@ -69,6 +69,7 @@ class Size:
     macs: int  # multiply-accumulates for one sample
     bytes: int  # of the weights as a file
     accuracy: Accuracy | None = None
+    nonzero: int | None = None  # parameters that are not zero
 
 
 @dataclass(frozen=True)

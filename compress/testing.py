@@ -100,11 +100,14 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _check_shape(plugin: Any) -> None:
+    _require(not isinstance(plugin, type), "check_plugin takes an instance: check_plugin(MyCriterion())")
     name = type(plugin).__name__
     _require(dataclasses.is_dataclass(plugin), f"{name} is not a dataclass")
     _require(type(plugin).__dataclass_params__.frozen, f"{name} is not frozen: use @dataclass(frozen=True)")
     _require(isinstance(plugin, (Criterion, Pruner)), f"{name} offers neither score() nor plan()")
-    _require(bool((type(plugin).__doc__ or "").strip()), f"{name} has no docstring for `compress methods`")
+    doc = (type(plugin).__doc__ or "").strip()
+    # A dataclass without a docstring gets its signature as one
+    _require(bool(doc) and not doc.startswith(f"{name}("), f"{name} has no docstring for `compress methods`")
     for field in dataclasses.fields(plugin):
         default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
         _require(default, f"option {field.name} of {name} has no default")

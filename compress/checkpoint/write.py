@@ -31,7 +31,10 @@ __all__ = [
     "write_bundle",
 ]
 
-_OURS = (WEIGHTS, "plan.json", "recipe.toml", "report.*", "model.onnx*", "model.pt2", "model.*.onnx*")
+_OURS = (
+    *(WEIGHTS, "module.safetensors", "plan.json", "recipe.toml", "report.*"),
+    *("model.onnx*", "model.pt2", "model.*.onnx*"),
+)
 
 
 def write_bundle(

@@ -19,7 +19,7 @@ from compress.request import DEFAULT_RATIO, BudgetTarget, Granularity, PruneRequ
 
 if TYPE_CHECKING:
     from compress.evaluate import Accuracy
-    from compress.result import Pruned
+    from compress.result import Pruned, Size
 
 _BUDGET = "Budget (one of these)"
 _SCOPE = "What may be pruned"
@@ -208,6 +208,7 @@ def _page(result: Pruned) -> str:
     rows = [
         ("units", *_compared(result.units_before, result.units_after)),
         ("parameters", *_compared(before.parameters, after.parameters)),
+        *_zeroed(before, after),
         ("MACs", *_compared(before.macs, after.macs)),
         ("weights", *_compared(before.bytes, after.bytes, "B")),
     ]
@@ -221,6 +222,13 @@ def _page(result: Pruned) -> str:
         f"{compared}\n\nVerified: differs from the masked original by {result.error:.1e} at most, in float64."
         f"\nWritten to {result.bundle}"
     )
+
+
+def _zeroed(before: Size, after: Size) -> list[tuple[str, str, str, str]]:
+    """A row for what is not zero where weights were set to zero, which the size alone does not show."""
+    if before.nonzero is None or after.nonzero is None or after.nonzero >= 0.99 * after.parameters:
+        return []
+    return [("non-zero", *_compared(before.nonzero, after.nonzero))]
 
 
 def _compared(before: int, after: int, unit: str = "") -> tuple[str, str, str]:

@@ -29,7 +29,10 @@ def export_model(request: ExportRequest, progress: Progress) -> Exported:
     folder = request.output or (source if source.is_dir() else source.parent)
     targets = {name: _target(folder, name, source, request) for name in request.formats}
     opened = open_model(request.model, request.settings, progress=progress)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {error.strerror or error}", "choose another --output") from error
     writers: dict[ExportFormat, Callable[[Opened, Path], Artifact]] = {
         "onnx": _onnx,
         "pt2": _pt2,

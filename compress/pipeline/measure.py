@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from compress.errors import InputError
 from compress.measure import Latency, count_macs, count_nonzero, count_parameters, latency, latency_pair, tensor_bytes
 from compress.pipeline.opening import Opened, open_model
 from compress.progress import Progress
@@ -21,6 +22,12 @@ def measure_model(request: MeasureRequest, progress: Progress) -> Measurement:
     second = None
     if request.against is not None:
         second = open_model(request.against, request.settings, progress=progress)
+        if first.shapes != second.shapes:
+            raise InputError(
+                f"{first.loaded.path} takes {_written(first)}, {second.loaded.path} takes {_written(second)}: "
+                "two models are timed on the same inputs",
+                "measure each alone, or say the input with --input-shape where it is only written differently",
+            )
     inputs = tuple(x.to(first.device) for x in first.examples(request.batch_size, request.settings.seed))
     threads = request.settings.threads or 1
     modules = [o.loaded.module.to(first.device) for o in (first, second) if o is not None]
@@ -37,6 +44,10 @@ def measure_model(request: MeasureRequest, progress: Progress) -> Measurement:
         return _result(request, [(first, times["model"])], None, first)
     pair = latency_pair(modules[0], modules[1], inputs, min_runs=request.runs, warmup=request.warmup, threads=threads)
     return _result(request, [(first, pair.before), (second, pair.after)], pair.speedup, first)
+
+
+def _written(opened: Opened) -> str:
+    return " and ".join("x".join(map(str, shape)) for shape in opened.shapes)
 
 
 def _result(

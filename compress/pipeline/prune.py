@@ -41,8 +41,8 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
         PluginError: The method broke its contract.
     """
     check_output(request.output, request.force)
-    _check(request)
     method, instance = create(request.method, request.options)
+    _check(request, method.kind)
     opened = open_model(request.model, request.settings, request.data, progress)
     progress.step("Tracing")
     program = traced(opened)
@@ -62,9 +62,20 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     return _write(_Work(request, opened, program, coupling, context, sliced, refit, module, recipe), progress)
 
 
-def _check(request: PruneRequest) -> None:
-    if request.keep_module and request.granularity == "weight":
+def _check(request: PruneRequest, kind: str) -> None:
+    if request.granularity == "weight" and request.keep_module:
         raise InputError("--keep-module belongs to whole units", "leave out --granularity weight")
+    if request.granularity == "weight" and kind == "criterion":
+        raise InputError(
+            f"{request.method} scores whole units and has no meaning for single weights",
+            "leave out --granularity weight, or choose a weight-level method such as tetris",
+        )
+    source, output = request.model.path.resolve(), request.output.resolve()
+    if not request.force and output in (source, *source.parents) and output.exists():
+        raise InputError(
+            f"{request.output} holds the model itself, which would be replaced",
+            "choose another --output DIR, or --force to replace it",
+        )
 
 
 def _slice(coupling: Coupling, plan: Plan, opened: Opened, request: PruneRequest, progress: Progress) -> Sliced:
@@ -78,7 +89,17 @@ def _slice(coupling: Coupling, plan: Plan, opened: Opened, request: PruneRequest
         )
     if plan.masks:
         return slice_weights(coupling, plan)
-    return slice_units(coupling, plan, opened.loaded.module, request.keep_module, progress)
+    module = opened.loaded.module
+    if request.keep_module and isinstance(module, fx.GraphModule):
+        progress.warn(f"{opened.loaded.path} holds a graph and no module of a class, so --keep-module changes nothing")
+    sliced = slice_units(coupling, plan, module, request.keep_module, progress)
+    if sliced.plan.empty:
+        name, reason = next(iter(sliced.rolled_back.items()))
+        raise ModelError(
+            f"nothing could be removed. {name}: {reason}",
+            "leave out --keep-module" if request.keep_module else "another method, or --exclude this layer",
+        )
+    return sliced
 
 
 def _refit(
@@ -88,7 +109,9 @@ def _refit(
     train = None if opened.data is None else opened.data.train
     if not request.calibrate or train is None or sliced.plan.masks:
         return None
-    inputs = train.inputs[:CALIBRATION_SAMPLES]
+    # At random, as a file may list its samples class by class
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(request.settings.seed))
+    inputs = train.inputs[order[:CALIBRATION_SAMPLES]]
     layers: list[tuple[int, int]] = []
     progress.step(f"Refitting on {len(inputs)} training samples")
     result = compensate(
@@ -170,7 +193,7 @@ def _result(work: _Work, before: Side, after: Side, report: dict[str, Any]) -> P
 
 
 def _size(side: Side) -> Size:
-    return Size(side.parameters, side.macs, side.bytes, side.accuracy)
+    return Size(side.parameters, side.macs, side.bytes, side.accuracy, side.nonzero)
 
 
 def _measured(work: _Work, written: int, progress: Progress) -> tuple[Side, Side, LatencyPair]:

@@ -53,23 +53,32 @@ def slice_units(coupling: Coupling, plan: Plan, module: nn.Module, keep_module: 
     if not isinstance(module, fx.GraphModule):
         in_place = slice_module(module, coupling, found.alive, found.module)
         if in_place.module is None and keep_module:
-            refused = _refused(coupling, found.removed, module, progress)
-            rolled_back |= refused
-            kept = {n: u for n, u in found.removed.items() if n not in refused}
+            kept, refused = _representable(coupling, found.removed, module, progress)
+            for name, problem in refused.items():
+                progress.warn(f"{name} keeps its size: {problem}")
             found = slice_verified(coupling, kept)
+            rolled_back |= {**refused, **found.rolled_back}
             in_place = slice_module(module, coupling, found.alive, found.module)
     done = Plan(found.removed, plan.masks, plan.notes)
     return Sliced(found.module, done, found.alive, found.verification.error, rolled_back, in_place)
 
 
-def _refused(coupling: Coupling, removed: Mapping[str, Any], module: nn.Module, progress: Progress) -> dict[str, str]:
-    """Groups, balanced ones together, that the module cannot lose units of."""
+def _representable(
+    coupling: Coupling, removed: Mapping[str, Any], module: nn.Module, progress: Progress
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What of a plan the module's code can represent, and the groups, balanced ones together, that it refuses.
+
+    Parts are added one by one to those that work together, as two that work alone need not.
+    """
+    kept: dict[str, Any] = {}
     refused: dict[str, str] = {}
     parts = [{n: removed[n] for n in c.groups if n in removed} for c in clusters(coupling)]
     parts = [p for p in parts if p]
     for part in progress.track(parts, "asking the module", len(parts)):
-        alive = coupling.alive(part)
+        alive = coupling.alive(kept | part)
         outcome = slice_module(module, coupling, alive, slice_graph(coupling, alive))
         if outcome.module is None:
             refused |= dict.fromkeys(part, f"the module cannot represent it: {outcome.problem}")
-    return refused
+        else:
+            kept |= part
+    return kept, refused
