@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.errors import ModelError
+from compress.graph.quiet import quiet
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,7 @@ def trace(module: nn.Module, inputs: Sequence[Tensor]) -> Program:
                 shapes[example] = {0: torch.export.Dim.DYNAMIC}
         dims = shapes if dynamic else None
         try:
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with torch.no_grad(), quiet():
                 exported = torch.export.export(module, examples, dynamic_shapes=dims, strict=False)
                 return Program(plain(exported.module(check_guards=False)), args, dynamic)
         except Exception as error:  # torch.export raises many kinds; the second try is with a fixed batch
@@ -63,7 +62,10 @@ def _first_line(error: Exception | None) -> str:
 
 
 def plain(module: nn.Module) -> fx.GraphModule:
-    """A graph module without the guards and the train/eval lock that ``ExportedProgram.module()`` adds."""
+    """A graph module without the guards and the train/eval lock that ``ExportedProgram.module()`` adds.
+
+    What the outputs do not depend on is left out: a parameter that nothing reads is no unit that a method may remove.
+    """
     if not isinstance(module, fx.GraphModule):
         raise TypeError(f"expected a graph module, got {type(module).__name__}")
     graph = fx.Graph()
@@ -77,6 +79,7 @@ def plain(module: nn.Module) -> fx.GraphModule:
     for copy in graph.nodes:
         if copy in originals:
             copy.meta = dict(originals[copy].meta)
+    graph.eliminate_dead_code()
     graph.set_codegen(module.graph._codegen)
     network = fx.GraphModule(module, graph, class_name="Network")
     network.training = False  # what depends on the mode is a constant in the graph
