@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import io
-import logging
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from compress.errors import InputError, ModelError
+from compress.graph.quiet import quiet
 
 
 @dataclass(frozen=True)
@@ -104,24 +102,6 @@ def batch_of(inputs: Sequence[Tensor], size: int, seed: int = 0) -> tuple[Tensor
         else:
             made.append(each[torch.randint(each.shape[0], (size,), generator=generator)])
     return tuple(made)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what exporters print, log and warn to themselves."""
-    before = logging.root.manager.disable
-    sink = io.StringIO()
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stdout(sink),
-        contextlib.redirect_stderr(sink),
-    ):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.ERROR)
-        try:
-            yield
-        finally:
-            logging.disable(before)
 
 
 @contextlib.contextmanager

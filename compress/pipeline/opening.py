@@ -96,7 +96,30 @@ def open_model(
         if len(shapes) > 1:
             raise InputError(f"the model has {len(shapes)} inputs, data can feed one", "leave out --data")
         read = read.fit_to(shapes[0])
-    return Opened(loaded, shapes, read, device)
+    opened = Opened(loaded, shapes, read, device)
+    _try_out(opened, given=source.input_shapes is not None)
+    return opened
+
+
+def _try_out(opened: Opened, given: bool) -> None:
+    """Run the model once, as a tracer that meets a wrong input says so in its own words.
+
+    Raises:
+        InputError: It does not run on inputs of the shape that the user gave.
+        ModelError: It does not run on inputs of the shape that the file or the data says.
+    """
+    module, failure = opened.loaded.module, Exception()
+    for batch in (2, 1):  # some were exported for one sample
+        try:
+            with torch.no_grad():
+                module(*opened.examples(batch))
+            return
+        except Exception as error:  # the model's own code may raise anything
+            failure = failure if failure.args else error
+    shapes = " and ".join("x".join(map(str, shape)) for shape in opened.shapes)
+    reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0][:200]
+    kind = InputError if given else ModelError
+    raise kind(f"the model cannot take inputs of {shapes} (float32): {reason}", "check --input-shape") from failure
 
 
 def traced(opened: Opened) -> Program:
