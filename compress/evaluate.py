@@ -74,7 +74,8 @@ def evaluate(
     right = []
     with torch.no_grad(), _ready(module, torch.device(device)) as dtype:
         for start in (progress or Silent()).track(starts, "evaluating", len(starts)):
-            inputs = split.inputs[start : start + batch_size].to(device)
+            # A copy, as the model may work in place on its input
+            inputs = split.inputs[start : start + batch_size].to(device, copy=True)
             targets = split.targets[start : start + batch_size].to(device)
             scores = _logits(module, inputs.to(dtype) if inputs.is_floating_point() else inputs)
             if scores.shape[1] <= int(split.targets.max()):

@@ -54,7 +54,7 @@ def reloaded(program: Program, weights: bytes, opened: Opened) -> float:
     """
     inputs = opened.examples(int(program.inputs[0].shape[0]), seed=1)
     with torch.no_grad():
-        expected = program.module(*inputs)
+        expected = program.module(*(x.clone() for x in inputs))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.safetensors")
         file.write_bytes(weights)

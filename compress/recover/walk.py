@@ -52,7 +52,8 @@ class Walker:
         placeholders = [n for n in self.nodes if n.op == "placeholder"] if node.op == "placeholder" else []
         for batch, values in zip(self.batches, self.env, strict=True):
             if node.op == "placeholder":
-                values[node] = batch[placeholders.index(node)]
+                # A copy, as the network may work in place on its input, which both networks of a refit see
+                values[node] = batch[placeholders.index(node)].clone()
             elif node.op == "get_attr":
                 values[node] = attribute(self.module, str(node.target))
             elif node.op == "call_function":

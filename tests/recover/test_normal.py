@@ -1,0 +1,138 @@
+"""The normal equations against a design matrix that is built by convolving with one-hot kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from compress.recover import normal
+from compress.recover.normal import Layer, Moments, flat_weight, unflatten
+
+CONVOLVE: dict[int, Any] = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+
+# weight shape, input shape, stride, padding, dilation, groups
+CASES: dict[str, tuple[Any, ...]] = {
+    "1d": ((4, 3, 3), (6, 3, 9), (1,), (0,), (1,), 1),
+    "1d, stride, padding and dilation": ((2, 2, 3), (8, 2, 12), (2,), (1,), (2,), 1),
+    "2d": ((4, 3, 3, 3), (8, 3, 6, 6), (1, 1), (0, 0), (1, 1), 1),
+    "2d, padding": ((4, 3, 3, 3), (8, 3, 5, 5), (1, 1), (1, 1), (1, 1), 1),
+    "2d, uneven everything": ((2, 2, 3, 2), (9, 2, 9, 7), (2, 1), (1, 0), (2, 3), 1),
+    "2d, groups": ((6, 2, 3, 3), (8, 4, 6, 6), (1, 1), (1, 1), (1, 1), 2),
+    "2d, depthwise": ((4, 1, 3, 3), (6, 4, 6, 6), (2, 2), (1, 1), (1, 1), 4),
+    "3d": ((2, 2, 2, 3, 2), (6, 2, 4, 5, 4), (1, 2, 1), (1, 0, 1), (2, 1, 1), 1),
+}
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def design(layer: Layer, x: Tensor, group: int) -> Tensor:
+    """(samples and positions, features): the layer's answer to each of its weights alone."""
+    width = layer.weight.shape[1]
+    part = x[:, group * width : (group + 1) * width].double()
+    columns = []
+    for feature in range(layer.features):
+        kernel = torch.zeros(layer.features, dtype=torch.float64)
+        kernel[feature] = 1
+        kernel = kernel.reshape(1, *layer.weight.shape[1:])
+        convolve = CONVOLVE[layer.weight.dim() - 2]
+        columns.append(convolve(part, kernel, None, layer.stride, layer.padding, layer.dilation).flatten())
+    return torch.stack(columns, 1)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_convolution_is_solved_as_lstsq_solves_it(case: str) -> None:
+    shape, inputs, stride, padding, dilation, groups = CASES[case]
+    layer = Layer(torch.randn(shape), groups, stride, padding, dilation)
+    x = torch.randn(inputs)
+    y = CONVOLVE[len(stride)](x, layer.weight, None, stride, padding, dilation, groups).square()  # anything
+    outputs = shape[0] // groups
+    moments = Moments(groups, layer.features, outputs)
+    for part in (slice(0, 3), slice(3, None)):  # batch by batch
+        moments.add(*layer.rows(x[part], y[part], torch.Generator().manual_seed(0)))
+    weight, intercept = moments.solve(flat_weight(layer.weight, groups), 1e-13, intercept=True)
+    for group in range(groups):
+        rows = design(layer, x, group)
+        targets = y[:, group * outputs : (group + 1) * outputs].transpose(0, 1).flatten(1).T.double()
+        expected = torch.linalg.lstsq(torch.cat([rows, torch.ones(len(rows), 1)], 1), targets).solution
+        torch.testing.assert_close(weight[group], expected[:-1], rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(intercept[group], expected[-1], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("inputs", [(40, 5), (8, 6, 5)])
+def test_a_linear_layer_is_solved_as_lstsq_solves_it(inputs: tuple[int, ...]) -> None:
+    layer = Layer(torch.randn(3, 5))
+    x = torch.randn(inputs)
+    y = (x @ layer.weight.T).square()
+    moments = Moments(1, 5, 3)
+    moments.add(*layer.rows(x, y, torch.Generator()))
+    weight, intercept = moments.solve(torch.zeros(1, 5, 3, dtype=torch.float64), 1e-13, intercept=False)
+    expected = torch.linalg.lstsq(x.reshape(-1, 5).double(), y.reshape(-1, 3).double()).solution
+    torch.testing.assert_close(weight[0], expected, rtol=1e-7, atol=1e-7)
+    assert not intercept.any()
+
+
+def test_the_error_is_the_sum_of_squared_residuals() -> None:
+    x, y = torch.randn(2, 30, 4, dtype=torch.float64), torch.randn(2, 30, 3, dtype=torch.float64)
+    weight, bias = torch.randn(2, 4, 3, dtype=torch.float64), torch.randn(2, 3, dtype=torch.float64)
+    moments = Moments(2, 4, 3)
+    moments.add(x[:, :11], y[:, :11])
+    moments.add(x[:, 11:], y[:, 11:])
+    expected = (x @ weight + bias[:, None] - y).square().sum()
+    assert moments.error(weight, bias) == pytest.approx(float(expected), rel=1e-12)
+
+
+def test_the_ridge_pulls_towards_the_present_weights() -> None:
+    x, y = torch.randn(1, 50, 4, dtype=torch.float64), torch.randn(1, 50, 2, dtype=torch.float64)
+    moments = Moments(1, 4, 2)
+    moments.add(x, y)
+    prior = torch.randn(1, 4, 2, dtype=torch.float64)
+    ridge = 0.5
+    scale = float(moments.xx[0].diagonal().mean())
+    weight, _ = moments.solve(prior, ridge, intercept=False)
+    by_hand = torch.linalg.solve(
+        x[0].T @ x[0] + ridge * scale * torch.eye(4), x[0].T @ y[0] + ridge * scale * prior[0]
+    )
+    torch.testing.assert_close(weight[0], by_hand)
+    torch.testing.assert_close(moments.solve(prior, 1e12, intercept=False)[0], prior, rtol=1e-9, atol=1e-9)
+
+
+def test_inputs_that_are_always_zero_keep_their_weights() -> None:
+    x = torch.randn(1, 50, 3, dtype=torch.float64)
+    x[:, :, 1] = 0
+    moments = Moments(1, 3, 2)
+    moments.add(x, torch.randn(1, 50, 2, dtype=torch.float64))
+    prior = torch.randn(1, 3, 2, dtype=torch.float64)
+    torch.testing.assert_close(moments.solve(prior, 1e-4, intercept=True)[0][0, 1], prior[0, 1])
+    dead = Moments(1, 3, 2)
+    dead.add(torch.zeros(1, 9, 3, dtype=torch.float64), torch.ones(1, 9, 2, dtype=torch.float64))
+    weight, intercept = dead.solve(prior, 1e-4, intercept=True)
+    torch.testing.assert_close(weight, prior)
+    torch.testing.assert_close(intercept, torch.ones(1, 2, dtype=torch.float64))
+
+
+def test_of_large_images_the_same_positions_are_drawn_for_a_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(normal, "POSITIONS", 7)
+    layer = Layer(torch.randn(2, 3, 1, 1), 1, (1, 1), (0, 0), (1, 1))
+    x = torch.arange(25.0).reshape(1, 1, 5, 5).expand(4, 3, 5, 5)
+    rows, targets = layer.rows(x, x[:, :2], torch.Generator().manual_seed(0))
+    assert rows.shape == (1, 28, 3)
+    assert targets.shape == (1, 28, 2)
+    positions = rows[0, :, 0].reshape(4, 7)
+    assert (positions == positions[0]).all()
+    assert len(positions[0].unique()) == 7
+    torch.testing.assert_close(targets[0, :, 0], rows[0, :, 0])
+
+
+def test_flat_weights_come_back() -> None:
+    weight = torch.randn(6, 2, 3, 3)
+    flat = flat_weight(weight, 3)
+    assert flat.shape == (3, 18, 2)
+    torch.testing.assert_close(flat[1, :, 0], weight[2].flatten().double())
+    assert torch.equal(unflatten(flat, weight), weight)
