@@ -110,7 +110,8 @@ class Lab:
     def zeroed(self, outcome: Outcome) -> nn.Module:
         """The original module in float64 with every removed index of every tensor set to zero, nothing sliced."""
         module = copy.deepcopy(outcome.module).double()
-        tensors = dict(module.named_parameters(remove_duplicate=False))
+        tensors: dict[str, Tensor] = {}
+        tensors |= dict(module.named_parameters(remove_duplicate=False))
         tensors |= dict(module.named_buffers(remove_duplicate=False))
         with torch.no_grad():
             for name, dims in outcome.coupling.kept(outcome.alive).items():

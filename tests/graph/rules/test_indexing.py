@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from typing import Any
+
+
+def test_embedding_pins_rows_and_gives_columns(bench: Any) -> None:
+    weight = bench.tensor(3, 4)  # rows 1..3, columns 4..7
+    out = bench("embedding", (2, 5, 4), weight=weight, indices=bench.fixed(2, 5))
+    assert bench.along(out, 2) == [[4, 5, 6, 7]]
+    assert bench.pinned == [1, 2, 3]
+
+
+def test_index_pins_the_indexed_dim_only(bench: Any) -> None:
+    x = bench.tensor(3, 4)
+    out = bench("index", (2, 4), self=x, indices=[bench.fixed(2)])
+    assert bench.along(out, 1) == [[4, 5, 6, 7]]
+    assert bench.pinned == [1, 2, 3]
+
+
+def test_index_in_the_middle_with_two_index_dims(bench: Any) -> None:
+    x = bench.tensor(4, 3, 2, along=[0, 2])
+    out = bench("index", (4, 5, 6, 2), self=x, indices=[None, bench.fixed(5, 6)])
+    assert bench.along(out, 0) == [[1, 2, 3, 4]]
+    assert bench.along(out, 3) == [[5, 6]]
+    assert not bench.pinned
+
+
+def test_index_with_a_gap_has_no_rule(bench: Any) -> None:
+    bench("index", (5, 4), self=bench.tensor(3, 4, 2, along=[1]), indices=[bench.fixed(5), None, bench.fixed(5)])
+    assert bench.pinned == [1, 2, 3, 4]
+    assert bench.reasons == {"indexed in a way that has no rule"}
+
+
+def test_index_select_and_roll_pin_their_dim(bench: Any) -> None:
+    x = bench.tensor(3, 4)
+    out = bench("index_select", (3, 2), self=x, dim=1, index=bench.fixed(2))
+    assert bench.along(out, 0) == [[1, 2, 3]]
+    assert bench.pinned == [4, 5, 6, 7]
+    out = bench("roll", (3, 4), self=x, shifts=[1], dims=[0])
+    assert bench.along(out, 1) == [[4, 5, 6, 7]]
+    assert bench.pinned == [1, 2, 3, 4, 5, 6, 7]
