@@ -9,6 +9,7 @@ import typer
 
 from compress.cli import layout
 from compress.cli.groups import LastBundle, Shared, flag, grouped
+from compress.report.table import amount
 from compress.request import ExportFormat, ExportRequest
 
 if TYPE_CHECKING:
@@ -26,16 +27,16 @@ def _export(
     *,
     model: LastBundle,
     onnx: Annotated[
-        bool, flag("--onnx", help="model.onnx, checked in ONNX Runtime.", rich_help_panel=_FORMATS)
+        bool, flag("--onnx", help="ONNX, run in ONNX Runtime and compared.", rich_help_panel=_FORMATS)
     ] = False,
     pt2: Annotated[
-        bool, flag("--pt2", help="model.pt2, for torch.export.load.", rich_help_panel=_FORMATS)
+        bool, flag("--pt2", help="An exported program for torch.export.load.", rich_help_panel=_FORMATS)
     ] = False,
     safetensors: Annotated[
         bool,
         flag(
             "--safetensors",
-            help="model.safetensors with the graph, for compress.load.",
+            help="Weights and graph in one file, for compress.load.",
             rich_help_panel=_FORMATS,
         ),
     ] = False,
@@ -45,14 +46,14 @@ def _export(
             "--output",
             "-o",
             metavar="DIR",
-            help="Where the files go; beside the model where left out.",
+            help="Where the files go; into the bundle, or beside the model, where left out.",
             show_default=False,
         ),
     ] = None,
     force: Annotated[bool, flag("--force", help="Replace files that exist.")] = False,
     shared: Shared,
 ) -> None:
-    """Write a model in other formats and check what was written.
+    """Write a model in other formats, run what was written and compare its outputs with the model's.
 
     [bold]Examples[/bold]
 
@@ -81,9 +82,9 @@ def _page(result: Exported) -> str:
         (
             str(item.path),
             item.format,
-            layout.amount(item.bytes, "B"),
-            "could not be run" if item.error is None else f"{item.error:.1e}",
+            amount(item.bytes, "B"),
+            "not run" if item.error is None else f"{item.error:.1e}",
         )
         for item in result.artifacts
     ]
-    return layout.table(("file", "format", "size", "largest difference"), rows, right=(2, 3))
+    return layout.table(("file", "format", "size", "largest difference from the model"), rows, right=(2, 3))

@@ -26,27 +26,30 @@ def flag(*names: str, help: str, rich_help_panel: str | None = None) -> Any:
 class Shared:
     """What every command understands."""
 
-    json: Annotated[bool, flag("--json", help="Write the result as JSON.", rich_help_panel="Shared")] = False
+    json: Annotated[bool, flag("--json", help="The result as JSON on stdout.", rich_help_panel="Shared")] = False
     quiet: Annotated[
         bool,
-        flag("--quiet", "-q", help="The result alone, at its shortest.", rich_help_panel="Shared"),
+        flag("--quiet", "-q", help="The result at its shortest, and nothing else.", rich_help_panel="Shared"),
     ] = False
     verbose: Annotated[
-        bool, flag("--verbose", "-v", help="Say more on the way.", rich_help_panel="Shared")
+        bool, flag("--verbose", "-v", help="Say more on the way, on stderr.", rich_help_panel="Shared")
     ] = False
-    no_progress: Annotated[
-        bool, flag("--no-progress", help="No progress bars.", rich_help_panel="Shared")
-    ] = False
+    no_progress: Annotated[bool, flag("--no-progress", help="No progress bars.", rich_help_panel="Shared")] = False
     color: Annotated[
-        Color, typer.Option(help="Colours on stderr; NO_COLOR is heeded.", rich_help_panel="Shared")
+        Color, typer.Option(help="Colours of messages; NO_COLOR is respected.", rich_help_panel="Shared")
     ] = "auto"
-    seed: Annotated[int, typer.Option(help="Of everything random.", rich_help_panel="Shared")] = 0
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel="Shared")] = "auto"
+    seed: Annotated[int, typer.Option(help="Seed of everything random.", rich_help_panel="Shared")] = 0
+    device: Annotated[
+        str, typer.Option(help="Where models are run: auto, cpu, cuda or cuda:N.", rich_help_panel="Shared")
+    ] = "auto"
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads; torch decides otherwise.", rich_help_panel="Shared")
+        int | None,
+        typer.Option(
+            help="CPU threads. Where left out: torch decides, and latency is timed on 1.", rich_help_panel="Shared"
+        ),
     ] = None
     debug: Annotated[
-        bool, flag("--debug", help="Show the traceback of an error.", rich_help_panel="Shared")
+        bool, flag("--debug", help="Show the traceback where something fails.", rich_help_panel="Shared")
     ] = False
 
     def output(self) -> Output:
@@ -64,12 +67,14 @@ class Shared:
 class Model:
     """MODEL and what the user says of it."""
 
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint file, or a bundle.")]
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A checkpoint (.pt, .pth, .safetensors, .pt2) or a bundle.")
+    ]
     arch: Annotated[
         str | None,
         typer.Option(
-            help="torchvision:NAME, timm:NAME, package.module:factory or file.py:factory; "
-            "else found in the file.",
+            help="The architecture, where the file does not say it: torchvision:NAME, timm:NAME, mlp:64-300-10, "
+            "package.module:factory or file.py:factory.",
             show_default=False,
             rich_help_panel="Model",
         ),
@@ -78,7 +83,7 @@ class Model:
         str | None,
         typer.Option(
             metavar="JSON",
-            help="""Keywords of the factory: '{"num_classes": 10}'.""",
+            help="""Arguments of the factory: '{"num_classes": 10}'.""",
             show_default=False,
             rich_help_panel="Model",
         ),
@@ -87,7 +92,7 @@ class Model:
         list[str] | None,
         typer.Option(
             metavar="SHAPE",
-            help="3,224,224, without the batch; once per input. Else from the file or the data.",
+            help="Where the file does not say it: 3,224,224, without the batch; once per input.",
             show_default=False,
             rich_help_panel="Model",
         ),
@@ -96,7 +101,7 @@ class Model:
         bool,
         flag(
             "--trust-pickle",
-            help="Load a pickled module. This runs code from the file.",
+            help="Load a pickled module. This runs whatever code the file holds.",
             rich_help_panel="Model",
         ),
     ] = False
@@ -116,9 +121,9 @@ class Model:
 class LastBundle(Model):
     """As `Model`, but MODEL may be left out."""
 
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A checkpoint file, or a bundle.")] = Path(
-        "compressed"
-    )
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A checkpoint (.pt, .pth, .safetensors, .pt2) or a bundle.")
+    ] = Path("compressed")
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,7 @@ class Data:
     data: Annotated[
         str | None,
         typer.Option(
-            help="digits, npz:PATH, folder:PATH, torchvision:NAME[:ROOT] or package.module:function.",
+            help="digits, npz:PATH, folder:PATH, torchvision:NAME[:ROOT], package.module:function or file.py:function.",
             show_default=False,
             rich_help_panel="Data",
         ),
@@ -137,16 +142,14 @@ class Data:
         str | None,
         typer.Option(
             metavar="NUMBERS",
-            help="Subtracted per channel: .485,.456,.406. Else from the checkpoint.",
+            help="Subtracted per channel, .485,.456,.406; from the checkpoint where it says so.",
             show_default=False,
             rich_help_panel="Data",
         ),
     ] = None
     std: Annotated[
         str | None,
-        typer.Option(
-            metavar="NUMBERS", help="Divided by per channel.", show_default=False, rich_help_panel="Data"
-        ),
+        typer.Option(metavar="NUMBERS", help="Divides per channel.", show_default=False, rich_help_panel="Data"),
     ] = None
 
     def source(self) -> DataSource | None:
@@ -154,9 +157,7 @@ class Data:
         mean, std = parse.numbers(self.mean, "--mean"), parse.numbers(self.std, "--std")
         if self.data is None:
             if mean is not None or std is not None:
-                raise InputError(
-                    "--mean and --std say how to read data, and there is none", hint="add --data"
-                )
+                raise InputError("--mean and --std say how to read data, and there is none", hint="add --data")
             return None
         return DataSource(self.data, mean, std)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
 
 from compress.cli import layout
 from compress.cli.groups import Model, Shared, grouped
+from compress.report.table import amount
 from compress.request import InspectRequest
 
 if TYPE_CHECKING:
-    from compress.result import Inspection
+    from compress.result import Inspection, Kept
+
+_NAMED = 3  # of layers or tensors in one cell
 
 
 def add_to(app: typer.Typer) -> None:
@@ -20,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _inspect(model: Model, shared: Shared) -> None:
-    """Show what a file is, its layers, the units that can be removed, and what is frozen and why.
+    """Show what a file holds: its layers, the units that can be removed, and what keeps its size and why.
 
     [bold]Examples[/bold]
 
@@ -46,27 +50,51 @@ def _page(found: Inspection) -> str:
             ("form", found.form),
             ("architecture", found.architecture),
             ("input", shapes),
-            ("size", layout.amount(found.bytes, "B")),
+            ("size", amount(found.bytes, "B")),
             ("sha256", found.sha256),
-            ("parameters", layout.amount(found.parameters)),
-            ("MACs", f"{layout.amount(found.macs)} per sample"),
+            ("parameters", amount(found.parameters)),
+            ("MACs", f"{amount(found.macs)} per sample"),
         ]
     )
     layers = [
-        (layer.name, layer.kind, "x".join(map(str, layer.shape)), layout.amount(layer.parameters))
+        (layer.name, _class(layer.kind), "x".join(map(str, layer.shape)), amount(layer.parameters))
         for layer in found.layers
     ]
-    groups = [(group.name, group.kind, str(group.size), str(len(group.tensors))) for group in found.groups]
-    parts = [
-        head,
-        *([layout.table(("layer", "kind", "weight", "parameters"), layers, right=(2, 3))] if layers else []),
-        layout.table(("units", "kind", "number", "tensors"), groups, right=(2, 3))
-        if groups
-        else "Nothing in this model can be pruned.",
-    ]
+    parts = [head]
+    if layers:
+        parts.append(layout.table(("layer", "kind", "weight", "parameters"), layers, right=(2, 3)))
+    if found.groups:
+        count = sum(group.size for group in found.groups)
+        groups = [(group.name, group.kind, str(group.size), _layers(group.tensors)) for group in found.groups]
+        parts.append(f"Units that can be removed, each from all layers of its row ({count:,} in all)")
+        parts.append(layout.table(("group", "kind", "units", "layers"), groups, right=(2,)))
+    else:
+        parts.append("Nothing in this model can be removed.")
     if found.frozen:
-        kept = [(item.where, item.reason) for item in found.frozen]
-        parts.append(layout.table(("keeps its size", "because"), kept))
+        parts.append(layout.table(("keeps its size", "because"), _kept(found.frozen)))
     if found.notes:
-        parts.append("\n".join(found.notes))
+        parts.append("\n".join(f"note: {note}" for note in found.notes))
     return "\n\n".join(parts)
+
+
+def _class(kind: str) -> str:
+    """Exported graphs keep the names of their layers, not the classes."""
+    return "-" if kind in ("Module", "GraphModule", "InterpreterModule") else kind
+
+
+def _layers(tensors: Sequence[str]) -> str:
+    """The layers that tensors belong to: "fc1, fc2", "stem.0, stem.1, blocks.0.conv2 and 7 more"."""
+    names = list(dict.fromkeys(tensor.rpartition(".")[0] or tensor for tensor in tensors))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _kept(frozen: Sequence[Kept]) -> list[tuple[str, str]]:
+    """One row per reason."""
+    places: dict[str, list[str]] = {}
+    for item in frozen:
+        places.setdefault(item.reason, []).append(item.where)
+    return [
+        (", ".join(where[:_NAMED]) + (f" and {len(where) - _NAMED} more" if len(where) > _NAMED else ""), reason)
+        for reason, where in places.items()
+    ]

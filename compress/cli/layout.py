@@ -1,4 +1,4 @@
-"""Numbers and tables as text."""
+"""Tables as text."""
 
 from __future__ import annotations
 
@@ -25,19 +25,6 @@ def pairs(rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"{label.ljust(width)}  {text}" for label, text in told)
 
 
-def amount(value: float, unit: str = "") -> str:
-    """A count with three or four digits and a decimal prefix: 11689512 is "11.7 M"."""
-    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
-            return f"{value / factor:.{1 if value < 1e3 * factor else 0}f} {prefix}{unit}"
-    return f"{value:g} {unit}".rstrip()
-
-
-def change(before: float, after: float) -> str:
-    """How much less, in percent: "-42.0 %"."""
-    return f"{(after - before) / before:+.1%}".replace("%", " %") if before else ""
-
-
 def percent(fraction: float) -> str:
-    """0.9731 is "97.3 %"."""
-    return f"{100 * fraction:.1f} %"
+    """0.9731 is "97.31 %"."""
+    return f"{100 * fraction:.2f} %"

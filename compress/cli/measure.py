@@ -9,6 +9,7 @@ import typer
 
 from compress.cli import layout
 from compress.cli.groups import Model, Shared, grouped
+from compress.report.table import amount, milliseconds
 from compress.request import MeasureRequest
 
 if TYPE_CHECKING:
@@ -27,16 +28,16 @@ def _measure(
         Path | None,
         typer.Option(
             metavar="MODEL",
-            help="A second model; both take turns.",
+            help="A second model. The two take turns, so that both meet the same machine.",
             show_default=False,
         ),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Samples per run.")] = 1,
-    runs: Annotated[int, typer.Option(help="Timed runs of each model.")] = 50,
+    runs: Annotated[int, typer.Option(help="Timed runs of each model, at least.")] = 50,
     warmup: Annotated[int, typer.Option(help="Runs before the clock starts.")] = 5,
     shared: Shared,
 ) -> None:
-    """Measure parameters, MACs, size and latency of a model.
+    """Measure parameters, MACs, size and latency of a model, alone or side by side with another.
 
     [bold]Examples[/bold]
 
@@ -63,12 +64,12 @@ def _page(result: Measurement) -> str:
     rows = [
         (
             str(timing.path),
-            layout.amount(timing.parameters),
-            layout.amount(timing.nonzero),
-            layout.amount(timing.macs),
-            layout.amount(timing.bytes, "B"),
-            f"{1e3 * timing.p50:.2f} ms",
-            f"{1e3 * timing.p90:.2f} ms",
+            amount(timing.parameters),
+            amount(timing.nonzero),
+            amount(timing.macs),
+            amount(timing.bytes, "B"),
+            milliseconds(timing.p50),
+            milliseconds(timing.p90),
         )
         for timing in result.models
     ]
@@ -80,7 +81,5 @@ def _page(result: Measurement) -> str:
     parts = [layout.table(header, rows, right=range(1, 7)), conditions]
     if result.ratio is not None:
         first, second = (timing.path for timing in result.models)
-        parts.append(
-            f"{second} takes {1 / result.ratio:.2f} of the time of {first} ({result.ratio:.2f}x as fast)"
-        )
+        parts.append(f"{second} takes {1 / result.ratio:.2f} of the time of {first} ({result.ratio:.2f}x as fast)")
     return "\n\n".join(parts)

@@ -61,17 +61,12 @@ def _methods(
     _list(output, found)
     clashes = registry.conflicts(found)
     if clashes:
-        raise InputError(
-            "; ".join(clashes.values()), hint="uninstall one of them: a name belongs to one distribution"
-        )
+        raise InputError("; ".join(clashes.values()), hint="uninstall one of them: a name belongs to one distribution")
 
 
 def _list(output: Output, found: tuple[Method, ...]) -> None:
     glances = [(method, registry.glance(method)) for method in found]
-    rows = [
-        (method.name, method.kind, method.distribution, description.summary)
-        for method, description in glances
-    ]
+    rows = [(method.name, method.kind, method.distribution, description.summary) for method, description in glances]
     output.result(
         {"schema": "compress.methods/1", "methods": [_as_json(*pair) for pair in glances]},
         layout.table(("method", "kind", "from", "what it does"), rows),

@@ -23,9 +23,7 @@ def shape(text: str) -> tuple[int, ...]:
     """ "3,224,224" or "3x224x224" -> (3, 224, 224). Raises InputError."""
     sizes = re.split(r"[,x]", text.strip())
     if not all(size.strip().isdigit() and int(size) > 0 for size in sizes):
-        raise InputError(
-            f"--input-shape: {text!r} is not a shape", hint="--input-shape 3,224,224, without the batch"
-        )
+        raise InputError(f"--input-shape: {text!r} is not a shape", hint="--input-shape 3,224,224, without the batch")
     return tuple(int(size) for size in sizes)
 
 
@@ -53,9 +51,7 @@ def json_object(text: str | None, flag: str) -> dict[str, Any]:
     return value
 
 
-def budget(
-    ratio: float | None, macs: str | None, params: str | None, size: str | None
-) -> BudgetTarget | None:
+def budget(ratio: float | None, macs: str | None, params: str | None, size: str | None) -> BudgetTarget | None:
     """The one budget that was given, None where none was. Raises InputError for two, or for nonsense."""
     given: list[tuple[BudgetKind, str]] = []
     texts: tuple[tuple[BudgetKind, str | None], ...] = (("macs", macs), ("params", params), ("bytes", size))

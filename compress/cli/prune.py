@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +16,21 @@ from compress.cli.groups import Data, Model, Shared, flag, grouped
 from compress.cli.methods import complete
 from compress.cli.output import Output
 from compress.errors import InputError
-from compress.request import DEFAULT_RATIO, BudgetTarget, Granularity, PruneRequest
+from compress.request import DEFAULT_RATIO, BudgetTarget, DataSource, Granularity, PruneRequest
 
 if TYPE_CHECKING:
-    from compress.evaluate import Accuracy
-    from compress.result import Pruned, Size
+    from compress.result import Pruned
 
 _BUDGET = "Budget (one of these)"
 _SCOPE = "What may be pruned"
+_HOLDS = {
+    "model.safetensors": "weights and graph; in Python: compress.load(DIR)",
+    "module.safetensors": "state dict of the original class",
+    "report.md": "the report, for people",
+    "report.json": "the report, for programs",
+    "plan.json": "which indices of which tensor were kept",
+    "recipe.toml": "every setting, resolved",
+}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -41,8 +49,8 @@ class Budget:
     ratio: Annotated[
         float | None,
         typer.Option(
-            help=f"Fraction of the units to remove, between 0 and 1. {DEFAULT_RATIO} where a method needs a "
-            "budget and none is given.",
+            metavar="FRACTION",
+            help=f"Units to remove, between 0 and 1. {DEFAULT_RATIO} where a method needs a budget and none is given.",
             show_default=False,
             rich_help_panel=_BUDGET,
         ),
@@ -51,21 +59,23 @@ class Budget:
         str | None,
         typer.Option(
             metavar="AMOUNT",
-            help="Multiply-accumulates to keep per sample: 0.5 of them, or 2G.",
+            help="Multiply-accumulates to keep per sample: a fraction such as 0.5, or a number such as 2G.",
             rich_help_panel=_BUDGET,
         ),
     ] = None
     params: Annotated[
         str | None,
         typer.Option(
-            metavar="AMOUNT", help="Parameters to keep: 0.5 of them, or 3M.", rich_help_panel=_BUDGET
+            metavar="AMOUNT",
+            help="Parameters to keep: a fraction such as 0.5, or a number such as 3M.",
+            rich_help_panel=_BUDGET,
         ),
     ] = None
     bytes: Annotated[
         str | None,
         typer.Option(
             metavar="AMOUNT",
-            help="Size of the weights to keep: 0.5 of it, or 5MB.",
+            help="Size of the weights to keep: a fraction such as 0.5, or a size such as 5MB.",
             rich_help_panel=_BUDGET,
         ),
     ] = None
@@ -86,8 +96,8 @@ class Scope:
     granularity: Annotated[
         Granularity,
         typer.Option(
-            help="Whether a method that picks single weights removes whole units by them, or zeroes the "
-            "weights and removes the units that are dead then.",
+            help="For methods that pick single weights: unit removes whole units by what is left of them; weight "
+            "zeroes the weights and removes the units that are dead then.",
             rich_help_panel=_SCOPE,
         ),
     ] = "unit"
@@ -111,13 +121,13 @@ class Scope:
     ] = None
     prune_outputs: Annotated[
         bool,
-        flag("--prune-outputs", help="Outputs of the model may shrink too.", rich_help_panel=_SCOPE),
+        flag("--prune-outputs", help="Let the model's outputs shrink too.", rich_help_panel=_SCOPE),
     ] = False
     keep_module: Annotated[
         bool,
         flag(
             "--keep-module",
-            help="Prune only what the original module's class can represent.",
+            help="Prune only what the original class can represent; its state dict is written too.",
             rich_help_panel=_SCOPE,
         ),
     ] = False
@@ -128,20 +138,21 @@ def _prune(
     *,
     model: Model,
     method: Annotated[
-        str, typer.Option("--method", "-m", help="See `compress methods`.", autocompletion=complete)
+        str, typer.Option("--method", "-m", metavar="NAME", help="One of `compress methods`.", autocompletion=complete)
     ] = "dependency",
     budget: Budget,
     scope: Scope,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="The bundle to write.")
-    ] = Path("compressed"),
-    force: Annotated[bool, flag("--force", help="Replace DIR even where it holds something else.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The bundle to write.")] = Path(
+        "compressed"
+    ),
+    force: Annotated[bool, flag("--force", help="Replace DIR even where it is no bundle.")] = False,
     calibrate: Annotated[
         bool,
         typer.Option(
             "--calibrate/--no-calibrate",
-            help="With --data: refit the smaller layers in closed form, on training samples without their labels, so "
-            "that they give what the original gave.",
+            metavar="",
+            help="With --data: refit the smaller layers to the original's outputs, in closed form, on training samples "
+            "without their labels.",
         ),
     ] = True,
     data: Data,
@@ -181,7 +192,7 @@ def _prune(
     from compress import pipeline
 
     result = pipeline.prune(request, out)
-    out.result(result.to_json(), _page(result), str(result.bundle))
+    out.result(result.to_json(), _page(result, request.data), str(result.bundle))
 
 
 def _sort_words(context: typer.Context, model: Path, method: str) -> tuple[Path, dict[str, str]]:
@@ -203,38 +214,36 @@ def _sort_words(context: typer.Context, model: Path, method: str) -> tuple[Path,
     return Path(plain[0]), options
 
 
-def _page(result: Pruned) -> str:
-    before, after = result.before, result.after
-    rows = [
-        ("units", *_compared(result.units_before, result.units_after)),
-        ("parameters", *_compared(before.parameters, after.parameters)),
-        *_zeroed(before, after),
-        ("MACs", *_compared(before.macs, after.macs)),
-        ("weights", *_compared(before.bytes, after.bytes, "B")),
+def _page(result: Pruned, data: DataSource | None) -> str:
+    """Before and after, what was checked, what was written and what to type next."""
+    from compress.report import summary_rows
+
+    checks = result.report["verification"]
+    parts = [
+        layout.table(("", "before", "after", "change"), summary_rows(result.report), right=(1, 2, 3)),
+        f"Verified: the slice, before any refit, differs from the masked original by {checks['slice']:.1e} (float64);\n"
+        f"          the bundle, loaded in a new process, from what was written by {checks['reload']:.1e}.",
+        layout.table(("file", "holds"), _files(result.bundle)),
+        "Next:\n" + "\n".join(f"  {command}" for command in _next(result.bundle, data)),
     ]
-    if before.accuracy and after.accuracy:
-        points = 100 * (after.accuracy.accuracy - before.accuracy.accuracy)
-        rows.append(
-            ("accuracy", _accuracy(before.accuracy), _accuracy(after.accuracy), f"{points:+.1f} points")
-        )
-    compared = layout.table(("", "before", "after", "change"), rows, right=(1, 2, 3))
-    return (
-        f"{compared}\n\nVerified: differs from the masked original by {result.error:.1e} at most, in float64."
-        f"\nWritten to {result.bundle}"
-    )
+    return "\n\n".join(parts)
 
 
-def _zeroed(before: Size, after: Size) -> list[tuple[str, str, str, str]]:
-    """A row for what is not zero where weights were set to zero, which the size alone does not show."""
-    if before.nonzero is None or after.nonzero is None or after.nonzero >= 0.99 * after.parameters:
-        return []
-    return [("non-zero", *_compared(before.nonzero, after.nonzero))]
+def _files(bundle: Path) -> list[tuple[str, str]]:
+    return [
+        (str(bundle / name), text.replace("DIR", f'"{bundle}"'))
+        for name, text in _HOLDS.items()
+        if (bundle / name).exists()
+    ]
 
 
-def _compared(before: int, after: int, unit: str = "") -> tuple[str, str, str]:
-    return layout.amount(before, unit), layout.amount(after, unit), layout.change(before, after)
-
-
-def _accuracy(accuracy: Accuracy) -> str:
-    low, high = layout.percent(accuracy.low), layout.percent(accuracy.high)
-    return f"{layout.percent(accuracy.accuracy)} ({low} to {high})"
+def _next(bundle: Path, data: DataSource | None) -> list[str]:
+    """What a user is likely to want of a bundle, ready to be typed."""
+    where = shlex.quote(str(bundle))
+    commands = [f"compress export {where} --onnx"]
+    if data is not None:
+        words = ["--data", data.spec]
+        for flag, values in (("--mean", data.mean), ("--std", data.std)):
+            words += [flag, ",".join(f"{value:g}" for value in values)] if values else []
+        commands.append(f"compress eval {where} {shlex.join(words)}")
+    return commands

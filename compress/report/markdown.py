@@ -9,16 +9,18 @@ from typing import Any
 from compress.report.table import amount, summary_rows
 
 _OPEN_ROWS = 12  # longer tables are folded
+_NAMED = 4  # tensors in one cell
 
 
 def markdown(report: Mapping[str, Any]) -> str:
     """report.json as Markdown: a sentence, before and after, widths, what kept its size, how to repeat it."""
     parts = [
-        f"# {_text(_name(report))}: smaller by `{report['method']['name']}`",
+        f"# {_text(_name(report))}, pruned by `{report['method']['name']}`",
         _sentence(report),
         _table(("", "before", "after", "change"), summary_rows(report), right=(1, 2, 3)),
         *_gates(report),
         *_layers(report),
+        *_notes(report),
         *_pinned(report),
         *_checks(report),
         *_training(report),
@@ -32,27 +34,24 @@ def _name(report: Mapping[str, Any]) -> str:
 
 
 def _sentence(report: Mapping[str, Any]) -> str:
+    """What is left, at which accuracy, and how fast: "420 of 1.00 k parameters are left (42.0 %), ..."."""
     before, after = report["before"], report["after"]
-    told = [
-        f"`{report['method']['name']}` left {amount(after['params'])} of {amount(before['params'])} parameters"
-        f" ({_share(after['params'], before['params'])})"
-    ]
+    left = f"{amount(after['params'])} of {amount(before['params'])} parameters are left" + _share(
+        after["params"], before["params"]
+    )
     if before["macs"] and after["macs"] is not None:
-        told.append(f"{_share(after['macs'], before['macs'])} of the MACs")
+        left += f", {amount(after['macs'])} of {amount(before['macs'])} MACs" + _share(after["macs"], before["macs"])
+    told = [left]
     if before["accuracy"] and after["accuracy"]:
-        a, b = after["accuracy"], before["accuracy"]
-        told.append(
-            f"an accuracy of {100 * a['accuracy']:.2f} % on {a['count']:,} samples"
-            f" (before: {100 * b['accuracy']:.2f} %)"
-        )
+        a, b = (100 * each["accuracy"]["accuracy"] for each in (after, before))
+        told.append(f"accuracy is {a:.2f} % on {after['accuracy']['count']:,} test samples (before: {b:.2f} %)")
     if report["speedup"] is not None:
-        told.append(f"{report['speedup']:.2f} times the speed")
-    body = told[0] if len(told) == 1 else ", ".join(told[:-1]) + f" and {told[-1]}"
-    return f"{body} in {_text(report['input']['architecture'])}."
+        told.append(f"it runs {report['speedup']:.2f} times as fast")
+    return "; ".join(told) + "."
 
 
 def _share(after: float, before: float) -> str:
-    return f"{100 * after / before:.1f} %" if before else "-"
+    return f" ({100 * after / before:.1f} %)" if before else ""
 
 
 def _gates(report: Mapping[str, Any]) -> list[str]:
@@ -78,16 +77,35 @@ def _layers(report: Mapping[str, Any]) -> list[str]:
     return ["## Widths", _folded(f"{changed} of {len(rows)} layers are narrower", table, len(rows))]
 
 
+def _notes(report: Mapping[str, Any]) -> list[str]:
+    """What the method and the refit say of each layer; always folded."""
+    notes = report["method"]["notes"]
+    if not notes:
+        return []
+    names = list(dict.fromkeys(key for note in notes.values() for key in note))
+    rows = [(f"`{layer}`", *(_cell(note.get(name)) for name in names)) for layer, note in notes.items()]
+    table = _table(("weight", *(name.replace("_", " ") for name in names)), rows, right=range(1, len(names) + 1))
+    return ["## Layer by layer", _details(f"What was decided for {len(rows)} weights", table)]
+
+
 def _pinned(report: Mapping[str, Any]) -> list[str]:
     parts = []
     if report["pins"]:
-        pins = [(f"`{each['op']}`", f"`{each['where']}`", each["reason"]) for each in report["pins"]]
-        table = _table(("operation", "where", "why"), pins)
-        parts += ["## What keeps its size", _folded(f"{len(pins)} operations", table, len(pins))]
+        where: dict[tuple[str, str], list[str]] = {}  # by operation and reason
+        for each in report["pins"]:
+            where.setdefault((each["op"], each["reason"]), []).append(each["where"])
+        rows = [(f"`{op}`", _some(places), reason) for (op, reason), places in where.items()]
+        table = _table(("operation", "where", "why"), rows)
+        parts += ["## What keeps its size", _folded(f"{len(rows)} reasons", table, len(rows))]
     if report["rolled_back"]:
         lines = [f"- `{each['name']}`: {_text(each['reason'])}" for each in report["rolled_back"]]
         parts += ["## Left whole after all", "\n".join(lines)]
     return parts
+
+
+def _some(places: Sequence[str]) -> str:
+    more = f" and {len(places) - _NAMED} more" if len(places) > _NAMED else ""
+    return ", ".join(f"`{place}`" for place in places[:_NAMED]) + more
 
 
 def _checks(report: Mapping[str, Any]) -> list[str]:
@@ -95,10 +113,11 @@ def _checks(report: Mapping[str, Any]) -> list[str]:
     rows = [
         (label, "not run" if found[key] is None else f"{found[key]:.1e}")
         for key, label in (
-            ("slice", "smaller model against the masked original, in float64"),
-            ("reload", "bundle loaded in a new process"),
+            ("slice", "slice, before any refit, against the masked original, in float64"),
+            ("reload", "bundle, loaded in a new process, against what was written"),
             ("onnx", "ONNX Runtime against the model"),
         )
+        if key != "onnx" or found[key] is not None  # a bundle is often exported later, or never
     ]
     parts = ["## Checks", _table(("largest relative difference", ""), rows, right=(1,))]
     if report["warnings"]:
@@ -126,6 +145,7 @@ def _repeat(report: Mapping[str, Any]) -> list[str]:
     given, data = report["input"], report["data"]
     lines = [
         f"- input: `{given['path']}`, {given['form']}, sha256 `{given['sha256']}`",
+        f"- architecture: `{given['architecture']}`",
         f"- seed {report['seed']}, device {report['device']}"
         + (f", threads {report['threads']}" if report["threads"] is not None else ""),
     ]
@@ -137,14 +157,17 @@ def _repeat(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"- data: `{data['spec']}`" + (f" ({', '.join(counts)})" if counts else ""))
     tool = f"{report['tool']['name']} {report['tool']['version']}"
     lines.append("- " + ", ".join([tool, *(f"{name} {version}" for name, version in report["libraries"].items())]))
-    words = ["compress", "run", "recipe.toml"] if report["recipe"] is not None else report["command"]
-    command = f"```sh\n{shlex.join(words)}\n```" if words else ""
+    command = f"```sh\n{shlex.join(report['command'])}\n```" if report["command"] else ""
+    if report["recipe"] is not None:
+        lines.append("- every setting, defaults included: `recipe.toml`")
     return ["## How to repeat it", command, "\n".join(lines)]
 
 
 def _folded(summary: str, table: str, rows: int) -> str:
-    if rows <= _OPEN_ROWS:
-        return table
+    return table if rows <= _OPEN_ROWS else _details(summary, table)
+
+
+def _details(summary: str, table: str) -> str:
     return f"<details>\n<summary>{summary}</summary>\n\n{table}\n\n</details>"
 
 

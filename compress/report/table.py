@@ -2,46 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 Row = tuple[str, str, str, str]
+
+_WEIGHTS = "model.safetensors"
+_SIZES = (
+    ("params", "parameters", ""),
+    ("nonzero", "parameters that are not zero", ""),
+    ("macs", "MACs per sample", ""),
+    ("bytes", "weights", "B"),
+)
 
 
 def summary_rows(report: Mapping[str, Any]) -> list[Row]:
     """(what, before, after, change) of everything in report.json that was measured on both sides or on one.
 
-    A side that was not measured is "-", and so is a change that cannot be told.
+    A side that was not measured is "-", and so is a change that cannot be told. Parameters that are not zero have
+    a row where their number differs from that of the parameters.
     """
     before, after = report["before"], report["after"]
     rows: list[Row] = []
+    if report["groups"]:
+        units = [sum(each[side] for each in report["groups"]) for side in ("before", "after")]
+        rows.append(_compared("units", *units))
     for key, label, unit in _SIZES:
-        if before[key] is not None or after[key] is not None:
-            rows.append((label, amount(before[key], unit), amount(after[key], unit), change(before[key], after[key])))
+        told = before[key] is not None or after[key] is not None
+        if told and not (key == "nonzero" and _dense(before) and _dense(after)):
+            rows.append(_compared(label, before[key], after[key], unit))
+    if before["files"] or after["files"]:
+        rows.extend(_files(before["files"], after["files"]))
     if before["accuracy"] or after["accuracy"]:
         rows.append(_accuracy(before["accuracy"], after["accuracy"]))
     if before["latency"] or after["latency"]:
         rows.extend(_latency(report))
-    for name, size in after["files"].items():
-        rows.append((name, amount(before["files"].get(name), "B"), amount(size, "B"), "-"))
     return rows
 
 
-_SIZES = (
-    ("params", "parameters", ""),
-    ("nonzero", "parameters that are not zero", ""),
-    ("macs", "MACs per sample", ""),
-    ("bytes", "weights on disk", "B"),
-)
+def _compared(label: str, before: float | None, after: float | None, unit: str = "") -> Row:
+    return (label, amount(before, unit), amount(after, unit), change(before, after))
+
+
+def _dense(side: Mapping[str, Any]) -> bool:
+    return side["nonzero"] is None or side["nonzero"] >= 0.99 * side["params"]
+
+
+def _files(before: Mapping[str, int], after: Mapping[str, int]) -> list[Row]:
+    """The file that was given against the bundle's weights; further files have no counterpart."""
+    rows = [_compared("file on disk", sum(before.values()) or None, after.get(_WEIGHTS), "B")]
+    return rows + [_compared(name, None, size, "B") for name, size in after.items() if name != _WEIGHTS]
 
 
 def _accuracy(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Row:
     texts = [
-        f"{100 * each['accuracy']:.2f} % [{100 * each['low']:.2f}, {100 * each['high']:.2f}]" if each else "-"
+        f"{100 * each['accuracy']:.2f} % ({100 * each['low']:.1f} to {100 * each['high']:.1f})" if each else "-"
         for each in (before, after)
     ]
     measured = before or after
-    label = f"accuracy ({measured['count']:,} samples, 95 %)" if measured else "accuracy"
+    label = f"accuracy, {measured['count']:,} samples (95 % interval)" if measured else "accuracy"
     points = f"{100 * (after['accuracy'] - before['accuracy']):+.2f} points" if before and after else "-"
     return (label, texts[0], texts[1], points)
 
@@ -49,12 +68,17 @@ def _accuracy(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None)
 def _latency(report: Mapping[str, Any]) -> list[Row]:
     before, after = report["before"]["latency"], report["after"]["latency"]
     measured = after or before
-    setting = f"batch {measured['batch']}, {_count(measured['threads'], 'thread')}, {measured['runs']} runs"
+    setting = f"batch {measured['batch']}, {_count(measured['threads'], 'thread')}"
     faster = f"{report['speedup']:.2f}x as fast" if report["speedup"] is not None else "-"
-    rows = []
-    for key, label, told in (("p50", f"latency, median ({setting})", faster), ("p90", "latency, 90 % below", "-")):
-        rows.append((label, *(f"{1e3 * each[key]:.3g} ms" if each else "-" for each in (before, after)), told))
-    return rows  # type: ignore[return-value]
+    return [
+        (f"latency, median ({setting})", *_times("p50", (before, after)), faster),
+        ("latency, 90th percentile", *_times("p90", (before, after)), "-"),
+    ]
+
+
+def _times(key: str, sides: Iterable[Mapping[str, float] | None]) -> tuple[str, str]:
+    before, after = (milliseconds(each[key]) if each else "-" for each in sides)
+    return before, after
 
 
 def _count(number: int, noun: str) -> str:
@@ -75,7 +99,15 @@ def amount(value: float | None, unit: str = "") -> str:
 
 
 def change(before: float | None, after: float | None) -> str:
-    """What is left and how much less it is: "0.42x (-58.0 %)"; "-" where one is missing."""
+    """How much less it is: "-58.0 %"; "-" where one side is missing."""
     if before is None or after is None or not before:
         return "-"
-    return f"{after / before:.3g}x ({100 * (after - before) / before:+.1f} %)"
+    if after == before:
+        return "same"
+    return f"{100 * (after - before) / before:+.1f} %"
+
+
+def milliseconds(seconds: float) -> str:
+    """A time with three digits: 0.0016 is "1.60 ms"."""
+    value = 1e3 * seconds
+    return f"{value:.0f} ms" if value >= 100 else f"{value:#.3g} ms"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from compress.evaluate import Accuracy
+from compress.report import GroupChange, InputFile, Measures, Method, Verification, build_report
 from compress.request import (
     BudgetTarget,
     DataSource,
@@ -64,7 +65,17 @@ def pruned(accuracy: bool = True) -> Pruned:
         units_before=100,
         units_after=70,
         error=1.5e-15,
-        report={"schema": "compress.report/1"},
+        report=build_report(
+            command=("compress", "prune", "model.pt"),
+            seed=0,
+            device="cpu",
+            input=InputFile("model.pt", "0" * 64, 4200, "state dict", "mlp:4-8-2"),
+            method=Method("dependency"),
+            before=Measures(1000, macs=50_000, accuracy=before if accuracy else None),
+            after=Measures(500, macs=20_000, accuracy=after if accuracy else None),
+            groups=(GroupChange("fc1", "channels", 100, 70),),
+            verification=Verification(slice=1.5e-15, reload=0.0),
+        ),
     )
 
 
@@ -78,7 +89,15 @@ def test_inspect(run: Call, pipeline: Any, checkpoint: str) -> None:
     done = run("inspect", checkpoint, "--input-shape", "64", "--input-shape", "3x4")
     assert done.code == 0
     assert asked(pipeline) == InspectRequest(ModelSource(Path(checkpoint), input_shapes=((64,), (3, 4))))
-    for text in ("mlp:64-300-10", "22.5 k", "300x64", "fc2", "output of the model", "under key 'model'"):
+    for text in (
+        "mlp:64-300-10",
+        "22.5 k",
+        "300x64",
+        "fc1, fc2",
+        "(300 in all)",
+        "output of the model",
+        "under key 'model'",
+    ):
         assert text in done.out
 
 
@@ -106,8 +125,21 @@ def test_prune_defaults(run: Call, pipeline: Any, checkpoint: str) -> None:
     lines = done.out.splitlines()
     assert lines[0].split() == ["before", "after", "change"]
     assert lines[1].split() == ["units", "100", "70", "-30.0", "%"]
-    assert "-2.0 points" in done.out
-    assert done.out.splitlines()[-1] == "Written to small"
+    assert "-2.00 points" in done.out
+    assert "masked original by 1.5e-15" in done.out
+    assert done.out.splitlines()[-2:] == ["Next:", "  compress export small --onnx"]
+
+
+def test_prune_tells_what_it_wrote_and_what_to_type_next(run: Call, pipeline: Any, checkpoint: str) -> None:
+    pipeline.answer = pruned()
+    Path("small").mkdir()
+    for name in ("model.safetensors", "report.md", "other.txt"):
+        Path("small", name).touch()
+    done = run("prune", checkpoint, "--data", "npz:my data.npz", "--mean", ".5", "--std", ".25")
+    assert 'small/model.safetensors  weights and graph; in Python: compress.load("small")' in done.out.splitlines()
+    assert "small/report.md" in done.out
+    assert "plan.json" not in done.out and "other.txt" not in done.out
+    assert done.out.splitlines()[-1] == "  compress eval small --data 'npz:my data.npz' --mean 0.5 --std 0.25"
 
 
 def test_prune_everything(run: Call, pipeline: Any, checkpoint: str) -> None:
@@ -141,7 +173,7 @@ def test_a_method_that_decides_itself_gets_no_budget(run: Call, pipeline: Any, c
     pipeline.answer = pruned()
     done = run("prune", checkpoint, "--method", "tetris", "--json")
     assert asked(pipeline).budget is None
-    assert json.loads(done.out) == {"schema": "compress.report/1"}
+    assert json.loads(done.out)["schema"] == "compress.report/1"
 
 
 @pytest.mark.parametrize(
@@ -174,8 +206,8 @@ def test_eval(run: Call, pipeline: Any, checkpoint: str) -> None:
     pipeline.answer = Evaluation(Path(checkpoint), "digits", Accuracy(90, 100, 0.9, 0.825, 0.945, ()))
     done = run("eval", checkpoint, "--data", "digits", "--batch-size", "8")
     assert asked(pipeline) == EvalRequest(ModelSource(Path(checkpoint)), DataSource("digits"), 8)
-    assert "90.0 %" in done.out
-    assert "82.5 % to 94.5 %" in done.out
+    assert "90.00 %" in done.out
+    assert "82.50 % to 94.50 %" in done.out
     assert run("eval", checkpoint, "--data", "digits", "-q").out == "0.900000\n"
     assert json.loads(run("eval", checkpoint, "--data", "digits", "--json").out)["accuracy"]["correct"] == 90
 
@@ -207,7 +239,7 @@ def test_export(run: Call, pipeline: Any, checkpoint: str) -> None:
     Path("compressed").mkdir()
     done = run("export")
     assert asked(pipeline) == ExportRequest(ModelSource(Path("compressed")))
-    assert done.out.splitlines()[1].split() == ["compressed/model.onnx", "onnx", "4.0", "kB", "1.0e-06"]
+    assert done.out.splitlines()[1].split() == ["compressed/model.onnx", "onnx", "4.00", "kB", "1.0e-06"]
     run("export", checkpoint, "--pt2", "--onnx", "-o", "out")
     assert pipeline.asked[1] == ExportRequest(ModelSource(Path(checkpoint)), ("onnx", "pt2"), Path("out"))
 

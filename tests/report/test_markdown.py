@@ -2,23 +2,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from compress.report import LayerChange, build_report, markdown
+from compress.report import LayerChange, Method, Pin, build_report, markdown
 
 
 def test_one_sentence_says_it_all(full: dict[str, Any], least: dict[str, Any]) -> None:
     text = markdown(build_report(**full))
-    assert text.splitlines()[0] == "# my model.pth: smaller by `tetris`"
+    assert text.splitlines()[0] == "# my model.pth, pruned by `tetris`"
     assert (
-        "`tetris` left 420 of 1.00 k parameters (42.0 %), 50.0 % of the MACs, an accuracy of 94.00 % on 100 samples"
-        " (before: 95.00 %) and 2.00 times the speed in mlp:4-8-2."
+        "420 of 1.00 k parameters are left (42.0 %), 1.00 M of 2.00 M MACs (50.0 %); accuracy is 94.00 % on 100 test"
+        " samples (before: 95.00 %); it runs 2.00 times as fast."
     ) in text
-    assert "`dependency` left 420 of 1.00 k parameters (42.0 %) in mlp:4-8-2." in markdown(build_report(**least))
+    assert "420 of 1.00 k parameters are left (42.0 %)." in markdown(build_report(**least)).splitlines()
 
 
 def test_full_report(full: dict[str, Any]) -> None:
     text = markdown(build_report(**full))
     for line in (
-        "| parameters | 1.00 k | 420 | 0.42x (-58.0 %) |",
+        "| parameters | 1.00 k | 420 | -58.0 % |",
         "| accuracy drop | 0.02 | 0.01 | passed |",
         "| latency | 0.001 | not measured | **failed** |",
         "| `0` | Linear | 8 | 4 |  |",
@@ -28,7 +28,10 @@ def test_full_report(full: dict[str, Any]) -> None:
         "| ONNX Runtime against the model | 3.0e-06 |",
         "- **Warning:** The batch size is fixed.",
         "| 1 | 0.25 | - |",
-        "compress run recipe.toml",
+        "| `0` | 3 |",
+        "compress prune 'my model.pth' --ratio 0.5",
+        "- architecture: `mlp:4-8-2`",
+        "- every setting, defaults included: `recipe.toml`",
         "- data: `digits` (64 calibration, 100 test)",
         "- options: bin = 500",
     ):
@@ -40,11 +43,30 @@ def test_full_report(full: dict[str, Any]) -> None:
 def test_least_report_leaves_out_what_is_missing(least: dict[str, Any]) -> None:
     text = markdown(build_report(**least))
     assert "compress prune 'my model.pth' --ratio 0.5" in text
-    assert "| bundle loaded in a new process | not run |" in text
-    assert not any(title in text for title in ("Widths", "Limits", "Training", "keeps its size", "accuracy", "None"))
+    assert "| bundle, loaded in a new process, against what was written | not run |" in text
+    assert not any(
+        title in text
+        for title in ("Widths", "Limits", "Training", "keeps its size", "accuracy", "None", "ONNX", "recipe")
+    )
 
 
 def test_long_tables_are_folded(least: dict[str, Any]) -> None:
     layers = tuple(LayerChange(f"layer{index}", "Conv2d", 8, 8 - index % 2) for index in range(20))
     text = markdown(build_report(**least, layers=layers))
     assert "<summary>10 of 20 layers are narrower</summary>" in text
+
+
+def test_places_kept_for_one_reason_share_a_row(least: dict[str, Any]) -> None:
+    pins = [Pin("output", f"head{index}", "an output keeps its size") for index in range(6)]
+    text = markdown(build_report(**least, pins=(*pins, Pin("aten::sort", "post", "no rule"))))
+    assert "| `output` | `head0`, `head1`, `head2`, `head3` and 2 more | an output keeps its size |" in text
+    assert "| `aten::sort` | `post` | no rule |" in text
+
+
+def test_notes_of_layers_are_folded_side_by_side(least: dict[str, Any]) -> None:
+    notes: dict[str, dict[str, Any]] = {"0": {"kept_weights": 3}, "2": {"error after refit / before": 0.125}}
+    lines = markdown(build_report(**{**least, "method": Method("tetris", notes=notes)})).splitlines()
+    assert "<summary>What was decided for 2 weights</summary>" in lines
+    assert "| weight | kept weights | error after refit / before |" in lines
+    assert "| `0` | 3 | - |" in lines
+    assert "| `2` | - | 0.125 |" in lines

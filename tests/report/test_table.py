@@ -4,21 +4,22 @@ from typing import Any
 
 import pytest
 
-from compress.report import build_report, summary_rows
-from compress.report.table import amount, change
+from compress.report import Measures, build_report, summary_rows
+from compress.report.table import amount, change, milliseconds
 
 
 def test_rows(full: dict[str, Any]) -> None:
     assert summary_rows(build_report(**full)) == [
-        ("parameters", "1.00 k", "420", "0.42x (-58.0 %)"),
-        ("parameters that are not zero", "1.00 k", "400", "0.4x (-60.0 %)"),
-        ("MACs per sample", "2.00 M", "1.00 M", "0.5x (-50.0 %)"),
-        ("weights on disk", "4.20 kB", "2.10 kB", "0.5x (-50.0 %)"),
-        ("accuracy (100 samples, 95 %)", "95.00 % [88.82, 97.85]", "94.00 % [87.52, 97.22]", "-1.00 points"),
-        ("latency, median (batch 8, 1 thread, 50 runs)", "4 ms", "2 ms", "2.00x as fast"),
-        ("latency, 90 % below", "5 ms", "2.5 ms", "-"),
-        ("model.safetensors", "-", "2.10 kB", "-"),
+        ("units", "8", "4", "-50.0 %"),
+        ("parameters", "1.00 k", "420", "-58.0 %"),
+        ("parameters that are not zero", "1.00 k", "400", "-60.0 %"),
+        ("MACs per sample", "2.00 M", "1.00 M", "-50.0 %"),
+        ("weights", "4.20 kB", "2.10 kB", "-50.0 %"),
+        ("file on disk", "4.20 kB", "2.10 kB", "-50.0 %"),
         ("model.onnx", "-", "2.50 kB", "-"),
+        ("accuracy, 100 samples (95 % interval)", "95.00 % (88.8 to 97.9)", "94.00 % (87.5 to 97.2)", "-1.00 points"),
+        ("latency, median (batch 8, 1 thread)", "4.00 ms", "2.00 ms", "2.00x as fast"),
+        ("latency, 90th percentile", "5.00 ms", "2.50 ms", "-"),
     ]
 
 
@@ -26,7 +27,8 @@ def test_only_what_was_measured(least: dict[str, Any], full: dict[str, Any]) -> 
     assert [row[0] for row in summary_rows(build_report(**least))] == ["parameters"]
     one_sided = build_report(**{**least, "after": full["after"]})
     rows = {row[0]: row[1:] for row in summary_rows(one_sided)}
-    assert rows["accuracy (100 samples, 95 %)"] == ("-", "94.00 % [87.52, 97.22]", "-")
+    assert rows["accuracy, 100 samples (95 % interval)"] == ("-", "94.00 % (87.5 to 97.2)", "-")
+    assert rows["file on disk"] == ("-", "2.10 kB", "-")
     assert rows["MACs per sample"] == ("-", "1.00 M", "-")
 
 
@@ -40,6 +42,23 @@ def test_amount(value: float | None, unit: str, text: str) -> None:
 
 
 def test_change() -> None:
-    assert change(4, 1) == "0.25x (-75.0 %)"
-    assert change(4, 5) == "1.25x (+25.0 %)"
+    assert change(4, 1) == "-75.0 %"
+    assert change(4, 5) == "+25.0 %"
+    assert change(4, 4) == "same"
     assert change(0, 5) == change(None, 5) == change(5, None) == "-"
+
+
+def test_zeros_have_a_row_of_their_own_where_there_are_any(least: dict[str, Any]) -> None:
+    dense = build_report(**{**least, "before": Measures(1000, 1000), "after": Measures(420, 420)})
+    zeroed = build_report(**{**least, "before": Measures(1000, 1000), "after": Measures(1000, 300)})
+    assert [row[0] for row in summary_rows(dense)] == ["parameters"]
+    assert summary_rows(zeroed)[1] == ("parameters that are not zero", "1.00 k", "300", "-70.0 %")
+
+
+def test_milliseconds() -> None:
+    assert [milliseconds(seconds) for seconds in (0.0000678, 0.0016, 0.016, 1.2345)] == [
+        "0.0678 ms",
+        "1.60 ms",
+        "16.0 ms",
+        "1234 ms",
+    ]
