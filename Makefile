@@ -1,4 +1,4 @@
-# make demo    prune a small trained network, export it to ONNX, print the comparison
+# make demo    halve a small trained network, export it to ONNX, evaluate it, print the comparison
 # make test    lint, types and tests
 # make lint    ruff and mypy alone
 # make clean   remove the environment and everything that is built
@@ -17,9 +17,10 @@ uv := $(shell command -v uv 2>/dev/null)
 
 demo: $(stamp)
 	$(bin)/compress prune sample_models/digits_resnet.safetensors \
-	  --arch sample_models/architectures.py:residual_cnn \
-	  --data digits --ratio 0.3 -o demo_out --force
-	$(bin)/compress export demo_out --onnx
+	  --arch sample_models/architectures.py:residual_cnn --data digits --ratio 0.5 -o demo --force
+	$(bin)/compress export demo --onnx
+	$(bin)/compress eval demo --data digits
+	@echo && sed '/^## /,$$d' demo/report.md && ls -l demo
 
 test: lint
 	OMP_NUM_THREADS=1 $(bin)/python -m pytest $(PYTEST_FLAGS)
@@ -29,7 +30,7 @@ lint: $(stamp)
 	$(bin)/mypy
 
 clean:
-	rm -rf $(VENV) demo_out compressed build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo compressed build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find compress plugins tests sample_models -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Made again when pyproject.toml changes: dependencies and entry points are read at installation.
@@ -42,7 +43,7 @@ $(stamp): pyproject.toml
 	  echo "  try: make PYTHON=python3.12" >&2; exit 1; }
 ifneq ($(uv),)
 	$(uv) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV)
-	$(uv) pip install --quiet --python $(bin)/python -e '.[test]'
+	$(uv) pip install --quiet --compile-bytecode --python $(bin)/python -e '.[test]'
 else
 	$(PYTHON) -m venv $(VENV)
 	$(bin)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
