@@ -192,11 +192,24 @@ def _group_norm(named: dict[str, Any], masks: dict[str, Any]) -> Tensor:
     return _affine(out, named, (1, -1, *(1,) * (x.dim() - 2)))
 
 
+def _batch_norm(named: dict[str, Any], masks: dict[str, Any]) -> Tensor:
+    """With statistics of the batch (as weight standardisation uses it): over what is kept."""
+    x, mask = named["input"], masks["input"]
+    if not named["training"]:
+        running = (named["running_mean"], named["running_var"])
+        return torch.nn.functional.batch_norm(x, *running, named["weight"], named["bias"], eps=named["eps"])
+    dims = [d for d in range(x.dim()) if d != 1]
+    full = None if mask is None else mask.expand(x.shape)
+    out = _normalised(x, full, dims, named["eps"], True)
+    return _affine(out, named, (1, -1, *(1,) * (x.dim() - 2)))
+
+
 _STATISTICS: dict[str, Callable[[dict[str, Any], dict[str, Any]], Tensor]] = {
     "aten::mean": _mean,
     "aten::layer_norm": _layer_norm,
     "aten::rms_norm": _rms_norm,
     "aten::group_norm": _group_norm,
+    "aten::batch_norm": _batch_norm,
 }
 
 
