@@ -138,7 +138,7 @@ class Artifact:
     path: Path
     format: str
     bytes: int
-    error: float | None  # largest absolute difference; None where nothing could run it
+    error: float | None  # largest relative difference; None where nothing could run it
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,9 @@ def export_pt2(module: nn.Module, inputs: Sequence[Tensor], path: str | Path) ->
             raise ModelError(f"the model cannot be written as .pt2: {first_line(error)}") from error
         worst = 0.0
         for size in (1, 2, 3) if start.dynamic_batch else (start.inputs[0].shape[0],):
-            batch = batch_of(start.inputs, size)
+            # Each its own batch: the model may work in place on its input
+            one, other = batch_of(start.inputs, size), batch_of(start.inputs, size)
             with torch.no_grad():
-                worst = max(worst, largest_error(again(*batch), start.module(*batch)))
+                worst = max(worst, largest_error(again(*one), start.module(*other)))
         size_on_disk = target.stat().st_size
     return Pt2Export(path, size_on_disk, worst, start.dynamic_batch, start.reason)

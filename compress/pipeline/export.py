@@ -15,6 +15,8 @@ from compress.progress import Progress
 from compress.request import ExportFormat, ExportRequest
 from compress.result import Artifact, Exported
 
+TOLERANCE = 1e-3  # relative; float32 on another engine stays far below
+
 _NAMES: dict[ExportFormat, str] = {"onnx": "model.onnx", "pt2": "model.pt2", "safetensors": "model.safetensors"}
 
 
@@ -41,7 +43,10 @@ def export_model(request: ExportRequest, progress: Progress) -> Exported:
     artifacts = []
     for name, target in targets.items():
         progress.step(f"Writing {target}")
-        artifacts.append(writers[name](opened, target))
+        artifact = writers[name](opened, target)
+        if artifact.error is not None and artifact.error > TOLERANCE:
+            progress.warn(f"what {target} computes differs from the model by {artifact.error:.1e}")
+        artifacts.append(artifact)
     return Exported(tuple(artifacts))
 
 

@@ -51,3 +51,16 @@ def test_what_cannot_be_traced(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be traced"):
         export_pt2(Branch(), (torch.randn(2, 4),), tmp_path / "model.pt2")
     assert list(tmp_path.iterdir()) == []
+
+
+class InPlace(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.mul_(2))
+
+
+def test_a_model_that_works_in_place_on_its_input_is_compared_on_equal_inputs(tmp_path: Path) -> None:
+    assert export_pt2(InPlace().eval(), (torch.randn(2, 4),), tmp_path / "model.pt2").max_error < 1e-6
