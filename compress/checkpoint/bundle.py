@@ -130,4 +130,7 @@ def _metadata(file: Path, stored: dict[str, str] | None) -> dict[str, Any]:
     for name in ("graph", "inputs", "provenance"):
         if name not in made:
             raise InputError(f"{file}: its metadata lacks {_PREFIX + name!r}", "write the bundle again")
+    inputs = made["inputs"]
+    if not (isinstance(inputs, list) and all(isinstance(i, dict) and isinstance(i.get("shape"), list) for i in inputs)):
+        raise InputError(f"{file}: its metadata {_PREFIX + 'inputs'!r} is damaged", "write the bundle again")
     return made

@@ -67,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.simplefilter("ignore")  # those of libraries; ours are told by Output.warn
     try:
         code = app(words, prog_name="compress", standalone_mode=False)
+        if code == _INTERRUPTED:  # typer makes an exit code of it
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else _OK
     except KeyboardInterrupt:
         output_of(words).error("interrupted")
