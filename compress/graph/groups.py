@@ -40,7 +40,7 @@ class Group:
         name: Unique; the module that produces the units, such as ``layer1.0.conv1``.
         kind: ``channels`` (single indices), or ``blocks`` (heads, groups of a convolution).
         units: Free classes, one for each unit.
-        members: Everything a unit holds.
+        members: Everything a unit holds; first the weight that makes the units.
     """
 
     name: str
@@ -209,17 +209,18 @@ def _group(
     members = tuple(
         Member(slots[p].tensor, slots[p].dim, table[:, positions == p]) for p in dict.fromkeys(positions.tolist())
     )
-    base = _producer(members, outputs) + (".blocks" if block else "")
+    producer = _producer(members, outputs)
+    members = (producer, *(m for m in members if m is not producer))
+    base = producer.tensor.removesuffix(".weight") + (".blocks" if block else "")
     names[base] += 1
     name = base if names[base] == 1 else f"{base}#{names[base]}"
     return Group(name, "blocks" if block else "channels", unit[[s for s, _ in spans]], members)
 
 
-def _producer(members: tuple[Member, ...], outputs: Mapping[str, int]) -> str:
-    """The module whose outputs the units are; its weight before its bias."""
+def _producer(members: tuple[Member, ...], outputs: Mapping[str, int]) -> Member:
+    """The weight whose outputs the units are."""
     made = (m for m in members if m.dim == outputs.get(m.tensor, 0) and m.tensor.endswith("weight"))
-    first = next(made, members[0])
-    return first.tensor.removesuffix(".weight")
+    return next(made, members[0])
 
 
 def _position(slots: tuple[Slot, ...], group: Group) -> int:

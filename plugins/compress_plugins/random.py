@@ -17,5 +17,6 @@ class Random:
 
     def score(self, group: Group, context: Context) -> Tensor:
         """A random order that depends on the seed and the group's name alone."""
-        generator = torch.Generator().manual_seed(context.seed * 2**32 + zlib.crc32(group.name.encode()))
+        # The generator reads no more than 32 bits of its seed.
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{context.seed}:{group.name}".encode()))
         return torch.rand(group.size, generator=generator)
