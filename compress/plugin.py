@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, fx
 
 from compress.budget import Budget, Scores, fit, fit_layers, prunable
-from compress.errors import ModelError, PluginError
+from compress.errors import CompressError, ModelError, PluginError
 from compress.graph import Cluster, Coupling, Group, attribute, clusters, layer_weights
 from compress.plan import Plan
 
@@ -183,8 +183,19 @@ def make_plan(method: Criterion | Pruner, context: Context) -> Plan:
 
     Raises:
         ModelError: The network has nothing to prune.
-        PluginError: The method breaks the contract.
+        PluginError: The method breaks the contract or fails.
     """
+    try:
+        return _planned(method, context)
+    except CompressError:
+        raise
+    except Exception as error:  # a plugin is foreign code and may raise anything
+        raise PluginError(
+            f"{type(method).__name__} failed: {type(error).__name__}: {error}", "run again with --debug for the traceback"
+        ) from error
+
+
+def _planned(method: Criterion | Pruner, context: Context) -> Plan:
     if isinstance(method, Pruner):
         plan = method.plan(context)
         if not isinstance(plan, Plan):

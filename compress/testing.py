@@ -133,12 +133,8 @@ def _check_plan(plugin: Criterion | Pruner, context: Context, where: str) -> Non
 def _made(plugin: Criterion | Pruner, context: Context, where: str) -> Plan:
     try:
         return make_plan(plugin, context)
-    except PluginError:
-        raise
     except CompressError as error:
         raise PluginError(f"{where}: {error}") from error
-    except Exception as error:  # whatever a plugin raises is its fault, and the suite says so
-        raise PluginError(f"{where}: {type(error).__name__}: {error}") from error
 
 
 def _check_removed(plan: Plan, coupling: Coupling, where: str) -> None:

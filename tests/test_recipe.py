@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from compress.recipe import prune_recipe, to_toml
+from compress.request import BudgetTarget, DataSource, ModelSource, PruneRequest, Settings
+
+MODEL = ModelSource(Path(__file__))
+
+
+def test_the_least_that_is_asked() -> None:
+    recipe = prune_recipe(PruneRequest(MODEL, Path("out")), {"p": 2.0}, {"kind": "ratio", "value": 0.3})
+    assert recipe == {
+        "schema": "compress.recipe/1",
+        "seed": 0,
+        "model": {"path": __file__},
+        "prune": {
+            "method": "dependency",
+            "granularity": "unit",
+            "only": [],
+            "exclude": [],
+            "prune_outputs": False,
+            "keep_module": False,
+            "calibrate": True,
+            "budget": {"kind": "ratio", "value": 0.3},
+            "options": {"p": 2.0},
+        },
+    }
+
+
+def test_everything_that_can_be_asked() -> None:
+    request = PruneRequest(
+        model=ModelSource(Path(__file__), "m.py:build", {"width": 8, "heads": [1, 2]}, ((3, 8, 8), (4,))),
+        output=Path("out"),
+        method="tetris",
+        budget=BudgetTarget("macs", 2e9),
+        granularity="weight",
+        only=("conv*",),
+        exclude=("head", 'a "quoted" name'),
+        prune_outputs=True,
+        calibrate=False,
+        data=DataSource("digits", (0.5,), (0.25,)),
+        settings=Settings(seed=7),
+    )
+    recipe = prune_recipe(request, {"bin": 50, "pmin": "auto", "limit": None}, {"kind": "macs", "value": 2e9})
+    assert recipe["seed"] == 7
+    assert recipe["model"] == {
+        "path": __file__,
+        "arch": "m.py:build",
+        "arch_args": {"width": 8, "heads": [1, 2]},
+        "input_shapes": [[3, 8, 8], [4]],
+    }
+    assert recipe["data"] == {"spec": "digits", "mean": [0.5], "std": [0.25]}
+    assert recipe["prune"]["options"] == {"bin": 50, "pmin": "auto"}  # TOML has no value for nothing
+    assert recipe["prune"]["only"] == ["conv*"]
+    assert recipe["prune"]["prune_outputs"] is True
+    assert recipe["prune"]["calibrate"] is False
+    assert tomllib.loads(to_toml(recipe)) == recipe
+
+
+def test_a_method_that_decides_has_no_budget() -> None:
+    assert "budget" not in prune_recipe(PruneRequest(MODEL, Path("out"), "tetris"), {"bin": 500}, None)["prune"]
+
+
+def test_where_the_result_goes_is_not_part_of_it() -> None:
+    one, other = (prune_recipe(PruneRequest(MODEL, Path(out)), {}, None) for out in ("a", "b"))
+    assert to_toml(one) == to_toml(other)
