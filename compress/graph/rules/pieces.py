@@ -17,6 +17,9 @@ def cut_piece(call: Call, x: Value, dim: int, start: int, stop: int) -> Value:
     factors = []
     for f in x.factors:
         labels = f.labels
+        if stop <= start:  # an empty piece holds nothing that could be removed
+            call.relations.pin(labels, "an empty piece was cut from this dimension")
+            continue
         if labels.shape[dim] > 1:
             labels = np.take(labels, range(start, stop), axis=dim)
             if f.axis == dim:
