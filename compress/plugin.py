@@ -190,9 +190,9 @@ def make_plan(method: Criterion | Pruner, context: Context) -> Plan:
     except CompressError:
         raise
     except Exception as error:  # a plugin is foreign code and may raise anything
-        raise PluginError(
-            f"{type(method).__name__} failed: {type(error).__name__}: {error}", "run again with --debug for the traceback"
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        hint = "run again with --debug for the traceback"
+        raise PluginError(f"{type(method).__name__} failed: {reason}", hint) from error
 
 
 def _planned(method: Criterion | Pruner, context: Context) -> Plan:

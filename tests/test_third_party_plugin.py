@@ -149,5 +149,6 @@ def test_one_that_fails_on_the_way_is_named(installed: Path, invoke: Callable[..
     assert done.err.count("error: ") == 1
     sys.modules.pop("loud_pruning")
     (installed / "loud_pruning.py").write_text(SOURCE.replace("peaks = ", "peaks = undefined + "))
-    assert "Loudest failed: NameError: name 'undefined' is not defined" in invoke("prune", str(MLP), "-m", "loudest").err
+    done = invoke("prune", str(MLP), "--method", "loudest")
+    assert "Loudest failed: NameError: name 'undefined' is not defined" in done.err
     assert not Path("compressed").exists()
