@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from compress.checkpoint.reload import largest_error
 from compress.errors import ModelError
-from compress.export.program import Traced, batch_of, first_line, quiet, traced, whole
+from compress.export.program import Traced, batch_of, first_line, traced, whole
+from compress.graph.quiet import quiet
 
 # A protocol buffer cannot exceed 2 GiB; above this the weights go to a file of their own beside it
 _ONE_FILE = 1_900_000_000

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from compress.checkpoint.reload import largest_error
 from compress.errors import ModelError
-from compress.export.program import batch_of, first_line, quiet, traced, whole
+from compress.export.program import batch_of, first_line, traced, whole
+from compress.graph.quiet import quiet
 
 
 @dataclass(frozen=True)
