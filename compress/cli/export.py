@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compress.cli import layout
-from compress.cli.groups import LastBundle, Shared, flag, grouped
+from compress.cli.groups import LAST, LastBundle, Shared, flag, grouped
+from compress.errors import InputError
 from compress.report.table import amount
 from compress.request import ExportFormat, ExportRequest
 
@@ -70,6 +71,8 @@ def _export(
         ("safetensors", safetensors),
     )
     formats = tuple(name for name, chosen in wanted if chosen)
+    if model.model == LAST and not LAST.exists():
+        raise InputError(f"{LAST} does not exist", "compress prune writes it; or name a model: compress export MODEL")
     request = ExportRequest(model.source(), formats or ("onnx",), output, force, shared.settings())
     from compress import pipeline
 

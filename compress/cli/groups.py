@@ -16,6 +16,8 @@ from compress.cli.output import Color, Output
 from compress.errors import InputError
 from compress.request import DataSource, ModelSource, Settings
 
+LAST = Path("compressed")  # the bundle that prune writes where no other place is said
+
 
 def flag(*names: str, help: str, rich_help_panel: str | None = None) -> Any:
     """An option that stands alone; typer would show it as one that takes a value."""
@@ -123,7 +125,7 @@ class LastBundle(Model):
 
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="A checkpoint (.pt, .pth, .safetensors, .pt2) or a bundle.")
-    ] = Path("compressed")
+    ] = LAST
 
 
 @dataclass(frozen=True)

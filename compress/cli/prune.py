@@ -12,7 +12,7 @@ import typer
 
 from compress import registry
 from compress.cli import layout, parse
-from compress.cli.groups import Data, Model, Shared, flag, grouped
+from compress.cli.groups import LAST, Data, Model, Shared, flag, grouped
 from compress.cli.methods import complete
 from compress.cli.output import Output
 from compress.errors import InputError

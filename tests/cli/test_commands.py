@@ -247,4 +247,4 @@ def test_export(run: Call, pipeline: Any, checkpoint: str) -> None:
 def test_export_of_a_bundle_that_is_not_there(run: Call, pipeline: Any, checkpoint: str) -> None:
     done = run("export")
     assert done.code == 2
-    assert done.err.startswith("error: compressed does not exist")
+    assert done.err.startswith("error: compressed does not exist\n  try: compress prune writes it")
