@@ -142,9 +142,7 @@ def _prune(
     ] = "dependency",
     budget: Budget,
     scope: Scope,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The bundle to write.")] = Path(
-        "compressed"
-    ),
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The bundle to write.")] = LAST,
     force: Annotated[bool, flag("--force", help="Replace DIR even where it is no bundle.")] = False,
     calibrate: Annotated[
         bool,
