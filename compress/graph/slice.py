@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from compress.graph.groups import Coupling
 from compress.graph.labels import Value
 from compress.graph.rules import REWRITES, Cut, Kept
+from compress.graph.trace import attribute as attribute
 
 
 def slice_tensor(tensor: Tensor, kept: dict[int, NDArray[np.int64]]) -> Tensor:
@@ -114,11 +115,3 @@ def _sliced(original: Any, dims: dict[int, NDArray[np.int64]] | None) -> Any:
     if isinstance(original, nn.Parameter):
         return nn.Parameter(smaller, requires_grad=original.requires_grad)
     return smaller
-
-
-def attribute(module: nn.Module, name: str) -> Any:
-    """Parameter, buffer or submodule by its dotted name."""
-    found: Any = module
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found

@@ -64,7 +64,7 @@ def _first_line(error: Exception | None) -> str:
 def plain(module: nn.Module) -> fx.GraphModule:
     """A graph module without the guards and the train/eval lock that ``ExportedProgram.module()`` adds.
 
-    What the outputs do not depend on is left out: a parameter that nothing reads is no unit that a method may remove.
+    What the outputs do not depend on is left out: a weight that nothing reads is no unit that a method may remove.
     """
     if not isinstance(module, fx.GraphModule):
         raise TypeError(f"expected a graph module, got {type(module).__name__}")
@@ -79,11 +79,30 @@ def plain(module: nn.Module) -> fx.GraphModule:
     for copy in graph.nodes:
         if copy in originals:
             copy.meta = dict(originals[copy].meta)
-    graph.eliminate_dead_code()
+    _drop_unread(graph, module)
     graph.set_codegen(module.graph._codegen)
     network = fx.GraphModule(module, graph, class_name="Network")
     network.training = False  # what depends on the mode is a constant in the graph
     return network
+
+
+def _drop_unread(graph: fx.Graph, module: nn.Module) -> None:
+    """Erase operations and floating point tensors without readers; other names of a tensor that is read stay."""
+    graph.eliminate_dead_code(lambda node: node.is_impure() or node.op == "get_attr")
+    tensors = {n: attribute(module, str(n.target)) for n in graph.nodes if n.op == "get_attr"}
+    read = {id(tensor) for node, tensor in tensors.items() if node.users}
+    for node, tensor in tensors.items():
+        labelled = isinstance(tensor, torch.Tensor) and tensor.is_floating_point()
+        if not node.users and labelled and id(tensor) not in read:
+            graph.erase_node(node)
+
+
+def attribute(module: nn.Module, name: str) -> Any:
+    """Parameter, buffer or submodule by its dotted name."""
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
 
 
 def shape_of(value: Any) -> tuple[int, ...]:

@@ -88,3 +88,17 @@ def test_network_without_units(lab: Any) -> None:
     assert coupling.groups == ()
     assert coupling.alive({}).all()
     assert isinstance(coupling.alive({}), np.ndarray)
+
+
+def test_weight_that_makes_the_units_comes_first(lab: Any) -> None:
+    """A class token is read before the patches are, but the patch embedding makes the features."""
+    module = lab.network(
+        lambda m, x: m.head(torch.cat([m.token.expand(x.shape[0], -1, -1), m.patches(x)], 1)[:, 0]),
+        token=nn.Parameter(torch.zeros(1, 1, 6)),
+        patches=nn.Linear(4, 6),
+        head=nn.Linear(6, 2),
+    )
+    (group,) = lab.analyse(module, torch.randn(2, 3, 4)).groups
+    assert group.name == "patches"
+    assert (group.members[0].tensor, group.members[0].dim) == ("patches.weight", 0)
+    assert {m.tensor for m in group.members} == {"patches.weight", "patches.bias", "token", "head.weight"}
