@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from compress.graph.double import as_double, leaves
 from compress.graph.groups import Coupling, Group
 from compress.graph.propagate import bind, op_name
 from compress.graph.slice import attribute, slice_graph
-from compress.graph.verify import TOLERANCE, Verification, as_double, compare, leaves
+from compress.graph.verify import TOLERANCE, Verification, compare
 
 _LAYERS = {
     "aten::linear", "aten::conv1d", "aten::conv2d", "aten::conv3d",

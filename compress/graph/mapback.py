@@ -12,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from compress.graph.double import as_double, double_by_default, leaves
 from compress.graph.groups import Coupling
 from compress.graph.labels import Value
 from compress.graph.rules import REWRITES, Cut, Kept
 from compress.graph.slice import attribute, slice_tensor
 from compress.graph.trace import owner
-from compress.graph.verify import TOLERANCE, as_double, compare, double_by_default, leaves
+from compress.graph.verify import TOLERANCE, compare
 
 
 @dataclass(frozen=True)

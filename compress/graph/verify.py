@@ -6,8 +6,7 @@ of a normalisation) the removed elements are set to zero and no longer counted; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from compress.graph.double import as_double, double_by_default, leaves, tree_leaves
 from compress.graph.groups import Coupling
 from compress.graph.labels import Value
 from compress.graph.propagate import bind, op_name
 from compress.graph.rules import Kept
-from compress.graph.slice import attribute
 
 TOLERANCE = 1e-9
-_LOW = (torch.float16, torch.bfloat16, torch.float32)
 
 _SUMS = {
     f"aten::{name}"
@@ -52,50 +50,6 @@ class Verification:
     @property
     def passed(self) -> bool:
         return not self.problem and self.error <= self.tolerance
-
-
-@contextmanager
-def double_by_default() -> Iterator[None]:
-    """Tensors that an operation creates without a dtype (``torch.zeros(n)``) are float64 as well."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def as_double(module: fx.GraphModule) -> fx.GraphModule:
-    """Copy of a graph module that computes in float64, explicit casts to lower precision included."""
-    graph = fx.Graph()
-    mapping: dict[fx.Node, fx.Node] = {}
-    attributes: dict[str, Any] = {}
-    done: dict[int, Any] = {}
-    for node in module.graph.nodes:
-        copy = mapping[node] = graph.node_copy(node, mapping.__getitem__)
-        copy.args = fx.node.map_aggregate(node.args, lambda a: _raise(a, mapping))
-        copy.kwargs = fx.node.map_aggregate(node.kwargs, lambda a: _raise(a, mapping))
-        if node.op == "get_attr":
-            value = attribute(module, str(node.target))
-            if id(value) not in done:
-                wide = isinstance(value, Tensor) and value.is_floating_point()
-                done[id(value)] = _own(value, wide)
-            attributes[str(node.target)] = done[id(value)]
-    graph.set_codegen(module.graph._codegen)
-    return fx.GraphModule(attributes, graph)
-
-
-def _own(value: Any, wide: bool) -> Any:
-    """A copy, so that operations in place (running statistics) leave the judged network alone."""
-    if not isinstance(value, Tensor):
-        return value
-    return value.detach().to(torch.float64 if wide else value.dtype, copy=True)
-
-
-def _raise(arg: Any, mapping: dict[fx.Node, fx.Node]) -> Any:
-    if isinstance(arg, fx.Node):
-        return mapping[arg]
-    return torch.float64 if isinstance(arg, torch.dtype) and arg in _LOW else arg
 
 
 class _Masked(fx.Interpreter):
@@ -232,20 +186,9 @@ def run_masked(coupling: Coupling, alive: NDArray[np.bool_], inputs: Sequence[Te
 
 def _output_values(coupling: Coupling) -> list[Any]:
     node = next(n for n in coupling.program.module.graph.nodes if n.op == "output")
-    return [v for v in _leaves(fx.node.map_arg(node.args[0], coupling.flow.values.__getitem__)) if isinstance(v, Value)]
-
-
-def leaves(tree: Any) -> list[Tensor]:
-    """The tensors of a nested output, in order."""
-    return [leaf for leaf in _leaves(tree) if isinstance(leaf, Tensor)]
-
-
-def _leaves(tree: Any) -> list[Any]:
-    if isinstance(tree, dict):
-        return [leaf for v in tree.values() for leaf in _leaves(v)]
-    if isinstance(tree, (list, tuple)):
-        return [leaf for v in tree for leaf in _leaves(v)]
-    return [tree]
+    return [
+        v for v in tree_leaves(fx.node.map_arg(node.args[0], coupling.flow.values.__getitem__)) if isinstance(v, Value)
+    ]
 
 
 def _double(inputs: Sequence[Any]) -> list[Any]:

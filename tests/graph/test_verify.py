@@ -11,7 +11,8 @@ import torch
 from torch import fx, nn
 
 from compress.graph import run_masked, slice_graph, verify
-from compress.graph.verify import as_double, compare, double_by_default
+from compress.graph.double import as_double, double_by_default
+from compress.graph.verify import compare
 
 
 def network(lab: Any) -> nn.Module:
