@@ -74,6 +74,7 @@ class Relations:
     block_labels: list[Labels] = field(default_factory=list)
     op: str = ""
     where: str = ""
+    reads_input: bool = False
     splits: dict[bytes, tuple[Labels, ...]] = field(default_factory=dict)
     _balanced: set[bytes] = field(default_factory=set)
 
@@ -156,7 +157,8 @@ def pad_rank(value: Value, rank: int) -> Value:
 def match(relations: Relations, xs: list[Factor], ys: list[Factor]) -> list[Factor]:
     """Demand that two descriptions of one dim remove the same elements; return the more useful one."""
     if not xs or not ys:
-        relations.pin_all(xs or ys, "meets a tensor whose size is fixed along this dimension")
+        fixed = "the network's input" if relations.reads_input else "a tensor"
+        relations.pin_all(xs or ys, f"meets {fixed}, whose size is given along this dimension")
         return []
     if len(xs) == len(ys):
         out = []

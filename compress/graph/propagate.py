@@ -155,6 +155,7 @@ class _Walk:
             return self._plain_result(node, result)
         op = op_name(node.target)
         self.relations.op = op
+        self.relations.reads_input = any(source.op == "placeholder" for source in node.all_input_nodes)
         args = bind(node.target, *fx.node.map_arg((node.args, dict(node.kwargs)), self.values.__getitem__))
         shapes = tuple(shape_of(t) if isinstance(t, torch.Tensor) else () for t in tensors)
         call = self.calls[node] = Call(op, args, shapes, self.relations)
