@@ -44,7 +44,7 @@ def test_unknown_group(mlp: Any) -> None:
 
 def test_frozen_dims_have_reasons(mlp: Any) -> None:
     reasons = {(f.tensor, f.dim): f.reason for f in mlp.frozen}
-    assert reasons[("0.weight", 1)] == "meets a tensor whose size is fixed along this dimension"
+    assert reasons[("0.weight", 1)] == "meets the network's input, whose size is given along this dimension"
     assert reasons[("3.weight", 0)] == "an output of the network keeps its size"
     assert {f.where for f in mlp.frozen} == {"0", ""}
 
