@@ -23,7 +23,7 @@ from compress.graph.labels import Value
 from compress.graph.propagate import bind, op_name
 from compress.graph.rules import Kept
 from compress.recover.normal import Layer, Moments, flat_weight, unflatten
-from compress.recover.walk import Walker
+from compress.recover.walk import Walker, affordable
 
 RIDGE = 1e-4
 MAX_FEATURES = 8192  # a normal matrix of 0.5 GB; wider layers keep their weights
@@ -66,12 +66,14 @@ def compensate(
         coupling: The analysed dense network (of one input).
         alive: By label, what stays.
         sliced: The sliced network.
-        inputs: Calibration samples, first dim the sample; the last fifth judges the refits.
+        inputs: Calibration samples, first dim the sample; the last fifth judges the refits. As many are used as
+            fit into about 4 GB of activations.
         batch: Samples that are run at once.
         ridge: Strength of the pull towards the present weights, relative to the mean squared input.
         seed: Draws the positions of convolutions.
         progress: Called with layers done and layers in all.
     """
+    inputs = inputs[: affordable(coupling)]
     run = _Run(coupling, alive, _own_copy(sliced), list(inputs.split(batch)), ridge, seed)
     layers = [n for n in run.sliced.nodes if _layer_op(n)]
     for done, node in enumerate(layers):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-POSITIONS = 128  # output positions drawn from each image for the normal equations of a convolution
+POSITIONS = 128  # output positions (pixels, tokens) drawn from each sample for the normal equations
 
 
 @dataclass(frozen=True)
@@ -37,21 +37,21 @@ class Layer:
     def rows(self, x: Tensor, y: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Regression rows of one batch: inputs (groups, N, features) and outputs (groups, N, O / groups), float64.
 
-        Of a convolution a random sample of output positions is taken, the same for all images of the batch.
+        A random sample of output positions (tokens, pixels) is taken, the same for all samples of the batch.
         """
         if not self.stride:
-            flat, out = x.reshape(1, -1, x.shape[-1]), y.reshape(1, -1, y.shape[-1])
-            return flat.double(), out.double()
-        count = math.prod(y.shape[2:])
-        chosen = torch.randperm(count, generator=generator)[: min(count, POSITIONS)]
-        patches = self._patches(x)[:, chosen]  # (N, P, C, prod(kernel))
+            tokens, outs = (t.reshape(t.shape[0], -1, t.shape[-1]) for t in (x, y))
+            chosen = _sample(tokens.shape[1], generator)
+            return tuple(t[:, chosen].reshape(1, -1, t.shape[-1]).double() for t in (tokens, outs))  # type: ignore[return-value]
+        chosen = _sample(math.prod(y.shape[2:]), generator)
+        patches = self._patches(x, torch.unravel_index(chosen, y.shape[2:]))
         n, p = patches.shape[:2]
         grouped = patches.reshape(n * p, self.groups, -1).transpose(0, 1)
         out = y.flatten(2)[:, :, chosen].transpose(1, 2).reshape(n * p, self.groups, -1).transpose(0, 1)
         return grouped.double(), out.double()
 
-    def _patches(self, x: Tensor) -> Tensor:
-        """(N, positions, C, prod(kernel)) of any number of spatial dims, as a view until the last step."""
+    def _patches(self, x: Tensor, positions: tuple[Tensor, ...]) -> Tensor:
+        """(N, positions, C, *kernel): the inputs of the given output positions; only these are copied."""
         kernel = self.weight.shape[2:]
         amounts = [a for p in reversed(self.padding) for a in (p, p)]
         x = functional.pad(x, amounts)
@@ -61,8 +61,12 @@ class Layer:
             x = x.unfold(2 + d, reach, self.stride[d])[..., :: self.dilation[d]]
         # (N, C, *out, *kernel) -> (N, *out, C, *kernel)
         order = [0, *range(2, 2 + spatial), 1, *range(2 + spatial, 2 + 2 * spatial)]
-        x = x.permute(order)
-        return x.reshape(x.shape[0], math.prod(x.shape[1 : 1 + spatial]), x.shape[1 + spatial], -1)
+        index: tuple[Any, ...] = (slice(None), *positions)
+        return x.permute(order)[index]
+
+
+def _sample(count: int, generator: torch.Generator) -> Tensor:
+    return torch.randperm(count, generator=generator)[: min(count, POSITIONS)]
 
 
 class Moments:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from compress.graph import attribute
+from compress.graph import Coupling, attribute
+from compress.graph.labels import Value
 
 
 class Walker:
@@ -66,3 +68,25 @@ class Walker:
     def _drop(self, node: fx.Node) -> None:
         for values in self.env:
             values.pop(node, None)
+
+
+def affordable(coupling: Coupling, memory: int = 4_000_000_000) -> int:
+    """Samples whose activations, of both networks at the widest point, fit into ``memory`` bytes."""
+    values, live, peak = coupling.flow.values, 0, 1
+    nodes = list(coupling.program.module.graph.nodes)
+    last = {source: node for node in nodes for source in node.all_input_nodes}
+    for node in nodes:
+        if node.op == "call_function":
+            live += _numbers(values.get(node))
+            peak = max(peak, live)
+        live -= sum(
+            _numbers(values.get(s)) for s in node.all_input_nodes if s.op == "call_function" and last[s] is node
+        )
+    batch = int(coupling.program.inputs[0].shape[0])
+    return max(2, memory // (2 * 4 * max(1, peak // batch)))
+
+
+def _numbers(value: Any) -> int:
+    if isinstance(value, tuple):
+        return sum(_numbers(v) for v in value)
+    return math.prod(value.shape) if isinstance(value, Value) else 0
