@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from compress.graph.labels import Factor, Value, contract, join
-from compress.graph.rules.registry import Call, Cut, rewrite, rule
+from compress.graph.rules.registry import Call, Cut, mixing, rewrite, rule
 
 
 def _share_heads(x: Value, heads: int) -> Value:
@@ -38,6 +38,7 @@ def attention(call: Call) -> Value:
         if factor.axis == scores.rank - 1:
             call.relations.pin(factor.labels, "normalised by a softmax")
     scores = Value(scores.shape, tuple(f for f in scores.factors if f.axis != scores.rank - 1))
+    scores = mixing(call, scores, [-1])
     return contract(call.relations, [(scores, lead + "ls"), (v, lead + "sd")], lead + "ld")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from compress.graph.labels import Factor, Value, join
 from compress.graph.reshape import reshape
-from compress.graph.rules.registry import Call, Cut, rewrite, rule
+from compress.graph.rules.registry import Call, Cut, mixing, only, rewrite, rule
 
 
 def per_channel(x: Value, vector: Value, axis: int = 1) -> Value:
@@ -17,7 +17,12 @@ def per_channel(x: Value, vector: Value, axis: int = 1) -> Value:
 
 @rule("aten::batch_norm", "aten::instance_norm", "aten::_native_batch_norm_legit_no_training")
 def batch_norm(call: Call) -> Value:
+    """Running statistics belong to channels; statistics of the input itself are taken over all its positions."""
     out = call["input"]
+    single = call.op == "aten::instance_norm"
+    if call.get("use_input_stats" if single else "training", False):
+        out = mixing(call, out, [d for d in range(out.rank) if d > 1 or (d == 0 and not single)])
+        out = Value(out.shape, only(call, out, (0, 1) if single else (1,), "statistics are taken along this dimension"))
     for name in ("weight", "bias", "running_mean", "running_var"):
         vector = call.get(name)
         if vector is not None:
@@ -28,7 +33,7 @@ def batch_norm(call: Call) -> Value:
 @rule("aten::layer_norm", "aten::rms_norm")
 def layer_norm(call: Call) -> Value:
     """Statistics over the last dims; weight and bias go with their index."""
-    out = call["input"]
+    out = mixing(call, call["input"], range(-len(call["normalized_shape"]), 0))
     for name in ("weight", "bias"):
         if call.get(name) is not None:
             out = join(call.relations, out, call[name])

@@ -8,7 +8,7 @@ import numpy as np
 
 from compress.graph.labels import Factor, Value, permute_take
 from compress.graph.reshape import reshape
-from compress.graph.rules.registry import Call, Cut, Result, only, rewrite, rule
+from compress.graph.rules.registry import Call, Cut, Result, mixing, only, rewrite, rule
 
 _SPATIAL = {
     f"aten::{name}{n}d": n
@@ -40,6 +40,7 @@ _SPATIAL |= {
 def spatial(call: Call) -> Result:
     """Channels pass; labels on spatial dims stay."""
     x = call.values()[0]
+    x = mixing(call, x, range(x.rank - _SPATIAL[call.op], x.rank))
     factors = only(call, x, range(x.rank - _SPATIAL[call.op]), "spatial dimension that is pooled or resampled")
     results = tuple(Value(shape, factors) for shape in call.shapes)
     return results[0] if len(results) == 1 else results
@@ -107,6 +108,7 @@ def pixel_shuffle(call: Call) -> Value:
 def pixel_unshuffle(call: Call) -> Value:
     """(.., C, H r, W r) to (.., C r r, H, W): each channel becomes r r channels that go together."""
     x, r = call["self"], int(call["downscale_factor"])
+    x = mixing(call, x, (-2, -1))
     factors = only(call, x, range(x.rank - 2), "spatial dimension of pixel_unshuffle")
     axis = x.rank - 3
     out = [Factor(np.repeat(f.labels, r * r, axis) if f.labels.shape[axis] > 1 else f.labels, f.axis) for f in factors]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compress.graph.labels import Value, permute_take, reduce
-from compress.graph.rules.registry import Call, Result, rule
+from compress.graph.rules.registry import Call, Result, mixing, rule
 
 
 def _axes(call: Call, x: Value) -> list[int]:
@@ -71,6 +71,7 @@ def along_dim(call: Call) -> Result:
     """Every element along ``dim`` takes part, so nothing along it is removed."""
     x = call.values()[0]
     dim = call.get("dim", -1) % max(x.rank, 1)
+    x = mixing(call, x, [dim]) if x.rank else x
     kept = []
     for factor in x.factors:
         if factor.axis == dim:

@@ -176,3 +176,20 @@ def only(call: Call, value: Value, axes: Sequence[int], reason: str) -> tuple[Fa
         else:
             call.relations.pin(factor.labels, reason)
     return tuple(kept)
+
+
+def mixing(call: Call, value: Value, axes: Sequence[int]) -> Value:
+    """``value`` as an operation needs it that mixes the positions along ``axes``.
+
+    A factor that shortens another dim must remove the same indices at every one of these positions: where its labels
+    differ by position they are made equal.
+    """
+    mixed = {a % value.rank for a in axes}
+    factors = []
+    for factor in value.factors:
+        labels = factor.labels
+        for axis in () if factor.axis in mixed else mixed:
+            if labels.shape[axis] > 1:
+                labels = call.relations.align(labels, axis)
+        factors.append(Factor(labels, factor.axis))
+    return Value(value.shape, tuple(factors))

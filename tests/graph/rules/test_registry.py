@@ -8,7 +8,7 @@ import pytest
 from compress.graph.labels import Factor, Value
 from compress.graph.propagate import _rule
 from compress.graph.rules import RULES, Kept, UnbalancedError, rule
-from compress.graph.rules.registry import fixed, only
+from compress.graph.rules.registry import fixed, mixing, only
 
 
 def kept(count: int, *removed: int) -> Kept:
@@ -70,3 +70,14 @@ def test_a_rule_can_be_added_for_ones_own_operation() -> None:
         assert _rule("mylib::gate", None) is gate
     finally:
         del RULES["mylib::gate"]
+
+
+def test_mixing_makes_labels_equal_along_the_mixed_dim_only(bench: Any) -> None:
+    """Two heads of two features; what mixes heads sees the features 1 2 | 3 4 as 1 2."""
+    x = Value((2, 2), (Factor(np.array([[1, 2], [3, 4]]), 1), Factor(np.array([[5], [6]]), 0)))
+    call = bench.call("anything", (2, 2), self=x)
+    features, blocks = mixing(call, x, [0]).factors
+    assert features.labels.tolist() == [[1, 2]]
+    assert blocks.labels.tolist() == [[5], [6]]
+    assert bench.edges == {(1, 3), (2, 4)}
+    assert mixing(call, x, [1]).factors[0].labels.tolist() == [[1, 2], [3, 4]]
