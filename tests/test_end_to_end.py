@@ -200,18 +200,14 @@ def test_the_plan_alone_is_enough_to_repeat_the_slice(tmp_path: Path, invoke: Ca
     found = safetensors.torch.load_file(tmp_path / "b" / "model.safetensors")
     original = safetensors.torch.load_file(RESNET)
     assert set(plan["kept"]) <= set(original)
-    compared = 0
     for name, tensor in original.items():
         for dim, kept in plan["kept"].get(name, {}).items():
             assert kept == sorted(set(kept))
             tensor = tensor.index_select(int(dim), torch.tensor(kept))
-        if name.endswith("num_batches_tracked"):  # counts training steps, no part of what the network computes
-            continue
-        assert torch.equal(found[name], tensor), name
-        compared += 1
-    assert compared == len(found)
+        assert torch.equal(found.pop(name), tensor), name
+    assert not found
     assert plan["kept"]["blocks.2.conv2.weight"].keys() == {"0", "1"}
-    assert len(plan["kept"]["head.weight"]["1"]) == found["head.weight"].shape[1] == 32
+    assert len(plan["kept"]["head.weight"]["1"]) == 32
 
 
 @pytest.mark.usefixtures("fast")
@@ -220,7 +216,8 @@ def test_the_same_command_writes_the_same_bytes(half: Half, tmp_path: Path, invo
     assert invoke(*words, "-o", str(tmp_path / "again")).code == 0
     for name in ("model.safetensors", "plan.json", "recipe.toml"):
         assert digest(tmp_path / "again" / name) == digest(half.bundle / name), name
-    assert invoke(*words, "-m", "random", "--seed", "1", "-o", str(tmp_path / "other")).code == 0
+    other = ("-m", "random", "--seed", "1", "--no-calibrate", "-o", str(tmp_path / "other"))
+    assert invoke(*words, *other).code == 0
     assert digest(tmp_path / "other" / "plan.json") != digest(half.bundle / "plan.json")
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-from torch import nn
+from torch import fx, nn
 
 from compress.graph import analyse, macs
+from compress.graph.propagate import op_name
 from compress.measure import count_parameters
 from compress.pipeline.opening import open_model, traced
 from compress.progress import Progress
@@ -55,12 +56,24 @@ def _reason(reason: str, op: str, where: str) -> str:
 
 
 def _layers(module: nn.Module) -> list[Layer]:
+    operations = _operations(module) if isinstance(module, fx.GraphModule) else {}
     found = []
     for name, child in module.named_modules():
         own = list(child.named_parameters(recurse=False))
         if own:
             weight = dict(own).get("weight", own[0][1])
-            kind = type(child).__name__
+            kind = operations.get(name, type(child).__name__)
             count = sum(math.prod(p.shape) for _, p in own)
             found.append(Layer(name or "(root)", kind, tuple(weight.shape), count))
+    return found
+
+
+def _operations(module: fx.GraphModule) -> dict[str, str]:
+    """By path, what a graph does with the parameters there; it no longer knows the classes of its layers."""
+    found: dict[str, str] = {}
+    for node in module.graph.nodes:
+        users = [user for user in node.users if user.op == "call_function"]
+        if node.op == "get_attr" and users:
+            path = str(node.target).rpartition(".")[0]
+            found.setdefault(path, op_name(users[0].target).rpartition("::")[2])
     return found
