@@ -74,6 +74,7 @@ def compensate(
         progress: Called with layers done and layers in all.
     """
     inputs = inputs[: affordable(coupling)]
+    batch = min(batch, max(1, len(inputs) // 5))  # so that a fifth can judge
     run = _Run(coupling, alive, _own_copy(sliced), list(inputs.split(batch)), ridge, seed)
     layers = [n for n in run.sliced.nodes if _layer_op(n)]
     for done, node in enumerate(layers):

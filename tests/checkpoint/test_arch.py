@@ -213,3 +213,10 @@ def test_loading_leaves_the_random_numbers_alone() -> None:
     torch.set_rng_state(before)
     zoo.fit_named("torchvision", "squeezenet1_1", {}, state)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_mlp_saved_without_the_flattening_in_front() -> None:
+    trained = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
+    built = arch.build("mlp:4-5-2", None, trained.state_dict())
+    x = torch.randn(3, 4)
+    assert torch.equal(built.module(x), trained(x))
