@@ -3,7 +3,7 @@
 Every model loses the given fraction of every family of units (whole heads and groups included, at least one
 step of each), chosen at random, and the slice is compared with the masked original in float64.
 
-    python benchmarks/exactness.py [--only NAME ...] [--ratio 0.3] [--threads 2]
+    python benchmarks/exactness.py [--only NAME ...] [--ratio 0.3] [--threads 1]
 
 Prints one line per model and exits with status 1 if any is not exact to 1e-9. Nothing is downloaded: the
 torchvision models have random weights, and their normalisation parameters, biases and constant tensors are
@@ -233,7 +233,7 @@ def _arguments() -> argparse.Namespace:
         "--only", action="append", default=[], metavar="NAME", help="one model; may be repeated"
     )
     parser.add_argument("--ratio", type=float, default=0.3, help="fraction of every family to remove")
-    parser.add_argument("--threads", type=int, default=2, help="threads of the processor")
+    parser.add_argument("--threads", type=int, default=1, help="threads of the processor")
     arguments = parser.parse_args()
     names = [c.name for c in cases()]
     for name in arguments.only:
