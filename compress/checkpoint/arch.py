@@ -49,7 +49,7 @@ def build(arch: str, arch_args: Mapping[str, Any] | None, state: dict[str, torch
         module = mlp(arch, arch_args) if kind == "mlp" else _from_factory(arch, arch_args)
         variants = list(without_prefixes(state))
         if kind == "mlp" and any("0.weight" in variant for variant, _ in variants):
-            module = module[1:]  # type: ignore[index]  # trained without the flattening in front
+            module = nn.Sequential(*list(module.children())[1:])  # trained without the flattening in front
         fits = [compare(module, variant) for variant, _ in variants]
     # The fewest disagreements win; of equals, the state with most prefixes taken off.
     best = min(reversed(range(len(fits))), key=lambda index: fits[index].wrong)
