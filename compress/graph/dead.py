@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from compress.graph.double import as_double, leaves
+from compress.graph.double import as_double, double_by_default, leaves
 from compress.graph.groups import Coupling, Group
 from compress.graph.propagate import bind, op_name
 from compress.graph.slice import attribute, slice_graph
@@ -81,7 +81,7 @@ def _checked(
 ) -> DeadRemoval:
     """Slice and compare; where the comparison fails, nothing is removed and the masked network is the result."""
     wide = slice_graph(coupling, coupling.alive(removed), search.tensors)
-    with torch.no_grad():
+    with torch.no_grad(), double_by_default():
         inputs = [x.double() if x.is_floating_point() else x for x in coupling.program.inputs]
         expected, got = reference(*inputs), wide(*inputs)
     outcome = compare(leaves(expected), leaves(got), TOLERANCE)
@@ -207,7 +207,7 @@ class _Search:
                 return super().run_node(n)
 
         inputs = [x.double() if x.is_floating_point() else x for x in self.coupling.program.inputs]
-        with torch.no_grad():
+        with torch.no_grad(), double_by_default():
             Probe(module).run(*inputs, enable_io_processing=False)
         return found
 

@@ -184,6 +184,8 @@ def _groups(
     families: dict[tuple[bytes, bool], list[tuple[int, int]]] = defaultdict(list)
     stops = np.r_[starts[1:], len(unit)] if len(unit) else starts
     for start, stop in zip(starts, stops, strict=True):
+        if stop - start == 1:  # read by nothing that would get smaller: see _unread
+            continue
         key = (where[start:stop].tobytes(), bool(blocks[unit[start]]))
         families[key].append((int(start), int(stop)))
     names: dict[str, int] = defaultdict(int)
@@ -192,6 +194,13 @@ def _groups(
         spans.sort(key=lambda span: index[span[0]])
         groups.append(_group(slots, signature, block, spans, unit, index, names, outputs))
     return tuple(sorted(groups, key=lambda g: _position(slots, g)))
+
+
+def _unread(slots: tuple[Slot, ...], classes: Classes) -> Ints:
+    """Units of one index alone, such as rows of a position table beyond the example's length: they stay."""
+    unit = _incidence(slots, classes)[0]
+    found, counts = np.unique(unit, return_counts=True)
+    return found[counts == 1]
 
 
 def _group(
@@ -232,11 +241,15 @@ _TRIVIAL = ("kernel position of a convolution",)
 
 
 def _frozen(flow: Flow, classes: Classes) -> tuple[Frozen, ...]:
-    """Pinned dims with the first reason that was met, kernel positions left out."""
+    """Pinned dims with the first reason that was met, kernel positions left out; and indices nothing depends on."""
     found = []
+    unread = _unread(flow.slots, classes)
     for slot in flow.slots:
         of = classes.of_label[slot.labels]
         held = classes.pinned[of]
+        alone = int(np.isin(of, unread).sum())
+        if alone:
+            found.append(Frozen(slot.tensor, slot.dim, alone, "", "", "nothing else gets smaller with these indices"))
         if not held.any():
             continue
         pin = next((classes.pin_of[c] for c in of[held].tolist() if c in classes.pin_of), None)

@@ -179,4 +179,3 @@ def _module_difference(small: nn.Module, inputs: list[Any], expected: list[Any])
             return str(error).splitlines()[0] if str(error) else type(error).__name__
     outcome = compare(expected, leaves(got), TOLERANCE)
     return "" if outcome.passed else outcome.problem or f"outputs differ by {outcome.error:.1e}"
-

@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from compress.graph import analyse, trace
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +104,19 @@ def test_weight_that_makes_the_units_comes_first(lab: Any) -> None:
     assert group.name == "patches"
     assert (group.members[0].tensor, group.members[0].dim) == ("patches.weight", 0)
     assert {m.tensor for m in group.members} == {"patches.weight", "patches.bias", "token", "head.weight"}
+
+
+def test_rows_of_a_table_beyond_the_example_stay() -> None:
+    class Positions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.randn(10, 6))
+            self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.second(self.first(x) + self.table[:5])
+            return out
+
+    coupling = analyse(trace(Positions().eval(), (torch.randn(2, 5, 4),)))
+    assert not any(m.tensor == "table" and m.dim == 0 for g in coupling.groups for m in g.members)
+    assert ("table", 0, 5) in {(f.tensor, f.dim, f.indices) for f in coupling.frozen if not f.op}
