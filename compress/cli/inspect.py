@@ -93,7 +93,7 @@ def _kept(frozen: Sequence[Kept]) -> list[tuple[str, str]]:
     """One row per reason."""
     places: dict[str, list[str]] = {}
     for item in frozen:
-        places.setdefault(item.reason, []).append(item.where)
+        places.setdefault(item.reason, []).append(item.where or "(root)")
     return [
         (", ".join(where[:_NAMED]) + (f" and {len(where) - _NAMED} more" if len(where) > _NAMED else ""), reason)
         for reason, where in places.items()

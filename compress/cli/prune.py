@@ -25,7 +25,7 @@ _BUDGET = "Budget (one of these)"
 _SCOPE = "What may be pruned"
 _HOLDS = {
     "model.safetensors": "weights and graph; in Python: compress.load(DIR)",
-    "module.safetensors": "state dict of the original class",
+    "module.safetensors": "smaller state dict, for the original class",
     "report.md": "the report, for people",
     "report.json": "the report, for programs",
     "plan.json": "which indices of which tensor were kept",
