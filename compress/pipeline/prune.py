@@ -43,6 +43,8 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     check_output(request.output, request.force)
     method, instance = create(request.method, request.options)
     _check(request, method.kind)
+    if request.budget is not None and method.kind != "criterion":
+        progress.warn(f"{method.name} may decide by itself how much goes, whatever --{request.budget.kind} says")
     opened = open_model(request.model, request.settings, request.data, progress)
     progress.step("Tracing")
     program = traced(opened)
