@@ -65,7 +65,7 @@ def remove_dead(coupling: Coupling, masks: Mapping[str, Tensor]) -> DeadRemoval:
         masks: By parameter name, True where a weight stays.
     """
     masked = as_double(coupling.program.module)
-    tensors = {n: t.clone() if isinstance(t, Tensor) else t for n, t in _attributes(masked).items()}
+    tensors = _attributes(masked)  # copies already
     for name, mask in masks.items():
         tensors[name] = tensors[name] * mask
     reference = fx.GraphModule(dict(tensors), masked.graph)
@@ -73,12 +73,10 @@ def remove_dead(coupling: Coupling, masks: Mapping[str, Tensor]) -> DeadRemoval:
     while search.round():
         pass
     removed = {n: np.flatnonzero(m) for n, m in search.gone.items() if m.any()}
-    return _checked(coupling, reference, search, removed, set())
+    return _checked(coupling, reference, search, removed)
 
 
-def _checked(
-    coupling: Coupling, reference: fx.GraphModule, search: _Search, removed: dict[str, Ints], dropped: set[str]
-) -> DeadRemoval:
+def _checked(coupling: Coupling, reference: fx.GraphModule, search: _Search, removed: dict[str, Ints]) -> DeadRemoval:
     """Slice and compare; where the comparison fails, nothing is removed and the masked network is the result."""
     wide = slice_graph(coupling, coupling.alive(removed), search.tensors)
     with torch.no_grad(), double_by_default():
@@ -87,7 +85,7 @@ def _checked(
     outcome = compare(leaves(expected), leaves(got), TOLERANCE)
     if not outcome.passed and removed:
         plain = _Search(coupling, _attributes(reference))
-        return _checked(coupling, reference, plain, {}, set(removed))
+        return _checked(coupling, reference, plain, {})
     return DeadRemoval(_narrowed(wide, coupling), removed, search.carried, outcome)
 
 

@@ -13,7 +13,6 @@ from torch import fx
 
 from compress.graph.propagate import Flow, Slot
 from compress.graph.resolve import Classes, Ints, resolve
-from compress.graph.rules import Kept
 from compress.graph.trace import Program
 
 
@@ -123,9 +122,6 @@ class Coupling:
             if not stays.all():
                 found.setdefault(slot.tensor, {})[slot.dim] = np.flatnonzero(stays)
         return found
-
-    def sizes(self, alive: NDArray[np.bool_]) -> Kept:
-        return Kept(alive)
 
 
 def couple(program: Program, flow: Flow) -> Coupling:

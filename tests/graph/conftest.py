@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, fx, nn
 
 from compress.budget import at_steps
 from compress.graph import Coupling, Verification, analyse, clusters, slice_graph, trace, verify
+from compress.graph.double import double_by_default
 
 
 class Network(nn.Module):
@@ -42,16 +42,6 @@ class Outcome:
     alive: Any
     sliced: fx.GraphModule
     verification: Verification
-
-
-@contextmanager
-def double_by_default() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
 
 
 class Lab:
