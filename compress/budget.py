@@ -183,7 +183,7 @@ def _touching(coupling: Coupling, found: Sequence[Cluster], shares: Mapping[str,
         for name in cluster.groups:
             for member in coupling.group(name).members:
                 tensor = attribute(coupling.program.module, member.tensor)
-                whole = member.index.size == tensor.shape[member.dim]
+                whole = member.index.size == member.blocks * tensor.shape[member.dim]
                 if member.tensor in result and whole and i not in result[member.tensor]:
                     result[member.tensor].append(i)
     return {name: clusters for name, clusters in result.items() if clusters}

@@ -87,9 +87,7 @@ class Context:
         for member in group.members:
             if not isinstance(attribute(self.module, member.tensor), torch.nn.Parameter):
                 continue
-            weight = self.weight(member.tensor).movedim(member.dim, 0)
-            rows = weight[torch.as_tensor(member.index)]  # (units, k, ...)
-            found.append(rows.reshape(group.size, -1))
+            found.append(member.values(self.weight(member.tensor)).reshape(group.size, -1))
         return found
 
     def layers(self) -> dict[str, Tensor]:
@@ -141,8 +139,7 @@ class Context:
             for member in group.members:
                 if member.tensor in masks:
                     weight = (self.weight(member.tensor) * masks[member.tensor]).double().abs()
-                    rows = weight.movedim(member.dim, 0)[torch.as_tensor(member.index)]
-                    mass += rows.reshape(group.size, -1).sum(1)
+                    mass += member.values(weight).reshape(group.size, -1).sum(1)
             scores[group.name] = mass.numpy()
         return scores
 

@@ -97,6 +97,6 @@ def parameters(coupling: Coupling, alive: NDArray[np.bool_] | None = None) -> in
             seen.add(id(tensor))
             shape = list(tensor.shape)
             for dim, index in kept.get(str(node.target), {}).items():
-                shape[dim] = len(index)
+                shape[dim] = index.shape[-1]
             total += math.prod(shape)
     return total

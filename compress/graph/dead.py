@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from compress.graph.blocks import clear
 from compress.graph.double import as_double, double_by_default, leaves
-from compress.graph.groups import Coupling, Group
+from compress.graph.groups import Coupling, Group, Member
 from compress.graph.propagate import bind, op_name
 from compress.graph.slice import attribute, slice_graph
 from compress.graph.verify import TOLERANCE, Verification, compare
@@ -133,7 +134,7 @@ class _Search:
                     found = True
         return found
 
-    def _members(self, group: Group, reading: bool) -> list[tuple[str, int, Ints]] | None:
+    def _members(self, group: Group, reading: bool) -> list[Member] | None:
         """The weights that read a group, or those that make it; None where something else has a part in it."""
         found = []
         for member in group.members:
@@ -148,7 +149,7 @@ class _Search:
             if layer.grouped:
                 return None
             if (member.dim == 1) == reading:
-                found.append((member.tensor, member.dim, member.index))
+                found.append(member)
         return found
 
     def _silent(self, group: Group, reading: bool) -> NDArray[np.bool_]:
@@ -157,20 +158,21 @@ class _Search:
         if not members:
             return np.zeros(group.size, dtype=bool)
         silent = np.ones(group.size, dtype=bool)
-        for name, dim, index in members:
-            rows = self.tensors[name].movedim(dim, 0)[torch.as_tensor(index)]
-            silent &= (rows.reshape(group.size, -1) == 0).all(1).numpy()
+        for member in members:
+            values = member.values(self.tensors[member.tensor])
+            silent &= (values.reshape(group.size, -1) == 0).all(1).numpy()
         return silent
 
     def _carry(self, group: Group, unit: int, constants: Mapping[str, Tensor]) -> bool:
         """Move the constant of a unit that nothing reaches into the biases behind it; False where that is not exact."""
         plans = []
-        for name, _, index in self._members(group, reading=True) or []:
+        for member in self._members(group, reading=True) or []:
+            name, index = member.tensor, torch.as_tensor(member.index[unit])
             layer = self.readers[name]
-            values = constants[name][torch.as_tensor(index[unit])]
+            values = constants[name][index]
             if bool(torch.isnan(values).any()):
                 return False
-            shift = self.tensors[name][:, torch.as_tensor(index[unit])]
+            shift = self.tensors[name][:, index]
             shift = (shift.flatten(2).sum(2) if shift.dim() > 2 else shift) @ values
             if bool((shift != 0).any()) and (layer.bias is None or layer.padded):
                 return False
@@ -184,7 +186,7 @@ class _Search:
     def _erase(self, group: Group, unit: int) -> None:
         for member in group.members:
             tensor = self.tensors[member.tensor].clone()
-            tensor.movedim(member.dim, 0)[torch.as_tensor(member.index[unit])] = 0
+            clear(tensor, member.dim, member.blocks, member.index[unit])
             self.tensors[member.tensor] = tensor
 
     def _constants(self) -> dict[str, Tensor]:

@@ -9,10 +9,12 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import fx
+from torch import Tensor, fx
 
+from compress.graph.blocks import values_at
 from compress.graph.propagate import Flow, Slot
 from compress.graph.resolve import Classes, Ints, resolve
+from compress.graph.rules import UnbalancedError
 from compress.graph.trace import Program
 
 
@@ -24,11 +26,17 @@ class Member:
         tensor: Name of the parameter or buffer.
         dim: The dim.
         index: (units, k) - the k indices of the dim that each unit holds.
+        blocks: In how many blocks of rows the dim counts its indices anew; see :mod:`compress.graph.blocks`.
     """
 
     tensor: str
     dim: int
     index: Ints
+    blocks: int = 1
+
+    def values(self, tensor: Tensor) -> Tensor:
+        """What the tensor holds for each unit, shape (units, k, ...); a copy."""
+        return values_at(tensor, self.dim, self.blocks, self.index)
 
 
 @dataclass(frozen=True)
@@ -115,13 +123,33 @@ class Coupling:
         return self.classes.alive(np.concatenate([np.zeros(0, dtype=np.int64), *classes]))
 
     def kept(self, alive: NDArray[np.bool_]) -> dict[str, dict[int, Ints]]:
-        """For every tensor that gets smaller, the indices that stay, by dim."""
+        """For every tensor that gets smaller, the indices that stay, by dim.
+
+        Where a dim counts its indices anew in every block of rows, an array (blocks that stay, k).
+
+        Raises:
+            UnbalancedError: Such blocks would keep different numbers of indices.
+        """
         found: dict[str, dict[int, Ints]] = {}
         for slot in self.flow.slots:
             stays = alive[slot.labels]
-            if not stays.all():
-                found.setdefault(slot.tensor, {})[slot.dim] = np.flatnonzero(stays)
+            if stays.all():
+                continue
+            index = np.flatnonzero(stays) if slot.blocks == 1 else self._kept_by_block(slot, alive)
+            if index is not None:
+                found.setdefault(slot.tensor, {})[slot.dim] = index
         return found
+
+    def _kept_by_block(self, slot: Slot, alive: NDArray[np.bool_]) -> Ints | None:
+        """By block of rows the indices that stay; None where the blocks that stay are whole."""
+        stays = alive[slot.labels].reshape(slot.blocks, -1)
+        for other in self.flow.slots:
+            if other.tensor == slot.tensor and other.dim == 0:
+                stays = stays[alive[other.labels].reshape(slot.blocks, -1).any(1)]
+        counts = np.unique(stays.sum(1))
+        if len(counts) > 1:
+            raise UnbalancedError(f"blocks of {slot.tensor} keep different counts {counts.tolist()}")
+        return None if stays.all() else np.nonzero(stays)[1].reshape(len(stays), -1)
 
 
 def couple(program: Program, flow: Flow) -> Coupling:
@@ -212,7 +240,8 @@ def _group(
     positions = np.frombuffer(signature, dtype=np.int64)
     table = np.stack([index[start:stop] for start, stop in spans])
     members = tuple(
-        Member(slots[p].tensor, slots[p].dim, table[:, positions == p]) for p in dict.fromkeys(positions.tolist())
+        Member(slots[p].tensor, slots[p].dim, table[:, positions == p], slots[p].blocks)
+        for p in dict.fromkeys(positions.tolist())
     )
     producer = _producer(members, outputs)
     members = (producer, *(m for m in members if m is not producer))

@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import fx
 
-from compress.graph.labels import Factor, Relations, Value
+from compress.graph.blocks import weight_blocks
+from compress.graph.calls import bind as bind
+from compress.graph.calls import op_name as op_name
+from compress.graph.labels import Factor, Labels, Relations, Value
 from compress.graph.rules import RULES, Call
 from compress.graph.rules.pointwise import pointwise
 from compress.graph.rules.registry import Rule, fixed
@@ -19,11 +23,17 @@ from compress.graph.trace import Program, concrete, owner, shape_of
 
 @dataclass(frozen=True)
 class Slot:
-    """One dim of a parameter or buffer and the label of each of its indices."""
+    """One dim of a parameter or buffer and the label of each of its indices.
+
+    Attributes:
+        labels: (blocks * size of the dim,); see :mod:`compress.graph.blocks`.
+        blocks: In how many blocks of rows the dim counts its indices anew.
+    """
 
     tensor: str
     dim: int
-    labels: Any
+    labels: Labels
+    blocks: int = 1
 
 
 @dataclass(frozen=True)
@@ -42,21 +52,6 @@ class Flow:
     calls: dict[fx.Node, Call]
     slots: tuple[Slot, ...]
     unruled: Mapping[str, tuple[str, ...]]
-
-
-def op_name(target: Any) -> str:
-    """``aten::conv2d`` for an operator overload, the function's name for anything else."""
-    schema = getattr(target, "_schema", None)
-    return schema.name if schema is not None else getattr(target, "__name__", str(target))
-
-
-def bind(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments by their schema name."""
-    schema = getattr(target, "_schema", None)
-    if schema is None:
-        return {**{f"arg{i}": a for i, a in enumerate(args)}, **kwargs}
-    names = [a.name for a in schema.arguments]
-    return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
 def propagate(program: Program, *, prune_outputs: bool = False) -> Flow:
@@ -90,6 +85,17 @@ def _rule(op: str, target: Any) -> Rule | None:
     return pointwise if any(torch.Tag.pointwise in getattr(o, "tags", ()) for o in overloads) else None
 
 
+def _factor(labels: Labels, shape: tuple[int, ...], dim: int) -> Factor:
+    """The factor of a parameter's dim from its labels (blocks of rows, size of the dim)."""
+    blocks, n = labels.shape
+    small = [1] * len(shape)
+    small[dim] = n
+    if blocks > 1:
+        small[0] = shape[0]
+        labels = np.repeat(labels, shape[0] // blocks, axis=0)
+    return Factor(labels.reshape(small), dim)
+
+
 class _Walk:
     def __init__(self, program: Program, prune_outputs: bool) -> None:
         self.module = program.module
@@ -100,6 +106,7 @@ class _Walk:
         self.slots: dict[tuple[str, int], Slot] = {}
         self.unruled: dict[str, set[str]] = {}
         self.tensors: dict[int, Value] = {}
+        self.blocks = weight_blocks(program.module)
 
     def visit(self, node: fx.Node) -> None:
         self.relations.op, self.relations.where = str(node.target), owner(node)
@@ -136,11 +143,10 @@ class _Walk:
         factors = []
         for dim, n in enumerate(shape):
             if n > 1 and tensor.is_floating_point():
-                labels = self.relations.fresh(n)
-                self.slots[name, dim] = Slot(name, dim, labels)
-                small = [1] * len(shape)
-                small[dim] = n
-                factors.append(Factor(labels.reshape(small), dim))
+                blocks = self.blocks.get(id(tensor), 1) if dim == 1 else 1
+                labels = self.relations.fresh(blocks, n)
+                self.slots[name, dim] = Slot(name, dim, labels.ravel(), blocks)
+                factors.append(_factor(labels, shape, dim))
         return Value(shape, tuple(factors))
 
     def _call(self, node: fx.Node) -> Any:

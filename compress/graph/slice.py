@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from compress.graph.blocks import select
 from compress.graph.groups import Coupling
 from compress.graph.labels import Value
 from compress.graph.rules import REWRITES, Cut, Kept
@@ -18,9 +19,9 @@ from compress.graph.trace import attribute as attribute
 
 
 def slice_tensor(tensor: Tensor, kept: dict[int, NDArray[np.int64]]) -> Tensor:
-    """Copy of ``tensor`` with only the kept indices of the given dims."""
-    for dim, index in kept.items():
-        tensor = tensor.index_select(dim, torch.as_tensor(index, device=tensor.device))
+    """Copy of ``tensor`` with only the kept indices of the given dims, as :meth:`Coupling.kept` names them."""
+    for dim, index in sorted(kept.items()):  # rows first: blocks of rows are told by those that stay
+        tensor = select(tensor, dim, index)
     return tensor.contiguous()
 
 

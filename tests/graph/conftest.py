@@ -106,9 +106,19 @@ class Lab:
         with torch.no_grad():
             for name, dims in outcome.coupling.kept(outcome.alive).items():
                 for dim, kept in dims.items():
-                    gone = np.setdiff1d(np.arange(tensors[name].shape[dim]), kept)
-                    tensors[name].index_fill_(dim, torch.as_tensor(gone), 0)
+                    for part, index in self.parts(module, name, tensors[name], dims.get(0), kept):
+                        gone = np.setdiff1d(np.arange(part.shape[dim]), index)
+                        part.index_fill_(dim, torch.as_tensor(gone), 0)
         return module
+
+    def parts(self, module: nn.Module, name: str, tensor: Tensor, rows: Any, kept: Any) -> list[tuple[Tensor, Any]]:
+        """Views of a tensor with the indices that each keeps: the tensor, or the kept groups of a convolution."""
+        if kept.ndim == 1:
+            return [(tensor, kept)]
+        groups = module.get_submodule(name.rpartition(".")[0]).groups
+        blocks = tensor.unflatten(0, (groups, -1))
+        stay = range(groups) if rows is None else np.unique(rows // blocks.shape[1])
+        return [(blocks[g], index) for g, index in zip(stay, kept, strict=True)]
 
     def zeroing_error(self, outcome: Outcome, *inputs: Tensor) -> float:
         """Largest relative difference between the zeroed module and the sliced graph; knows nothing of labels."""

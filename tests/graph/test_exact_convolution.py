@@ -133,7 +133,7 @@ BLOCKS = [
     chain(
         "grouped",
         lambda: [conv(3, 8), conv(8, 12, groups=2), nn.ReLU(), conv(12, 2)],
-        {"0": 4, "0.blocks": 2, "1": 12},
+        {"0": 8, "0.blocks": 2, "1": 12},
     ),
     chain(
         "transposed",
@@ -149,7 +149,7 @@ BLOCKS = [
     chain(
         "transposed grouped",
         lambda: [conv(3, 8), nn.ConvTranspose2d(8, 12, 2, 2, groups=2), nn.ReLU(), conv(12, 2)],
-        {"0": 8, "0.blocks": 2, "1": 6},
+        {"0": 8, "0.blocks": 2, "1": 12},
     ),
     chain("channel shuffle op", lambda: [conv(3, 8), nn.ChannelShuffle(2), conv(8, 8, groups=2), conv(8, 2)], {"2": 8}),
     chain(

@@ -87,12 +87,23 @@ class Kept:
             return max(stop - start, 0)
         mask = np.moveaxis(self.mask(value, axis), axis, -1)
         mask = np.broadcast_to(mask, (*mask.shape[:-1], size))[..., start:stop]
-        counts = np.unique(mask.reshape(-1, mask.shape[-1]).sum(1))
-        # A block that is removed as a whole shows as a count of zero beside the others' common count.
-        counts = counts[counts > 0] if len(counts) > 1 else counts
+        counts = np.unique(mask.sum(-1))
+        if len(counts) > 1:  # blocks that are removed as a whole do not count
+            present = np.broadcast_to(self._present(value, axis), mask.shape[:-1])
+            counts = np.unique(mask.sum(-1)[present])
+            counts = counts[counts > 0] if len(counts) > 1 else counts
         if len(counts) > 1:
             raise UnbalancedError(f"blocks keep different counts {counts.tolist()} along dim {axis}")
         return int(counts[0]) if len(counts) else 0
+
+    def _present(self, value: Value, axis: int) -> np.ndarray:
+        """Boolean array over the dims other than ``axis``: the blocks that no other dim removes."""
+        mask: np.ndarray = np.ones((1,) * value.rank, dtype=bool)
+        for factor in value.factors:
+            if factor.axis != axis:
+                mask = mask & self.alive[factor.labels]
+        found: np.ndarray = np.any(mask, axis=axis, keepdims=False)
+        return found
 
     def vector(self, value: Value, axis: int) -> np.ndarray:
         """Boolean vector over ``axis``: the indices that stay (of the first block, where blocks differ)."""
