@@ -17,7 +17,7 @@ from compress.graph.groups import Coupling
 from compress.graph.labels import Value
 from compress.graph.rules import REWRITES, Cut, Kept
 from compress.graph.slice import attribute, slice_tensor
-from compress.graph.trace import owner
+from compress.graph.trace import Program, owner
 from compress.graph.verify import TOLERANCE, compare
 
 
@@ -142,8 +142,9 @@ def _explain(module: nn.Module, path: str, name: str, old: Any, new: Any, change
     holders = [path]
     while holders[-1]:
         holders.append(holders[-1].rpartition(".")[0])
-    if name in ("groups", "num_groups"):
-        _set(attribute(module, path) if path else module, path, name, new, changed)
+    own = attribute(module, path) if path else module
+    if name in ("groups", "num_groups") and hasattr(own, name):
+        _set(own, path, name, new, changed)
     pairs = zip(old, new, strict=False) if isinstance(old, (list, tuple)) and isinstance(new, (list, tuple)) else ()
     for before, after in pairs:
         if before == after or not isinstance(before, int) or before < 2:
@@ -162,19 +163,20 @@ def _difference(small: nn.Module, sliced: fx.GraphModule, coupling: Coupling) ->
     inputs = [x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in coupling.program.inputs]
     with torch.no_grad(), double_by_default():
         expected = leaves(as_double(sliced)(*inputs))
-    problem = _module_difference(small, inputs, expected)
+    program = coupling.program
+    problem = _module_difference(small, program, inputs, expected)
     if not problem:
         return ""
     # Code that creates tensors without a dtype needs float64 by default; code with written-out numbers must not.
     with double_by_default():
-        return problem if _module_difference(small, inputs, expected) else ""
+        return problem if _module_difference(small, program, inputs, expected) else ""
 
 
-def _module_difference(small: nn.Module, inputs: list[Any], expected: list[Any]) -> str:
+def _module_difference(small: nn.Module, program: Program, inputs: list[Any], expected: list[Any]) -> str:
     wide = copy.deepcopy(small).double()
     with torch.no_grad():
         try:
-            got = wide(*inputs)
+            got = program.call(wide, inputs)
         except Exception as error:  # the user's own code may raise anything
             return str(error).splitlines()[0] if str(error) else type(error).__name__
     outcome = compare(expected, leaves(got), TOLERANCE)

@@ -1,16 +1,28 @@
-"""From a module to a graph of operations on named parameters (``torch.export``, undecomposed)."""
+"""From a module to a graph of operations on named parameters.
+
+The module's forward is recorded (``record.py``), at two batch sizes so that the graph holds for any. Where that fails,
+``torch.export`` is asked, which follows more kinds of code and takes longer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import linecache
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from compress.errors import ModelError
+from compress.graph.arguments import Arguments, flatten, positional
+from compress.graph.batch import batch_size, generalise, with_batch
 from compress.graph.quiet import quiet
+from compress.graph.record import How, Recording, record
+
+_MORE = 5  # from 2 to 7: halves and remainders of the batch do not pass for multiples of it
 
 
 @dataclass(frozen=True)
@@ -19,46 +31,138 @@ class Program:
 
     Attributes:
         module: Plain graph module; parameters and buffers keep the names of the original module.
-        inputs: The example inputs of the trace (batch of 2 where the batch is dynamic).
+        inputs: The example tensors of the trace, in the order in which the graph takes them.
         dynamic_batch: Whether any batch size may be run.
+        arguments: How the original module is called with these tensors; None - one after the other.
+        replayable: Whether the graph holds for other numbers than those of the example. Not so for a network whose
+            path depends on its data, such as a detector: it is analysed and sliced in place, and its graph is dropped.
     """
 
     module: fx.GraphModule
     inputs: tuple[Any, ...]
     dynamic_batch: bool
+    arguments: Arguments | None = None
+    replayable: bool = True
+
+    def call(self, module: nn.Module, inputs: Sequence[Tensor]) -> Any:
+        """The result of the original module, or of a slice of it, on tensors in the order of ``inputs``."""
+        return (self.arguments or positional(len(self.inputs))).call(module, inputs)
 
 
-def trace(module: nn.Module, inputs: Sequence[Tensor]) -> Program:
+def trace(
+    module: nn.Module,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    any_batch: bool = True,
+    follow_data: bool = False,
+) -> Program:
     """Trace ``module`` in its current mode on example inputs whose first dim is the batch.
 
+    Args:
+        module: Any module; it is left as it was.
+        args, kwargs: What forward takes: tensors, and lists, tuples and dicts of them.
+        any_batch: Try for a graph that holds for any batch (a second recording).
+        follow_data: Where the module's path depends on its data, record the one path that the examples take.
+
     Raises:
-        ModelError: The module cannot be traced; the message holds the construct that defeats it.
+        ModelError: The module cannot be traced; the message holds the line that defeats it.
     """
-    args = tuple(inputs)
+    arguments, inputs = flatten(args, kwargs)
     failure: Exception | None = None
+    for how in ("meta", "fake"):
+        try:
+            with quiet():
+                return _recorded(module, arguments, inputs, how, any_batch)
+        except Exception as error:  # the module's own code may raise anything
+            failure = error
+    program = _exported(module, arguments, args, kwargs or {})
+    if program is not None:
+        return program
+    if follow_data:
+        return _followed(module, arguments, inputs)
+    raise _untraceable(failure) from failure
+
+
+def _recorded(
+    module: nn.Module, arguments: Arguments, inputs: tuple[Tensor, ...], how: How, any_batch: bool
+) -> Program:
+    small = record(module, arguments, inputs, how)
+    size = batch_size(inputs) if any_batch else None
+    large = None if size is None else _larger(module, arguments, inputs, how, size + _MORE)
+    dynamic = size is not None and large is not None and generalise(small, large, (size, size + _MORE), inputs)
+    return Program(_pruned(small), inputs, dynamic, arguments)
+
+
+def _larger(module: nn.Module, arguments: Arguments, inputs: Sequence[Tensor], how: How, size: int) -> Recording | None:
+    """The same forward with another batch; None if the module's code takes no other."""
+    try:
+        return record(module, arguments, with_batch(inputs, size), how)
+    except Exception:  # the module's own code may raise anything: the batch is fixed then
+        return None
+
+
+def _followed(module: nn.Module, arguments: Arguments, inputs: tuple[Tensor, ...]) -> Program:
+    try:
+        found = record(module, arguments, inputs, "real")
+    except Exception as error:  # the module's own code may raise anything
+        raise _untraceable(error) from error
+    unread = [n for n, _ in module.named_parameters() if n not in found.tensors]
+    if unread:
+        raise ModelError(
+            f"the path of the model depends on its data, and on the example inputs it does not reach {unread[0]}"
+            + (f" and {len(unread) - 1} other parameters" if len(unread) > 1 else ""),
+            "give inputs that lead through all of it",
+        )
+    return Program(_pruned(found), inputs, False, arguments, replayable=False)
+
+
+def _pruned(recording: Recording) -> fx.GraphModule:
+    _drop_unread(recording.graph, recording.attributes().__getitem__)
+    return recording.module()
+
+
+def _exported(
+    module: nn.Module, arguments: Arguments, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Program | None:
+    """By ``torch.export``; None where that fails too."""
+    _, inputs = flatten(args, kwargs)
     for dynamic in (True, False):
-        examples = tuple(a.detach().clone() for a in args)  # export marks dynamic tensors for good
+        copies = [x.detach().clone() for x in inputs]  # export marks dynamic tensors for good
         shapes = torch.export.ShapesCollection()  # by tensor: fits any signature of forward, *args included
-        for example in examples:
+        for example in copies:
             if example.dim():
                 shapes[example] = {0: torch.export.Dim.DYNAMIC}
-        dims = shapes if dynamic else None
+        given, named = arguments.build(copies)
         try:
             with torch.no_grad(), quiet():
-                exported = torch.export.export(module, examples, dynamic_shapes=dims, strict=False)
-                return Program(plain(exported.module(check_guards=False)), args, dynamic)
-        except Exception as error:  # torch.export raises many kinds; the second try is with a fixed batch
-            failure = error
-    raise ModelError(
-        f"the model cannot be traced: {_first_line(failure)}",
-        "run it once on the same input to see that it works; data-dependent Python control flow "
-        "(an `if` on tensor values) has to be removed or replaced by torch.where",
-    ) from failure
+                dims = shapes if dynamic else None
+                exported = torch.export.export(module, given, named, dynamic_shapes=dims, strict=False)
+                return Program(plain(exported.module(check_guards=False)), inputs, dynamic, arguments)
+        except Exception:  # torch.export raises many kinds; what the recording met is reported
+            continue
+    return None
 
 
-def _first_line(error: Exception | None) -> str:
+def _untraceable(error: Exception | None) -> ModelError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    reason = f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+    return ModelError(
+        f"the model cannot be traced{_where(error)}: {reason}",
+        "code that decides by the values of tensors (`if`, `item()`, a NumPy round trip) has to become tensor "
+        "operations such as torch.where; an operator of your own needs torch.library.register_fake",
+    )
+
+
+def _where(error: Exception | None) -> str:
+    """File, line and text of the innermost line that is not PyTorch's or this package's."""
+    own = (str(Path(torch.__file__).parent), str(Path(__file__).parent), "<")
+    frames = traceback.extract_tb(None if error is None else error.__traceback__)
+    for frame in reversed(frames):
+        if not frame.filename.startswith(own):
+            line = frame.line or linecache.getline(frame.filename, frame.lineno or 0).strip()
+            return f" at {frame.filename}:{frame.lineno} (`{line}`)"
+    return ""
 
 
 def plain(module: nn.Module) -> fx.GraphModule:
@@ -79,17 +183,17 @@ def plain(module: nn.Module) -> fx.GraphModule:
     for copy in graph.nodes:
         if copy in originals:
             copy.meta = dict(originals[copy].meta)
-    _drop_unread(graph, module)
+    _drop_unread(graph, lambda name: attribute(module, name))
     graph.set_codegen(module.graph._codegen)
     network = fx.GraphModule(module, graph, class_name="Network")
     network.training = False  # what depends on the mode is a constant in the graph
     return network
 
 
-def _drop_unread(graph: fx.Graph, module: nn.Module) -> None:
+def _drop_unread(graph: fx.Graph, tensor_of: Callable[[str], Any]) -> None:
     """Erase operations and floating point tensors without readers; other names of a tensor that is read stay."""
     graph.eliminate_dead_code(lambda node: node.is_impure() or node.op == "get_attr")
-    tensors = {n: attribute(module, str(n.target)) for n in graph.nodes if n.op == "get_attr"}
+    tensors = {n: tensor_of(str(n.target)) for n in graph.nodes if n.op == "get_attr"}
     read = {id(tensor) for node, tensor in tensors.items() if node.users}
     for node, tensor in tensors.items():
         labelled = isinstance(tensor, torch.Tensor) and tensor.is_floating_point()
