@@ -39,6 +39,7 @@ from tests.graph.generator import CONSTRUCTS, Network, draw_network  # noqa: E40
 RATIOS = (0.2, 0.3, 0.5, 0.9)
 # Share of networks in which nothing may be prunable: those whose only layers meet an operation that has to pin.
 MOST_STUCK = 0.02
+NOTHING = Freedom(0, ())
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Outcome:
     recipe: tuple[str, ...]
     error: float = float("nan")
     problem: str = ""
-    free: Freedom = Freedom(0, ())
+    free: Freedom = NOTHING
     unruled: tuple[str, ...] = ()
     in_place: str = ""
     any_batch: bool = False

@@ -84,4 +84,7 @@ def _uses(node: fx.Node, user: fx.Node, uses: dict[fx.Node, set[Use]]) -> set[Us
     args = bind(user.target, user.args, user.kwargs)
     if args["weight"] is not node or node in (args["input"], args.get("bias")):
         return {(0,)}
-    return {(int(args.get("groups", 1)), *(int(n) for n in node.meta["val"].shape[:2]))}
+    groups = args.get("groups", 1)
+    if isinstance(groups, fx.Node):  # as many groups as images: such a weight is computed, no parameter alone
+        return {(0,)}
+    return {(int(groups), *(int(n) for n in node.meta["val"].shape[:2]))}

@@ -184,7 +184,7 @@ def linear_attention(d: Draw, x: Example) -> Step:
         elif how == "causal":
             z = torch.einsum("nhtd,nhtde->nhte", q, torch.einsum("nhtd,nhte->nhtde", k, v).cumsum(2))
         else:
-            z = F.normalize(q, dim=-1) @ (F.normalize(k, dim=-1).transpose(-2, -1) @ v)
+            z = F.normalize(q, dim=-1, eps=1e-6) @ (F.normalize(k, dim=-1, eps=1e-6).transpose(-2, -1) @ v)
         return y + m.o(z.transpose(1, 2).flatten(2))
 
     return Step(forward, qkv=nn.Linear(x.c, 3 * h * e), o=nn.Linear(h * e, x.c))
@@ -197,7 +197,7 @@ def channel_attention(d: Draw, x: Example) -> Step:
 
     def forward(m: Any, y: Any) -> Any:
         q, k, v = m.qkv(y).unflatten(2, (3, h, e)).permute(2, 0, 3, 4, 1)
-        q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+        q, k = F.normalize(q, dim=-1, eps=1e-6), F.normalize(k, dim=-1, eps=1e-6)
         weights = ((q @ k.transpose(-2, -1)) * m.t).softmax(-1)
         return y + m.o((weights @ v).permute(0, 3, 1, 2).flatten(2))
 

@@ -283,10 +283,9 @@ def mixture_of_experts(d: Draw, x: Example) -> Step | None:
         return total
 
     width = d.width()
-    return Step(
-        forward, r=nn.Linear(x.c, experts), up=d.parameter(experts, x.c, inner), down=d.parameter(experts, inner, width),
-        layers=nn.ModuleList(nn.Sequential(nn.Linear(x.c, inner), nn.ReLU(), nn.Linear(inner, width)) for _ in range(3)),
-    )  # fmt: skip
+    bank = {"up": d.parameter(experts, x.c, inner), "down": d.parameter(experts, inner, width)}
+    each = [nn.Sequential(nn.Linear(x.c, inner), nn.ReLU(), nn.Linear(inner, width)) for _ in range(experts)]
+    return Step(forward, r=nn.Linear(x.c, experts), layers=nn.ModuleList(each), **bank)
 
 
 @construct("any")

@@ -185,7 +185,7 @@ class _Drawing:
         if tied is not None and x.kind != "image" and tied.weight.shape[1] == x.c:
             layer = nn.Linear(x.c, 9, bias=False)
             layer.weight = tied.weight
-            return Step(lambda m, y: m.o(y.mean(1) if dims else y)[:, :3], o=layer)
+            return Step(lambda m, y: m.o(y.mean(1) if dims else y)[:, :3] + m.b, o=layer, b=self.draw.parameter(3))
         if how == "flatten" and dims:
             return Step(lambda m, y: m.o(y.flatten(1)), o=nn.Linear(x.tensor[0].numel(), 3))
         if how == "tokens" and x.kind == "tokens":

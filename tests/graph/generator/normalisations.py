@@ -90,7 +90,7 @@ def norm_written_out(d: Draw, x: Example) -> Step:
 def unit_length(d: Draw, x: Example) -> Step:
     axis = x.axis
     if d.chance():
-        return Step(lambda m, y: F.normalize(y, dim=axis) * m.s, s=d.parameter(1))
+        return Step(lambda m, y: F.normalize(y, dim=axis, eps=1e-6) * m.s, s=d.parameter(1))
     return Step(lambda m, y: y / (torch.linalg.vector_norm(y, dim=axis, keepdim=True) + 1e-6) * m.s, s=d.parameter(1))
 
 
@@ -100,7 +100,13 @@ def norm_over_places(d: Draw, x: Example) -> Step | None:
     dims = x.places
     if not dims or max(x.shape[p] for p in dims) < 2:
         return None
-    return Step(lambda m, y: (y - y.mean(dims, keepdim=True)) / (y.std(dims, keepdim=True) + 1e-5))
+    shape = [1] * (x.rank - 1)
+    shape[x.axis - 1] = x.c
+    return Step(
+        lambda m, y: (y - y.mean(dims, keepdim=True)) / (y.std(dims, keepdim=True) + 1e-5) * m.g + m.b,
+        g=d.parameter(*shape),
+        b=d.parameter(*shape),
+    )
 
 
 @construct("image")
