@@ -87,23 +87,24 @@ class Kept:
             return max(stop - start, 0)
         mask = np.moveaxis(self.mask(value, axis), axis, -1)
         mask = np.broadcast_to(mask, (*mask.shape[:-1], size))[..., start:stop]
-        counts = np.unique(mask.sum(-1))
+        rows = mask.sum(-1)
+        counts = np.unique(rows)
         if len(counts) > 1:  # blocks that are removed as a whole do not count
-            present = np.broadcast_to(self._present(value, axis), mask.shape[:-1])
-            counts = np.unique(mask.sum(-1)[present])
+            counts = np.unique(rows[self._present(value, axis, rows.shape)])
             counts = counts[counts > 0] if len(counts) > 1 else counts
         if len(counts) > 1:
             raise UnbalancedError(f"blocks keep different counts {counts.tolist()} along dim {axis}")
         return int(counts[0]) if len(counts) else 0
 
-    def _present(self, value: Value, axis: int) -> np.ndarray:
-        """Boolean array over the dims other than ``axis``: the blocks that no other dim removes."""
+    def _present(self, value: Value, axis: int, shape: Shape) -> np.ndarray:
+        """Boolean array of ``shape`` over the dims other than ``axis``: the blocks that no other dim removes."""
         mask: np.ndarray = np.ones((1,) * value.rank, dtype=bool)
         for factor in value.factors:
             if factor.axis != axis:
                 mask = mask & self.alive[factor.labels]
-        found: np.ndarray = np.any(mask, axis=axis, keepdims=False)
-        return found
+        mask = np.any(mask, axis=axis)
+        mask = np.any(mask, axis=tuple(d for d, n in enumerate(shape) if n == 1), keepdims=True)
+        return np.broadcast_to(mask, shape)
 
     def vector(self, value: Value, axis: int) -> np.ndarray:
         """Boolean vector over ``axis``: the indices that stay (of the first block, where blocks differ)."""

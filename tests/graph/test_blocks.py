@@ -1,0 +1,351 @@
+"""Grouped convolutions: every group may lose other channels, all lose the same number."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compress.checkpoint.write import load_bundle, write_bundle
+from compress.graph import Coupling, macs, parameters, slice_graph, slice_module, verify
+from compress.graph.blocks import by_index, clear, select, values_at, weight_blocks
+from compress.graph.rules import UnbalancedError
+from compress.plan import Plan, dump, plan_json
+from compress.plugin import Context
+
+X = (2, 3, 8, 8)
+
+
+def conv(inputs: int, outputs: int, size: int = 3, **options: Any) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, size, padding=size // 2, **options)
+
+
+@pytest.fixture(scope="module")
+def two(lab: Any) -> nn.Module:
+    """conv 3 -> 8, conv 8 -> 8 in two groups, conv 8 -> 2."""
+    return lab.randomised(nn.Sequential(conv(3, 8), conv(8, 8, groups=2), conv(8, 2)).eval())
+
+
+@pytest.fixture(scope="module")
+def coupling(lab: Any, two: nn.Module) -> Coupling:
+    return lab.analyse(two, torch.randn(X))
+
+
+def removed(**units: list[int]) -> dict[str, Any]:
+    return {name.removeprefix("_").replace("__", "."): np.asarray(index) for name, index in units.items()}
+
+
+def test_a_view_by_index() -> None:
+    weight = torch.arange(2 * 2 * 3.0).reshape(4, 3)  # two blocks of two rows, three columns
+    assert by_index(weight, 1, 2)[1, 0].tolist() == [6, 9]
+    assert by_index(weight, 0)[0, 1].tolist() == [3, 4, 5]
+    assert values_at(weight, 1, 2, np.array([[0, 5]])).tolist() == [[[0, 3], [8, 11]]]
+    clear(weight, 1, 2, np.array([4]))
+    assert weight.tolist() == [[0, 1, 2], [3, 4, 5], [6, 0, 8], [9, 0, 11]]
+
+
+def test_columns_are_selected_block_by_block() -> None:
+    weight = torch.arange(12).reshape(4, 3, 1)
+    assert select(weight, 1, np.array([[0, 2], [1, 2]]))[..., 0].tolist() == [[0, 2], [3, 5], [7, 8], [10, 11]]
+    assert select(weight, 0, np.array([3]))[..., 0].tolist() == [[9, 10, 11]]
+
+
+def test_other_channels_may_go_in_each_group(lab: Any, two: nn.Module, coupling: Coupling) -> None:
+    """By hand: channel 0 of group 0 and channel 3 of group 1."""
+    assert lab.sizes(coupling) == {"0": 8, "0.blocks": 2, "1": 8}
+    alive = coupling.alive(removed(_0=[0, 7]))
+    kept = coupling.kept(alive)
+    assert kept["0.weight"][0].tolist() == [1, 2, 3, 4, 5, 6]
+    assert kept["1.weight"].keys() == {1}
+    assert kept["1.weight"][1].tolist() == [[1, 2, 3], [0, 1, 2]]
+    sliced = slice_graph(coupling, alive)
+    weight = two.get_parameter("1.weight")
+    assert torch.equal(sliced.get_parameter("1.weight"), torch.cat([weight[:4, 1:], weight[4:, :3]]))
+    assert verify(coupling, alive, sliced).passed
+    assert parameters(coupling) - parameters(coupling, alive) == 2 * (3 * 9 + 1) + 8 * 9
+    assert macs(coupling) - macs(coupling, alive) == 64 * (2 * 3 * 9 + 8 * 9)
+
+
+def test_groups_that_would_keep_different_counts_are_refused(coupling: Coupling) -> None:
+    with pytest.raises(UnbalancedError, match=r"1\.weight keep different counts \[3, 4\]"):
+        slice_graph(coupling, coupling.alive(removed(_0=[0])))
+
+
+def test_a_whole_group_and_channels_of_others_go(lab: Any) -> None:
+    """The group that goes may have lost none of its own channels, or any number."""
+    module = lab.randomised(nn.Sequential(conv(3, 12), conv(12, 6, groups=3), nn.ReLU(), conv(6, 2)).eval())
+    coupling = lab.analyse(module, torch.randn(X))
+    for own in ([], [4, 5, 6]):
+        alive = coupling.alive({"0": np.array([0, 11, *own]), "0.blocks": np.array([1])})
+        kept = coupling.kept(alive)["1.weight"]
+        assert kept[0].tolist() == [0, 1, 4, 5]
+        assert kept[1].tolist() == [[1, 2, 3], [0, 1, 2]]
+        sliced = slice_graph(coupling, alive)
+        weight = module.get_parameter("1.weight")
+        assert torch.equal(sliced.get_parameter("1.weight"), torch.cat([weight[:2, 1:], weight[4:, :3]]))
+        assert verify(coupling, alive, sliced).passed
+        assert parameters(coupling, alive) == 6 * 28 + 4 * 3 * 9 + 4 + 4 * 2 * 9 + 2
+        assert macs(coupling, alive) == 64 * 9 * (6 * 3 + 4 * 3 + 2 * 4)
+        small = slice_module(module, coupling, alive, sliced).module
+        assert small is not None
+        layer: Any = small.get_submodule("1")
+        assert (layer.groups, layer.weight.shape) == (2, (4, 3, 3, 3))
+
+
+def test_the_weights_of_a_unit_are_those_of_its_group(two: nn.Module, coupling: Coupling) -> None:
+    context = Context(coupling)
+    weights = context.unit_weights(coupling.group("0"))
+    assert [w.shape for w in weights] == [(8, 27), (8, 1), (8, 4 * 9)]
+    grouped = two.get_parameter("1.weight").detach()
+    assert torch.equal(weights[2][0], grouped[:4, 0].flatten())
+    assert torch.equal(weights[2][7], grouped[4:, 3].flatten())
+    mask = torch.zeros_like(grouped, dtype=torch.bool)
+    mask[4:, 1:] = mask[:4, :3] = True
+    plan = context.plan_from_masks({"1.weight": mask})
+    assert plan.removed["0"].tolist() == [3, 4]  # nothing of these is left in the mask
+
+
+def test_plan_lists_the_kept_indices_of_every_group(two: nn.Module, coupling: Coupling) -> None:
+    plan = Plan(removed(_0=[0, 7], _1=[0, 1, 5, 6]))
+    made = json.loads(dump(plan_json(plan, coupling)))
+    assert made["kept"]["1.weight"] == {"0": [2, 3, 4, 7], "1": [[1, 2, 3], [0, 1, 2]]}
+    sliced = slice_graph(coupling, coupling.alive(plan.removed))
+    for name, tensor in two.state_dict().items():
+        for dim, kept in sorted(made["kept"].get(name, {}).items()):
+            rows = kept if isinstance(kept[0], list) else [kept]
+            parts = tensor.chunk(len(rows))
+            tensor = torch.cat([p.index_select(int(dim), torch.tensor(r)) for p, r in zip(parts, rows, strict=True)])
+        assert torch.equal(tensor, sliced.get_parameter(name)), name
+
+
+def test_a_bundle_with_groups_is_loaded_again(tmp_path: Path, coupling: Coupling) -> None:
+    plan = Plan({"0": np.array([0, 7]), "1": np.array([1, 6])})
+    sliced = slice_graph(coupling, coupling.alive(plan.removed))
+    bundle = write_bundle(
+        tmp_path / "bundle",
+        program_module=sliced,
+        inputs=[{"shape": list(X[1:]), "dtype": "float32"}],
+        plan_json=plan_json(plan, coupling),
+        report={},
+        recipe_toml="",
+        report_md="",
+        provenance={},
+    )
+    x = torch.randn(5, *X[1:])
+    with torch.no_grad():
+        assert torch.equal(load_bundle(bundle)(x), sliced(x))
+    assert json.loads((bundle / "plan.json").read_text())["kept"]["1.weight"]["1"] == [[1, 2, 3], [0, 1, 2]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, its example input, the groups to find, and the weights whose columns are counted by group."""
+
+    name: str
+    forward: Callable[..., Any]
+    parts: Callable[[], dict[str, Any]]
+    groups: dict[str, int]
+    blocked: dict[str, int]
+    shape: tuple[int, ...] = X
+
+
+def in_order(m: Any, x: Tensor) -> Tensor:
+    for layer in m.children():
+        x = layer(x)
+    return x
+
+
+def resnext_parts() -> dict[str, Any]:
+    layers = {"a": conv(3, 8), "b": conv(8, 8, 1), "c": conv(8, 8, groups=4), "d": conv(8, 8, 1)}
+    return {**layers, "head": conv(8, 2)}
+
+
+def chain(name: str, *layers: Callable[[], nn.Module], groups: dict[str, int], blocked: dict[str, int]) -> Case:
+    shape = {"1d": (2, 3, 16), "3d": (2, 3, 6, 6, 6)}.get(name, X)
+    return Case(name, in_order, lambda: {f"l{i}": make() for i, make in enumerate(layers)}, groups, blocked, shape)
+
+
+def resnext(m: Any, x: Tensor) -> Any:
+    x = F.relu(m.a(x))
+    return m.head(F.relu(x + m.d(F.relu(m.c(F.relu(m.b(x)))))))
+
+
+def shuffle(m: Any, x: Tensor) -> Any:
+    x = m.a(x)
+    n, c, h, w = x.shape
+    return m.head(m.c(x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)))
+
+
+def autoencoder(m: Any, x: Tensor) -> Any:
+    x = F.relu(F.conv2d(m.a(x), m.w, groups=2, padding=1))
+    return m.head(F.conv_transpose2d(x, m.w, groups=2, padding=1))
+
+
+def standardised(m: Any, x: Tensor) -> Any:
+    return m.head(F.conv2d(m.a(x), m.w * torch.sigmoid(m.gain), groups=2, padding=1))
+
+
+def two_readers(m: Any, x: Tensor) -> Any:
+    x = m.a(x)
+    return m.head(F.conv2d(x, m.w, groups=2, padding=1) + F.conv2d(x[:, :4], m.w, padding=1))
+
+
+def weight_parts() -> dict[str, Any]:
+    return {"a": conv(3, 8), "w": nn.Parameter(torch.randn(8, 4, 3, 3)), "head": conv(8, 2), "groups": 2}
+
+
+CASES = [
+    chain(
+        "transposed",
+        lambda: conv(3, 8),
+        lambda: nn.ConvTranspose2d(8, 12, 2, 2, groups=2),
+        lambda: conv(12, 2),
+        groups={"l0": 8, "l0.blocks": 2, "l1": 12},
+        blocked={"l1.weight": 2},
+    ),
+    chain(
+        "transposed depth multiplier",
+        lambda: conv(3, 4),
+        lambda: nn.ConvTranspose2d(4, 12, 2, 2, groups=4),
+        lambda: conv(12, 2),
+        groups={"l0": 4, "l1": 12},
+        blocked={"l1.weight": 4},
+    ),
+    chain(
+        "1d",
+        lambda: nn.Conv1d(3, 8, 3),
+        lambda: nn.Conv1d(8, 12, 3, groups=2),
+        lambda: nn.Conv1d(12, 2, 3),
+        groups={"l0": 8, "l0.blocks": 2, "l1": 12},
+        blocked={"l1.weight": 2},
+    ),
+    chain(
+        "3d",
+        lambda: nn.Conv3d(3, 8, 3),
+        lambda: nn.Conv3d(8, 4, 3, groups=2),
+        lambda: nn.Conv3d(4, 2, 1),
+        groups={"l0": 8, "l0.blocks": 2, "l1": 4},
+        blocked={"l1.weight": 2},
+    ),
+    chain(
+        "two in a row",
+        lambda: conv(3, 12),
+        lambda: conv(12, 12, groups=3),
+        lambda: conv(12, 6, groups=3),
+        lambda: conv(6, 2),
+        groups={"l0": 12, "l0.blocks": 3, "l1": 12, "l2": 6},
+        blocked={"l1.weight": 3, "l2.weight": 3},
+    ),
+    chain(
+        "finer groups behind",
+        lambda: conv(3, 16),
+        lambda: conv(16, 16, groups=2),
+        lambda: conv(16, 16, groups=4),
+        lambda: conv(16, 2),
+        groups={"l0": 16, "l0.blocks": 2, "l1": 16, "l2": 16},
+        blocked={"l1.weight": 2, "l2.weight": 4},
+    ),
+    chain(
+        "coarser groups behind",
+        lambda: conv(3, 16),
+        lambda: conv(16, 16, groups=4),
+        lambda: conv(16, 16, groups=2),
+        lambda: conv(16, 2),
+        groups={"l0": 16, "l1": 16, "l1.blocks": 2, "l2": 16},
+        blocked={"l1.weight": 4, "l2.weight": 2},
+    ),
+    chain(
+        "groups of a norm",
+        lambda: conv(3, 16),
+        lambda: nn.GroupNorm(2, 16),
+        lambda: conv(16, 16, groups=4),
+        lambda: nn.BatchNorm2d(16),
+        lambda: conv(16, 2),
+        groups={"l0": 16, "l0.blocks": 2, "l2": 16},
+        blocked={"l2.weight": 4},
+    ),
+    Case(
+        "resnext",
+        resnext,
+        resnext_parts,
+        {"a": 8, "b": 8, "b.blocks": 4, "c": 8},
+        {"c.weight": 4},
+    ),
+    Case(
+        "behind a concat",
+        lambda m, x: m.head(m.g(torch.cat([m.a(x), m.b(x)], 1))),
+        lambda: {"a": conv(3, 4), "b": conv(3, 12), "g": conv(16, 8, groups=2), "head": conv(8, 2)},
+        {"a": 4, "b": 12, "g": 8},
+        {"g.weight": 2},
+    ),
+    Case(
+        "behind a split",
+        lambda m, x: m.head(m.g(m.a(x).split(8, 1)[0]) * m.a(x).split(8, 1)[1]),
+        lambda: {"a": conv(3, 16), "g": conv(8, 8, groups=2), "head": conv(8, 2)},
+        {"a": 8, "a#2": 8},
+        {"g.weight": 2},
+    ),
+    Case(
+        "behind a channel shuffle",
+        shuffle,
+        lambda: {"a": conv(3, 8), "c": conv(8, 8, groups=2), "head": conv(8, 2)},
+        {"a": 4, "c": 8},
+        {"c.weight": 2},
+    ),
+    Case("one weight, twice", autoencoder, weight_parts, {"a": 8}, {"w": 2}),
+    Case(
+        "computed weight",
+        standardised,
+        lambda: {**weight_parts(), "gain": nn.Parameter(torch.randn(8, 1, 1, 1))},
+        {"a": 8, "w": 8},
+        {"w": 2},
+    ),
+    Case("a weight with other readers", two_readers, weight_parts, {"a": 4, "w": 8}, {}),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_every_case_is_exact(lab: Any, case: Case) -> None:
+    module = lab.network(case.forward, **case.parts())
+    x = torch.randn(case.shape)
+    coupling = lab.analyse(module, x)
+    sizes = lab.sizes(coupling)
+    assert {n: sizes.get(n) for n in case.groups} == case.groups, sizes
+    assert {s.tensor: s.blocks for s in coupling.flow.slots if s.blocks > 1} == case.blocked
+    for ratio in (0.3, 0.5, 0.9):
+        outcome = lab.cut(module, coupling, ratio)
+        assert outcome.verification.passed, outcome.verification
+        shapes = {n: tuple(p.shape) for n, p in outcome.sliced.named_parameters()}
+        assert sum(map(int, map(np.prod, shapes.values()))) == parameters(coupling, outcome.alive)
+        if case.name != "groups of a norm":  # statistics count what is zero
+            assert lab.zeroing_error(outcome, x) < 1e-9
+
+
+def test_a_module_with_groups_is_sliced_in_place(lab: Any) -> None:
+    case = next(c for c in CASES if c.name == "resnext")
+    module = lab.network(case.forward, **case.parts())
+    x = torch.randn(X)
+    outcome = lab.prune(module, x, ratio=0.5)
+    found = slice_module(module, outcome.coupling, outcome.alive, outcome.sliced)
+    assert found.module is not None, found.problem
+    with torch.no_grad():
+        torch.testing.assert_close(found.module(x), outcome.sliced(x))
+
+
+def test_weights_are_told_by_all_their_uses(lab: Any) -> None:
+    def blocks(name: str) -> list[int]:
+        case = next(c for c in CASES if c.name == name)
+        program = lab.analyse(lab.network(case.forward, **case.parts()), torch.randn(case.shape)).program
+        return sorted(weight_blocks(program.module).values())
+
+    assert blocks("two in a row") == [3, 3]
+    assert blocks("one weight, twice") == [2]
+    assert blocks("a weight with other readers") == []
