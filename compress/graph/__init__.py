@@ -2,7 +2,8 @@
 
 from compress.graph.cost import layer_weights, macs, parameters
 from compress.graph.dead import DeadRemoval, remove_dead
-from compress.graph.groups import Coupling, Frozen, Group, Member, couple
+from compress.graph.families import couple
+from compress.graph.groups import Coupling, Frozen, Group, Member
 from compress.graph.mapback import ModuleSlice, slice_module
 from compress.graph.propagate import propagate
 from compress.graph.select import Cluster, clusters, empty_pieces, lowest

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from compress.graph.blocks import values_at
 from compress.graph.propagate import Flow, Slot
-from compress.graph.resolve import Classes, Ints, resolve
+from compress.graph.resolve import Classes, Ints
 from compress.graph.rules import UnbalancedError
 from compress.graph.trace import Program
 
@@ -152,37 +152,6 @@ class Coupling:
         return None if stays.all() else np.nonzero(stays)[1].reshape(len(stays), -1)
 
 
-def couple(program: Program, flow: Flow) -> Coupling:
-    """Solve the relations of ``flow`` and gather the units into groups."""
-    classes = resolve(flow.relations)
-    blocks = np.zeros(len(classes.pinned), dtype=bool)
-    for labels in flow.relations.block_labels:
-        blocks[classes.of_label[labels]] = True
-    groups = _groups(flow.slots, classes, blocks, output_dims(flow))
-    return Coupling(program, flow, classes, groups, _frozen(flow, classes))
-
-
-def _incidence(slots: tuple[Slot, ...], classes: Classes) -> tuple[Ints, Ints, Ints]:
-    """Rows (unit, slot, index): every index of every slot with the units that remove it."""
-    unit: list[Ints] = []
-    where: list[Ints] = []
-    index: list[Ints] = []
-    derived = np.zeros(len(classes.pinned), dtype=bool)
-    derived[list(classes.parts)] = True
-    for position, slot in enumerate(slots):
-        of = classes.of_label[slot.labels]
-        plain = np.flatnonzero(~classes.pinned[of] & ~derived[of])
-        unit.append(of[plain])
-        index.append(plain)
-        for i in np.flatnonzero(derived[of]):
-            parts = np.asarray(classes.parts[int(of[i])], dtype=np.int64)
-            unit.append(parts)
-            index.append(np.full(len(parts), i, dtype=np.int64))
-        where.append(np.full(sum(map(len, unit)) - sum(map(len, where)), position, dtype=np.int64))
-    empty = np.zeros(0, dtype=np.int64)
-    return np.concatenate([empty, *unit]), np.concatenate([empty, *where]), np.concatenate([empty, *index])
-
-
 def output_dims(flow: Flow) -> dict[str, int]:
     """The dim along which a weight holds what its layer produces, for those where it is not the first.
 
@@ -196,90 +165,3 @@ def output_dims(flow: Flow) -> dict[str, int]:
             if isinstance(weight, fx.Node) and weight.op == "get_attr":
                 found[str(weight.target)] = 1
     return found
-
-
-def _groups(
-    slots: tuple[Slot, ...], classes: Classes, blocks: NDArray[np.bool_], outputs: Mapping[str, int]
-) -> tuple[Group, ...]:
-    unit, where, index = _incidence(slots, classes)
-    order = np.lexsort((index, where, unit))
-    unit, where, index = unit[order], where[order], index[order]
-    starts = np.flatnonzero(np.r_[True, unit[1:] != unit[:-1]]) if len(unit) else np.zeros(0, dtype=np.int64)
-    families: dict[tuple[bytes, bool], list[tuple[int, int]]] = defaultdict(list)
-    stops = np.r_[starts[1:], len(unit)] if len(unit) else starts
-    for start, stop in zip(starts, stops, strict=True):
-        if stop - start == 1:  # read by nothing that would get smaller: see _unread
-            continue
-        key = (where[start:stop].tobytes(), bool(blocks[unit[start]]))
-        families[key].append((int(start), int(stop)))
-    names: dict[str, int] = defaultdict(int)
-    groups = []
-    for (signature, block), spans in sorted(families.items(), key=lambda item: item[1][0]):
-        spans.sort(key=lambda span: index[span[0]])
-        groups.append(_group(slots, signature, block, spans, unit, index, names, outputs))
-    return tuple(sorted(groups, key=lambda g: _position(slots, g)))
-
-
-def _unread(slots: tuple[Slot, ...], classes: Classes) -> Ints:
-    """Units of one index alone, such as rows of a position table beyond the example's length: they stay."""
-    unit = _incidence(slots, classes)[0]
-    found, counts = np.unique(unit, return_counts=True)
-    return found[counts == 1]
-
-
-def _group(
-    slots: tuple[Slot, ...],
-    signature: bytes,
-    block: bool,
-    spans: list[tuple[int, int]],
-    unit: Ints,
-    index: Ints,
-    names: dict[str, int],
-    outputs: Mapping[str, int],
-) -> Group:
-    positions = np.frombuffer(signature, dtype=np.int64)
-    table = np.stack([index[start:stop] for start, stop in spans])
-    members = tuple(
-        Member(slots[p].tensor, slots[p].dim, table[:, positions == p], slots[p].blocks)
-        for p in dict.fromkeys(positions.tolist())
-    )
-    producer = _producer(members, outputs)
-    members = (producer, *(m for m in members if m is not producer))
-    base = producer.tensor.removesuffix(".weight") + (".blocks" if block else "")
-    names[base] += 1
-    name = base if names[base] == 1 else f"{base}#{names[base]}"
-    return Group(name, "blocks" if block else "channels", unit[[s for s, _ in spans]], members)
-
-
-def _producer(members: tuple[Member, ...], outputs: Mapping[str, int]) -> Member:
-    """The weight whose outputs the units are."""
-    made = (m for m in members if m.dim == outputs.get(m.tensor, 0) and m.tensor.endswith("weight"))
-    return next(made, members[0])
-
-
-def _position(slots: tuple[Slot, ...], group: Group) -> int:
-    first = group.members[0]
-    return next(i for i, s in enumerate(slots) if s.tensor == first.tensor and s.dim == first.dim)
-
-
-_TRIVIAL = ("kernel position of a convolution",)
-
-
-def _frozen(flow: Flow, classes: Classes) -> tuple[Frozen, ...]:
-    """Pinned dims with the first reason that was met, kernel positions left out; and indices nothing depends on."""
-    found = []
-    unread = _unread(flow.slots, classes)
-    for slot in flow.slots:
-        of = classes.of_label[slot.labels]
-        held = classes.pinned[of]
-        alone = int(np.isin(of, unread).sum())
-        if alone:
-            found.append(Frozen(slot.tensor, slot.dim, alone, "", "", "nothing else gets smaller with these indices"))
-        if not held.any():
-            continue
-        pin = next((classes.pin_of[c] for c in of[held].tolist() if c in classes.pin_of), None)
-        if pin is not None and pin.reason in _TRIVIAL:
-            continue
-        op, where, reason = (pin.op, pin.where, pin.reason) if pin else ("", "", "tied to a dimension that stays")
-        found.append(Frozen(slot.tensor, slot.dim, int(held.sum()), op, where, reason))
-    return tuple(found)

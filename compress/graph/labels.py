@@ -114,6 +114,8 @@ class Relations:
     def balance(self, labels: Labels, axis: int) -> None:
         """Every row along ``axis`` keeps the same number of labels; nothing to demand of a single row."""
         rows = np.moveaxis(labels, axis, -1).reshape(-1, labels.shape[axis])
+        if len(rows) < 2:
+            return
         rows = np.unique(rows, axis=0)
         if len(rows) < 2:
             return

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules import module as hooks
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from compress.graph.arguments import Arguments, map_leaves
 from compress.graph.untouched import untouched
@@ -198,8 +198,10 @@ class _Recorder(TorchDispatchMode):
             return node
         names = self.names.get(id(tensor))
         if names is None:
+            if tensor.device.type == "meta" or (self.how == "fake" and type(tensor) is not Tensor):
+                raise LookupError("the code made a tensor of numbers where there are none")  # x[:, [2, 0]] on meta
             names = [f"_tensor_constant{len(self.constants)}"]
-            with torch.inference_mode(False):  # the graph is to be trained as well
+            with _disable_current_modes(), torch.inference_mode(False):  # the graph is to be trained as well
                 self.constants[names[0]] = tensor.clone().detach()
         else:
             self.tensors |= dict.fromkeys(names, tensor)
@@ -245,7 +247,8 @@ class _Recorder(TorchDispatchMode):
     def _stand_in(self, known: dict[int, Tensor], tensor: Tensor, device: torch.device) -> Tensor:
         found = known.get(id(tensor))
         if found is None:
-            with torch.inference_mode(tensor.is_inference()), torch.no_grad():  # views of it are of its kind
+            # Views of it are of its kind
+            with _disable_current_modes(), torch.inference_mode(tensor.is_inference()), torch.no_grad():
                 found = torch.empty_like(tensor, device=device, requires_grad=False)
                 known[id(tensor)] = found = found.copy_(tensor) if device != _META else found
             self.held.append(tensor)

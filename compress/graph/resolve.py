@@ -6,7 +6,9 @@ soon as one of its components is) or *free*. Free classes are the units of the n
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +46,18 @@ class Classes:
         """By label: what stays when the free classes ``removed`` go."""
         gone = np.zeros(len(self.pinned), dtype=bool)
         gone[removed] = True
-        for derived, parts in self.parts.items():
-            gone[derived] = gone[list(parts)].any()
+        derived, starts, parts = self.parts_table
+        if len(derived):
+            gone[derived] = np.logical_or.reduceat(gone[parts], starts[:-1])
         return ~gone[self.of_label]
+
+    @cached_property
+    def parts_table(self) -> tuple[Ints, Ints, Ints]:
+        """``parts`` as arrays: the derived classes, where the parts of each start (and end), and all parts."""
+        derived = np.fromiter(self.parts, dtype=np.int64, count=len(self.parts))
+        starts = np.cumsum([0, *map(len, self.parts.values())], dtype=np.int64)
+        flat = itertools.chain.from_iterable(self.parts.values())
+        return derived, starts, np.fromiter(flat, dtype=np.int64, count=int(starts[-1]))
 
 
 def _components(relations: Relations, extra: list[tuple[Ints, Ints]]) -> Ints:
@@ -156,14 +167,13 @@ def _uneven(relations: Relations, of_label: Ints, pinned: NDArray[np.bool_]) -> 
 
 def _direct(rows: Ints, of_label: Ints, pinned: NDArray[np.bool_]) -> dict[int, tuple[int, ...]]:
     """The components of every derived class, pinned ones left out."""
-    direct: dict[int, tuple[int, ...]] = {}
     target, parts = of_label[rows[:, 0]], of_label[rows[:, 1:]]
-    for t, row in zip(target.tolist(), parts.tolist(), strict=True):
-        if not pinned[t] and t not in direct:
-            left = tuple(dict.fromkeys(p for p in row if not pinned[p]))
-            if left and left != (t,):
-                direct[t] = left
-    return direct
+    live = ~pinned[parts]
+    useful = ~pinned[target] & (live & (parts != target[:, None])).any(1)
+    target, parts, live = target[useful], parts[useful], live[useful]
+    target, first = np.unique(target, return_index=True)
+    rows_of = zip(target.tolist(), parts[first].tolist(), live[first].tolist(), strict=True)
+    return {t: tuple(dict.fromkeys(itertools.compress(row, held))) for t, row, held in rows_of}
 
 
 def _ordered(direct: dict[int, tuple[int, ...]]) -> tuple[list[int], set[int]]:
@@ -171,7 +181,7 @@ def _ordered(direct: dict[int, tuple[int, ...]]) -> tuple[list[int], set[int]]:
     waiting = dict(direct)
     order: list[int] = []
     while True:
-        ready = [t for t, parts in waiting.items() if not any(p in waiting for p in parts)]
+        ready = [t for t, parts in waiting.items() if waiting.keys().isdisjoint(parts)]
         if not ready:
             return order, set(waiting)
         order += ready
@@ -189,7 +199,10 @@ def _finish(relations: Relations, rows: Ints, of_label: Ints, pinned: NDArray[np
     direct = _direct(rows, of_label, pinned)
     expanded: dict[int, tuple[int, ...]] = {}
     for t in _ordered(direct)[0]:
-        expanded[t] = tuple(dict.fromkeys(c for p in direct[t] for c in expanded.get(p, (p,))))
+        parts = direct[t]
+        if not expanded.keys().isdisjoint(parts):
+            parts = tuple(dict.fromkeys(c for p in parts for c in expanded.get(p, (p,))))
+        expanded[t] = parts
     pin_of: dict[int, Pin] = {}
     for pin in relations.pins:
         for cls in np.unique(of_label[pin.labels]).tolist():

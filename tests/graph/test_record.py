@@ -98,6 +98,15 @@ def test_values_of_the_data_cannot_be_read_without_data(lab: Any) -> None:
     assert "linear" in ops(module, torch.ones(2, 3), how="real")
 
 
+def test_numbers_written_into_the_code_are_kept(lab: Any) -> None:
+    module = lab.network(lambda m, x: m.i(x)[:, [2, 0]] + torch.tensor([1.0, 2.0], device=x.device), i=nn.Linear(3, 4))
+    x = torch.randn(2, 3)
+    arguments, tensors = flatten((x,))
+    with pytest.raises(LookupError):
+        record(module, arguments, tensors, "meta")
+    assert torch.equal(trace(module, (x,)).module(x), module(x))
+
+
 def test_attention_modules_show_the_layers_inside() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
     found = ops(layer, torch.randn(2, 5, 8))

@@ -1,0 +1,125 @@
+"""Units gathered into families: those that reach the same dims of the same tensors are interchangeable."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress.graph.groups import Coupling, Frozen, Group, Member, output_dims
+from compress.graph.propagate import Flow, Slot
+from compress.graph.resolve import Classes, Ints, resolve
+from compress.graph.trace import Program
+
+
+def couple(program: Program, flow: Flow) -> Coupling:
+    """Solve the relations of ``flow`` and gather the units into groups."""
+    classes = resolve(flow.relations)
+    blocks = np.zeros(len(classes.pinned), dtype=bool)
+    for labels in flow.relations.block_labels:
+        blocks[classes.of_label[labels]] = True
+    rows = _incidence(flow.slots, classes)
+    groups = _groups(flow.slots, rows, blocks, output_dims(flow))
+    return Coupling(program, flow, classes, groups, _frozen(flow, classes, _unread(rows[0])))
+
+
+def _incidence(slots: tuple[Slot, ...], classes: Classes) -> tuple[Ints, Ints, Ints]:
+    """Rows (unit, slot, index): every index of every slot with the units that remove it; sorted."""
+    if not slots:
+        return (np.zeros(0, dtype=np.int64),) * 3
+    sizes = [len(slot.labels) for slot in slots]
+    where = np.repeat(np.arange(len(slots)), sizes)
+    index = np.concatenate([np.arange(n) for n in sizes])
+    of = classes.of_label[np.concatenate([slot.labels for slot in slots])]
+    derived, starts, parts = classes.parts_table
+    entry = np.full(len(classes.pinned), -1, dtype=np.int64)
+    entry[derived] = np.arange(len(derived))
+    plain = np.flatnonzero(~classes.pinned[of] & (entry[of] < 0))
+    made = np.flatnonzero(entry[of] >= 0)
+    counts = np.diff(starts)[entry[of[made]]]
+    offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    unit = np.r_[of[plain], parts[np.repeat(starts[:-1][entry[of[made]]], counts) + offsets]]
+    row = np.r_[plain, np.repeat(made, counts)]
+    order = np.lexsort((index[row], where[row], unit))
+    return unit[order], where[row][order], index[row][order]
+
+
+def _groups(
+    slots: tuple[Slot, ...], rows: tuple[Ints, Ints, Ints], blocks: NDArray[np.bool_], outputs: Mapping[str, int]
+) -> tuple[Group, ...]:
+    unit, where, index = rows
+    starts = np.flatnonzero(np.r_[True, unit[1:] != unit[:-1]]) if len(unit) else np.zeros(0, dtype=np.int64)
+    families: dict[tuple[bytes, bool], list[tuple[int, int]]] = defaultdict(list)
+    stops = np.r_[starts[1:], len(unit)] if len(unit) else starts
+    signatures, width = where.tobytes(), where.itemsize
+    for start, stop, block in zip(starts.tolist(), stops.tolist(), blocks[unit[starts]].tolist(), strict=True):
+        if stop - start > 1:  # others are read by nothing that would get smaller: see _unread
+            families[signatures[start * width : stop * width], block].append((start, stop))
+    names: dict[str, int] = defaultdict(int)
+    positions = {(slot.tensor, slot.dim): i for i, slot in reversed(list(enumerate(slots)))}
+    groups = []
+    for (signature, block), spans in sorted(families.items(), key=lambda item: item[1][0]):
+        spans.sort(key=lambda span: index[span[0]])
+        groups.append(_group(slots, signature, block, spans, unit, index, names, outputs))
+    return tuple(sorted(groups, key=lambda g: positions[g.members[0].tensor, g.members[0].dim]))
+
+
+def _unread(unit: Ints) -> Ints:
+    """Units of one index alone, such as rows of a position table beyond the example's length: they stay."""
+    found, counts = np.unique(unit, return_counts=True)
+    return found[counts == 1]
+
+
+def _group(
+    slots: tuple[Slot, ...],
+    signature: bytes,
+    block: bool,
+    spans: list[tuple[int, int]],
+    unit: Ints,
+    index: Ints,
+    names: dict[str, int],
+    outputs: Mapping[str, int],
+) -> Group:
+    positions = np.frombuffer(signature, dtype=np.int64)
+    first = np.asarray([start for start, _ in spans])
+    table = index[first[:, None] + np.arange(len(positions))]
+    members = tuple(
+        Member(slots[p].tensor, slots[p].dim, table[:, positions == p], slots[p].blocks)
+        for p in dict.fromkeys(positions.tolist())
+    )
+    producer = _producer(members, outputs)
+    members = (producer, *(m for m in members if m is not producer))
+    base = producer.tensor.removesuffix(".weight") + (".blocks" if block else "")
+    names[base] += 1
+    name = base if names[base] == 1 else f"{base}#{names[base]}"
+    return Group(name, "blocks" if block else "channels", unit[first], members)
+
+
+def _producer(members: tuple[Member, ...], outputs: Mapping[str, int]) -> Member:
+    """The weight whose outputs the units are."""
+    made = (m for m in members if m.dim == outputs.get(m.tensor, 0) and m.tensor.endswith("weight"))
+    return next(made, members[0])
+
+
+_TRIVIAL = ("kernel position of a convolution",)
+
+
+def _frozen(flow: Flow, classes: Classes, unread: Ints) -> tuple[Frozen, ...]:
+    """Pinned dims with the first reason that was met, kernel positions left out; and indices nothing depends on."""
+    found = []
+    for slot in flow.slots:
+        of = classes.of_label[slot.labels]
+        held = classes.pinned[of]
+        alone = int(np.isin(of, unread).sum())
+        if alone:
+            found.append(Frozen(slot.tensor, slot.dim, alone, "", "", "nothing else gets smaller with these indices"))
+        if not held.any():
+            continue
+        pin = next((classes.pin_of[c] for c in of[held].tolist() if c in classes.pin_of), None)
+        if pin is not None and pin.reason in _TRIVIAL:
+            continue
+        op, where, reason = (pin.op, pin.where, pin.reason) if pin else ("", "", "tied to a dimension that stays")
+        found.append(Frozen(slot.tensor, slot.dim, int(held.sum()), op, where, reason))
+    return tuple(found)
