@@ -32,16 +32,7 @@ def _incidence(slots: tuple[Slot, ...], classes: Classes) -> tuple[Ints, Ints, I
     sizes = [len(slot.labels) for slot in slots]
     where = np.repeat(np.arange(len(slots)), sizes)
     index = np.concatenate([np.arange(n) for n in sizes])
-    of = classes.of_label[np.concatenate([slot.labels for slot in slots])]
-    derived, starts, parts = classes.parts_table
-    entry = np.full(len(classes.pinned), -1, dtype=np.int64)
-    entry[derived] = np.arange(len(derived))
-    plain = np.flatnonzero(~classes.pinned[of] & (entry[of] < 0))
-    made = np.flatnonzero(entry[of] >= 0)
-    counts = np.diff(starts)[entry[of[made]]]
-    offsets = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    unit = np.r_[of[plain], parts[np.repeat(starts[:-1][entry[of[made]]], counts) + offsets]]
-    row = np.r_[plain, np.repeat(made, counts)]
+    row, unit = classes.units_of(np.concatenate([slot.labels for slot in slots]))
     order = np.lexsort((index[row], where[row], unit))
     return unit[order], where[row][order], index[row][order]
 

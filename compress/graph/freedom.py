@@ -96,7 +96,7 @@ def _removable(coupling: Coupling) -> tuple[NDArray[np.bool_], NDArray[np.bool_]
     for cluster in clusters(coupling):
         for cell in cluster.cells:
             (free if cluster.steps > 1 else stuck)[coupling.group(cell.group).units[cell.units]] = True
-    for derived, parts in coupling.classes.parts.items():
+    for derived, parts in coupling.classes.parts.entry.items():
         free[derived], stuck[derived] = free[list(parts)].any(), stuck[list(parts)].any()
     return free, stuck
 

@@ -111,7 +111,7 @@ class Coupling:
     def overlaps(self) -> dict[str, frozenset[str]]:
         """Groups that reach the same indices as another (heads and the features inside the heads)."""
         found: dict[str, set[str]] = defaultdict(set)
-        for parts in self.classes.parts.values():
+        for parts in self.classes.parts.entry.values():
             names = {self.groups[self.group_of_unit[p]].name for p in parts if p in self.group_of_unit}
             for name in names:
                 found[name] |= names - {name}

@@ -21,43 +21,81 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
+class Parts:
+    """For every derived class the free classes whose removal removes it.
+
+    Attributes:
+        derived: The derived classes.
+        starts: Where in ``flat`` the parts of each start, and at the end its length.
+        flat: The parts, one derived class after the other.
+    """
+
+    derived: Ints
+    starts: Ints
+    flat: Ints
+
+    @cached_property
+    def entry(self) -> dict[int, tuple[int, ...]]:
+        """The parts of each derived class."""
+        spans = itertools.pairwise(self.starts.tolist())
+        flat = self.flat.tolist()
+        return {c: tuple(flat[a:b]) for c, (a, b) in zip(self.derived.tolist(), spans, strict=True)}
+
+    def expanded(self, classes: Ints, count: int) -> tuple[Ints, Ints]:
+        """Rows (position in ``classes``, class) with every derived class replaced by its parts; sorted by position.
+
+        Args:
+            classes: Any classes.
+            count: How many classes there are.
+        """
+        entry = np.full(count, -1, dtype=np.int64)
+        entry[self.derived] = np.arange(len(self.derived))
+        found = entry[classes]
+        sizes = np.where(found < 0, 1, np.diff(self.starts, append=0)[found])
+        position = np.repeat(np.arange(len(classes)), sizes)
+        offset = np.arange(len(position)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        made = found[position]
+        taken = np.where(made < 0, 0, self.starts[made] + offset)
+        flat = self.flat if len(self.flat) else np.zeros(1, dtype=np.int64)
+        return position, np.where(made < 0, classes[position], flat[taken])
+
+
+@dataclass(frozen=True)
 class Classes:
     """Outcome of :func:`resolve`.
 
     Attributes:
         of_label: Class of every label; class of label 0 is ``of_label[0]`` and pinned.
         pinned: Boolean by class.
-        parts: For every derived class the free classes whose removal removes it (others are absent).
+        parts: What the derived classes consist of.
         pin_of: For every pinned class the pin that was met first (pinned by consequence: absent).
     """
 
     of_label: Ints
     pinned: NDArray[np.bool_]
-    parts: dict[int, tuple[int, ...]]
+    parts: Parts
     pin_of: dict[int, Pin]
 
     def expand(self, cls: int) -> tuple[int, ...]:
         """Free classes whose removal removes ``cls``; none if it is pinned."""
         if self.pinned[cls]:
             return ()
-        return self.parts.get(cls, (cls,))
+        return self.parts.entry.get(cls, (cls,))
+
+    def units_of(self, labels: Ints) -> tuple[Ints, Ints]:
+        """Rows (position in ``labels``, unit): every label with the units whose removal removes it."""
+        of = self.of_label[labels]
+        free = np.flatnonzero(~self.pinned[of])
+        position, unit = self.parts.expanded(of[free], len(self.pinned))
+        return free[position], unit
 
     def alive(self, removed: Ints) -> NDArray[np.bool_]:
         """By label: what stays when the free classes ``removed`` go."""
         gone = np.zeros(len(self.pinned), dtype=bool)
         gone[removed] = True
-        derived, starts, parts = self.parts_table
-        if len(derived):
-            gone[derived] = np.logical_or.reduceat(gone[parts], starts[:-1])
+        if len(self.parts.derived):
+            gone[self.parts.derived] = np.logical_or.reduceat(gone[self.parts.flat], self.parts.starts[:-1])
         return ~gone[self.of_label]
-
-    @cached_property
-    def parts_table(self) -> tuple[Ints, Ints, Ints]:
-        """``parts`` as arrays: the derived classes, where the parts of each start (and end), and all parts."""
-        derived = np.fromiter(self.parts, dtype=np.int64, count=len(self.parts))
-        starts = np.cumsum([0, *map(len, self.parts.values())], dtype=np.int64)
-        flat = itertools.chain.from_iterable(self.parts.values())
-        return derived, starts, np.fromiter(flat, dtype=np.int64, count=int(starts[-1]))
 
 
 def _components(relations: Relations, extra: list[tuple[Ints, Ints]]) -> Ints:
@@ -165,46 +203,49 @@ def _uneven(relations: Relations, of_label: Ints, pinned: NDArray[np.bool_]) -> 
     return np.concatenate(found)
 
 
-def _direct(rows: Ints, of_label: Ints, pinned: NDArray[np.bool_]) -> dict[int, tuple[int, ...]]:
-    """The components of every derived class, pinned ones left out."""
+def _direct(rows: Ints, of_label: Ints, pinned: NDArray[np.bool_]) -> tuple[Ints, Ints]:
+    """Derived classes and, in rows, their components; -1 where a component is pinned or repeated."""
     target, parts = of_label[rows[:, 0]], of_label[rows[:, 1:]]
     live = ~pinned[parts]
     useful = ~pinned[target] & (live & (parts != target[:, None])).any(1)
-    target, parts, live = target[useful], parts[useful], live[useful]
-    target, first = np.unique(target, return_index=True)
-    rows_of = zip(target.tolist(), parts[first].tolist(), live[first].tolist(), strict=True)
-    return {t: tuple(dict.fromkeys(itertools.compress(row, held))) for t, row, held in rows_of}
-
-
-def _ordered(direct: dict[int, tuple[int, ...]]) -> tuple[list[int], set[int]]:
-    """Derived classes, parts before wholes; and those that contain themselves by way of others."""
-    waiting = dict(direct)
-    order: list[int] = []
-    while True:
-        ready = [t for t, parts in waiting.items() if waiting.keys().isdisjoint(parts)]
-        if not ready:
-            return order, set(waiting)
-        order += ready
-        for t in ready:
-            del waiting[t]
+    target, first = np.unique(target[useful], return_index=True)
+    parts = np.where(live, parts, -1)[useful][first]
+    for column in range(1, parts.shape[1]):
+        again = (parts[:, :column] == parts[:, column : column + 1]).any(1)
+        parts[again, column] = -1
+    return target, parts
 
 
 def _circular(rows: Ints, of_label: Ints, pinned: NDArray[np.bool_]) -> Ints:
     """Labels of classes that are defined in a circle: these stay."""
-    _, circle = _ordered(_direct(rows, of_label, pinned))
-    return rows[np.isin(of_label[rows[:, 0]], list(circle)), 0] if circle else np.zeros(0, dtype=np.int64)
+    waiting, parts = _direct(rows, of_label, pinned)
+    while len(waiting):
+        blocked = np.isin(parts, waiting).any(1)
+        if blocked.all():
+            return rows[np.isin(of_label[rows[:, 0]], waiting), 0]
+        waiting, parts = waiting[blocked], parts[blocked]
+    return np.zeros(0, dtype=np.int64)
+
+
+def _expanded(derived: Ints, rows: Ints) -> Parts:
+    """Components that are derived themselves replaced by theirs, until only free classes are left."""
+    position, found = np.nonzero(rows >= 0)[0], rows[rows >= 0]
+    while True:
+        starts = np.searchsorted(position, np.arange(len(derived) + 1))
+        parts = Parts(derived, starts, found)
+        if not np.isin(found, derived).any():
+            return parts
+        inner, found = parts.expanded(found, int(max(found.max(), derived.max())) + 1)
+        position = position[inner]
+        pairs = np.stack([position, found], axis=1)
+        _, first = np.unique(pairs, axis=0, return_index=True)
+        first.sort()
+        position, found = position[first], found[first]
 
 
 def _finish(relations: Relations, rows: Ints, of_label: Ints, pinned: NDArray[np.bool_]) -> Classes:
-    direct = _direct(rows, of_label, pinned)
-    expanded: dict[int, tuple[int, ...]] = {}
-    for t in _ordered(direct)[0]:
-        parts = direct[t]
-        if not expanded.keys().isdisjoint(parts):
-            parts = tuple(dict.fromkeys(c for p in parts for c in expanded.get(p, (p,))))
-        expanded[t] = parts
     pin_of: dict[int, Pin] = {}
     for pin in relations.pins:
         for cls in np.unique(of_label[pin.labels]).tolist():
             pin_of.setdefault(cls, pin)
-    return Classes(of_label, pinned, expanded, pin_of)
+    return Classes(of_label, pinned, _expanded(*_direct(rows, of_label, pinned)), pin_of)

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,26 +41,37 @@ class Cluster:
         return tuple(dict.fromkeys(c.group for c in self.cells))
 
 
-def _block_keys(coupling: Coupling) -> tuple[dict[int, list[tuple[int, bytes]]], list[set[int]]]:
-    """For every unit the blocks of each view it lies in; and the sets of groups that each view ties together."""
+def _block_keys(coupling: Coupling) -> tuple[NDArray[np.uint64], list[Ints]]:
+    """By class a number that tells the blocks of all views a unit lies in; and the units that each view ties together.
+
+    Two units have the same number when every view has them equally often in the same blocks.
+    """
     classes = coupling.classes
-    keys: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
-    tied: list[set[int]] = []
+    keys = np.zeros(len(classes.pinned), dtype=np.uint64)
+    tied = []
     for number, rows in enumerate(coupling.flow.relations.balances):
-        members: dict[int, dict[int, int]] = defaultdict(lambda: defaultdict(int))
-        for row, labels in enumerate(classes.of_label[rows].tolist()):
-            for cls in labels:
-                for unit in classes.expand(cls):
-                    members[unit][row] += 1
-        groups = set()
-        for unit, counts in members.items():
-            if len(counts) == len(rows) and len(set(counts.values())) == 1:
-                continue  # the same in every block: no matter
-            keys[unit].append((number, repr(sorted(counts.items())).encode()))
-            if unit in coupling.group_of_unit:
-                groups.add(coupling.group_of_unit[unit])
-        tied.append(groups)
+        position, unit = classes.units_of(rows.ravel())
+        row = position // rows.shape[1]
+        code, times = np.unique(unit * len(rows) + row, return_counts=True)
+        unit, row = code // len(rows), code % len(rows)
+        starts = np.flatnonzero(np.diff(unit, prepend=-1))
+        if not len(starts):
+            continue
+        everywhere = np.diff(starts, append=len(unit)) == len(rows)
+        same = everywhere & (np.minimum.reduceat(times, starts) == np.maximum.reduceat(times, starts))
+        mixed = _mixed(_mixed(row) + times.astype(np.uint64))
+        found, key = unit[starts][~same], np.add.reduceat(mixed, starts)[~same]
+        keys[found] = _mixed(keys[found] + key + np.uint64(number + 1))
+        tied.append(found)
     return keys, tied
+
+
+def _mixed(values: NDArray[Any]) -> NDArray[np.uint64]:
+    """Spread numbers over 64 bits (the finaliser of splitmix64), so that sums of them do not meet by accident."""
+    x = values.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 def clusters(coupling: Coupling) -> tuple[Cluster, ...]:
@@ -73,15 +85,19 @@ def clusters(coupling: Coupling) -> tuple[Cluster, ...]:
             i = parent[i]
         return i
 
-    for groups in tied:
-        for other in groups:
-            parent[root(other)] = root(min(groups))
+    group_of = np.full(len(coupling.classes.pinned), -1, dtype=np.int64)
+    for i, group in enumerate(coupling.groups):
+        group_of[group.units] = i
+    for units in tied:
+        together = [i for i in np.unique(group_of[units]).tolist() if i >= 0]
+        for other in together[1:]:
+            parent[root(other)] = root(together[0])
     cells: dict[int, list[Cell]] = defaultdict(list)
     for i, group in enumerate(coupling.groups):
-        blocks: dict[tuple[tuple[int, bytes], ...], list[int]] = defaultdict(list)
-        for position, unit in enumerate(group.units.tolist()):
-            blocks[tuple(keys.get(unit, ()))].append(position)
-        cells[root(i)] += [Cell(group.name, np.asarray(units)) for units in blocks.values()]
+        _, first, block = np.unique(keys[group.units], return_index=True, return_inverse=True)
+        order = np.argsort(block, kind="stable")
+        parts = np.split(order, np.cumsum(np.bincount(block))[:-1])
+        cells[root(i)] += [Cell(group.name, parts[k]) for k in np.argsort(first)]
     return tuple(Cluster(tuple(found), math.gcd(*(len(c.units) for c in found))) for found in cells.values())
 
 
