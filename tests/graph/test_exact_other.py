@@ -229,3 +229,11 @@ def test_batch_norm_in_training_mode(lab: Any) -> None:
     outcome = lab.prune(module, torch.randn(2, 4))
     assert outcome.verification.passed
     assert all(torch.equal(b, before[n]) for n, b in module.named_buffers())
+
+
+def test_only_the_type_of_another_tensor_is_read(lab: Any) -> None:
+    def forward(m: Any, x: Tensor) -> Any:
+        h = m.a(x)
+        return m.b(h * torch.ones(x.shape[0], 1).type_as(h))
+
+    lab.check(lab.network(forward, a=nn.Linear(3, 6), b=nn.Linear(6, 2)), torch.randn(2, 3), groups={"a": 6})

@@ -49,7 +49,7 @@ from compress.graph.rules.registry import Call, rule
 )
 def pointwise(call: Call) -> Value:
     """Elements at the same (broadcast) position live and die together."""
-    values = call.values()
+    values = call.values()[:1] if call.op == "aten::type_as" else call.values()  # of the other only its type is read
     if call.op == "aten::prelu" and values[1].rank == 1 and values[0].rank > 1:
         weight = values[1]
         shape = [1] * values[0].rank
