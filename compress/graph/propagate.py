@@ -18,7 +18,7 @@ from compress.graph.labels import Factor, Labels, Relations, Value
 from compress.graph.rules import RULES, Call
 from compress.graph.rules.pointwise import pointwise
 from compress.graph.rules.registry import Rule, fixed
-from compress.graph.trace import Program, concrete, owner, shape_of
+from compress.graph.trace import Program, attribute, concrete, owner, shape_of
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Flow:
         calls: The calls as the rules saw them.
         slots: Labelled dims of parameters and buffers, in graph order.
         unruled: Operations that have no rule, with the modules that use them.
+        untrained: Parameters that stay because their ``requires_grad`` is False.
     """
 
     relations: Relations
@@ -52,24 +53,31 @@ class Flow:
     calls: dict[fx.Node, Call]
     slots: tuple[Slot, ...]
     unruled: Mapping[str, tuple[str, ...]]
+    untrained: frozenset[str] = frozenset()
 
 
-def propagate(program: Program, *, prune_outputs: bool = False) -> Flow:
+UNTRAINED = "requires_grad is False; --allow-frozen prunes it"
+
+
+def propagate(program: Program, *, prune_outputs: bool = False, allow_frozen: bool = False) -> Flow:
     """Walk the traced graph once.
 
     Args:
         program: The traced network.
         prune_outputs: Whether the network's outputs may get smaller.
+        allow_frozen: Whether parameters with ``requires_grad=False`` may.
     """
     walk = _Walk(program, prune_outputs)
     for node in program.module.graph.nodes:
         walk.visit(node)
+    untrained = frozenset() if allow_frozen else walk.hold_untrained()
     return Flow(
         walk.relations,
         walk.values,
         walk.calls,
         tuple(walk.slots.values()),
         {op: tuple(sorted(where)) for op, where in walk.unruled.items()},
+        untrained,
     )
 
 
@@ -143,8 +151,10 @@ class _Walk:
         factors = []
         for dim, n in enumerate(shape):
             if n > 1 and tensor.is_floating_point():
-                blocks = self.blocks.get(id(tensor), 1) if dim == 1 else 1
+                found = self.blocks.get(id(tensor))
+                blocks = found.count if found and dim in found.dims else 1
                 labels = self.relations.fresh(blocks, n)
+                self.relations.balance(labels, 1)
                 self.slots[name, dim] = Slot(name, dim, labels.ravel(), blocks)
                 factors.append(_factor(labels, shape, dim))
         return Value(shape, tuple(factors))
@@ -192,6 +202,17 @@ class _Walk:
         if isinstance(result, (list, tuple)):
             return tuple(concrete(r) if isinstance(r, torch.SymInt) else r for r in result)
         return concrete(result) if isinstance(result, torch.SymInt) else result
+
+    def hold_untrained(self) -> frozenset[str]:
+        """Pin what is frozen; last, as a reason that holds in any case is the better one to report."""
+        held = set()
+        for slot in self.slots.values():
+            tensor = attribute(self.module, slot.tensor)
+            if isinstance(tensor, torch.nn.Parameter) and not tensor.requires_grad:
+                self.relations.op, self.relations.where = "", ""
+                self.relations.pin(slot.labels, UNTRAINED)
+                held.add(slot.tensor)
+        return frozenset(held)
 
     def _output(self, node: fx.Node) -> None:
         if self.prune_outputs:

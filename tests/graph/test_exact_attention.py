@@ -236,8 +236,9 @@ BLOCKS = [
             "w1": parameter(3, 16, 8),
             "w2": parameter(3, 8, 10),
             "o": nn.Linear(10, 2),
+            "groups": 3,
         },
-        {"w1": 8, "w2": 10},
+        {"w1": 24, "w2": 10},
     ),
     Block(
         "token mixing",

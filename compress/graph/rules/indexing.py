@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compress.graph.labels import Factor, Value
-from compress.graph.rules.registry import Call, Result, fixed, rule
+from compress.graph.rules.registry import Call, Result, fixed, mixing, rule
 
 
 @rule("aten::embedding")
@@ -28,11 +28,11 @@ def index(call: Call) -> Result:
     used = [d for d, i in enumerate(indices) if i is not None]
     if not used or used != list(range(used[0], used[-1] + 1)) or any(i.factors for i in indices if i is not None):
         return fixed(call, "indexed in a way that has no rule")
+    x = mixing(call, x, used)
     inserted = len(call.shape) - (x.rank - len(used))
     factors = []
     for f in x.factors:
-        touched = any(f.labels.shape[d] > 1 for d in used)
-        if touched:
+        if f.axis in used:
             call.relations.pin(f.labels, "looked up by index")
             continue
         before, after = f.labels.shape[: used[0]], f.labels.shape[used[-1] + 1 :]
@@ -46,8 +46,8 @@ def index_select(call: Call) -> Value:
     x = call["self"]
     dim = call["dim"] % x.rank
     factors = []
-    for f in x.factors:
-        if f.labels.shape[dim] > 1:
+    for f in mixing(call, x, [dim]).factors:
+        if f.axis == dim:
             call.relations.pin(f.labels, "looked up by index")
         else:
             factors.append(f)
@@ -59,8 +59,8 @@ def roll(call: Call) -> Value:
     x = call["self"]
     dims = [d % x.rank for d in call["dims"]] if call.get("dims") else list(range(x.rank))
     factors = []
-    for f in x.factors:
-        if any(f.labels.shape[d] > 1 for d in dims):
+    for f in mixing(call, x, dims).factors:
+        if f.axis in {d % x.rank for d in dims}:
             call.relations.pin(f.labels, "rolled along this dimension")
         else:
             factors.append(f)
