@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compress.graph.groups import Coupling, Frozen, Group, Member, output_dims
-from compress.graph.propagate import Flow, Slot
+from compress.graph.propagate import UNTRAINED, Flow, Slot
 from compress.graph.resolve import Classes, Ints, resolve
 from compress.graph.trace import Program
 
@@ -23,6 +24,15 @@ def couple(program: Program, flow: Flow) -> Coupling:
     rows = _incidence(flow.slots, classes)
     groups = _groups(flow.slots, rows, blocks, output_dims(flow))
     return Coupling(program, flow, classes, groups, _frozen(flow, classes, _unread(rows[0])))
+
+
+def thawed(coupling: Coupling) -> Coupling:
+    """The coupling as it would be were no parameter frozen (``requires_grad=False``)."""
+    flow = coupling.flow
+    if not flow.untrained:
+        return coupling
+    free = replace(flow.relations, pins=[p for p in flow.relations.pins if p.reason != UNTRAINED])
+    return couple(coupling.program, replace(flow, relations=free, untrained=frozenset()))
 
 
 def _incidence(slots: tuple[Slot, ...], classes: Classes) -> tuple[Ints, Ints, Ints]:
@@ -76,9 +86,10 @@ def _group(
     positions = np.frombuffer(signature, dtype=np.int64)
     first = np.asarray([start for start, _ in spans])
     table = index[first[:, None] + np.arange(len(positions))]
+    dims, columns = np.unique(positions, return_index=True)  # sorted: the columns of one dim are neighbours
     members = tuple(
-        Member(slots[p].tensor, slots[p].dim, table[:, positions == p], slots[p].blocks)
-        for p in dict.fromkeys(positions.tolist())
+        Member(slots[p].tensor, slots[p].dim, table[:, a:b], slots[p].blocks)
+        for p, a, b in zip(dims.tolist(), columns, [*columns[1:], None], strict=True)
     )
     producer = _producer(members, outputs)
     members = (producer, *(m for m in members if m is not producer))
@@ -112,5 +123,7 @@ def _frozen(flow: Flow, classes: Classes, unread: Ints) -> tuple[Frozen, ...]:
         if pin is not None and pin.reason in _TRIVIAL:
             continue
         op, where, reason = (pin.op, pin.where, pin.reason) if pin else ("", "", "tied to a dimension that stays")
+        if reason == UNTRAINED and slot.tensor not in flow.untrained:
+            reason = f"tied to a parameter whose {UNTRAINED}"
         found.append(Frozen(slot.tensor, slot.dim, int(held.sum()), op, where, reason))
     return tuple(found)

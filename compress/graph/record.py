@@ -17,14 +17,17 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules import module as hooks
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from compress.graph.arguments import Arguments, map_leaves
+from compress.graph.owners import Owners, Replay
 from compress.graph.untouched import untouched
+from compress.graph.values import changed, shape_only
 
 How = Literal["meta", "fake", "real"]
 _META, _CPU = torch.device("meta"), torch.device("cpu")
+# Their shape is that of their first argument; working that out for them is a quarter of the time.
+_SAME_SHAPE = {"aten::batch_norm", "aten::layer_norm", "aten::group_norm", "aten::gelu"}
 # They hand numbers to Python, which may decide by them.
 _READS = {"aten::item", "aten::_local_scalar_dense", "aten::equal", "aten::is_nonzero", "aten::allclose"}
 
@@ -59,6 +62,7 @@ def record(module: nn.Module, arguments: Arguments, inputs: Sequence[Tensor], ho
     Raises:
         Exception: Whatever the module's code raises.
     """
+    recorder = _Recorder(module, how)
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
         stack.enter_context(untouched(module))
@@ -72,9 +76,9 @@ def record(module: nn.Module, arguments: Arguments, inputs: Sequence[Tensor], ho
             inputs = [torch.empty_like(x, device=_META) for x in inputs]
         else:
             inputs = [x.detach().clone() for x in inputs]  # forward may work in place
-        recorder = _Recorder(module, inputs, how)
-        stack.enter_context(recorder.owners())
-        run = _Replay(module, recorder).run if isinstance(module, fx.GraphModule) else module
+        recorder.take(inputs)
+        stack.enter_context(recorder.owners.watch())
+        run = Replay(module, recorder.owners).run if isinstance(module, fx.GraphModule) else module
         with recorder:
             result = arguments.call(run, inputs)
         return recorder.finish(result)
@@ -91,26 +95,8 @@ def _whole_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-class _Replay(fx.Interpreter):
-    """Runs a graph whose nodes remember the modules they came from."""
-
-    def __init__(self, module: fx.GraphModule, recorder: _Recorder) -> None:
-        super().__init__(module)
-        self.recorder = recorder
-
-    def run_node(self, n: fx.Node) -> Any:
-        stack = n.meta.get("nn_module_stack")
-        owner = list(stack.values())[-1] if stack else ("", nn.Module)
-        self.recorder.types.setdefault(owner[0], owner[1])
-        self.recorder.stack.append(owner[0])
-        try:
-            return super().run_node(n)
-        finally:
-            self.recorder.stack.pop()
-
-
 class _Recorder(TorchDispatchMode):
-    def __init__(self, module: nn.Module, inputs: Sequence[Tensor], how: How) -> None:
+    def __init__(self, module: nn.Module, how: How) -> None:
         super().__init__()
         self.how = how
         self.graph = fx.Graph()
@@ -122,50 +108,34 @@ class _Recorder(TorchDispatchMode):
         self.constants: dict[str, Tensor] = {}
         self.tensors: dict[str, Tensor] = {}
         self.names: dict[int, list[str]] = {}
-        self.paths = {id(child): path for path, child in module.named_modules()}
-        self.types: dict[str, Any] = {path: type(child) for path, child in module.named_modules()}
-        self.stack: list[str] = []
+        self.owners = Owners(module)
         parameters = list(module.named_parameters(remove_duplicate=False))
         for name, tensor in [*parameters, *module.named_buffers(remove_duplicate=False)]:
             self.names.setdefault(id(tensor), []).append(name)
         self.counters = [b for b in module.buffers() if not b.is_floating_point()]
         self.parameters = {id(tensor) for _, tensor in parameters}
         self.unknown |= self.parameters
+        if how == "meta":  # outside of inference mode: views of a parameter are of its kind
+            with torch.no_grad():
+                self.twins = {id(p): torch.empty_like(p, device=_META) for _, p in parameters}
+
+    def take(self, inputs: Sequence[Tensor]) -> None:
+        """Make the inputs known."""
         for i, x in enumerate(inputs):
             node = self.graph.placeholder(f"input_{i}")
-            node.meta["val"] = _shape_only(x)
+            node.meta["val"] = shape_only(x)
             self._bind(x, node)
-
-    @contextlib.contextmanager
-    def owners(self) -> Iterator[None]:
-        """Keep account of which submodule is running."""
-
-        def enter(module: nn.Module, _: Any) -> None:
-            self.stack.append(self.paths.get(id(module), self.stack[-1] if self.stack else ""))
-
-        def leave(module: nn.Module, _: Any, __: Any) -> None:
-            self.stack.pop()
-
-        handles = [
-            hooks.register_module_forward_pre_hook(enter),
-            hooks.register_module_forward_hook(leave, always_call=True),
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         ready_args, ready_kwargs = self._ready(args, kwargs)
-        result = func(*ready_args, **ready_kwargs)
+        result = self._run(func, ready_args, ready_kwargs)
         many = isinstance(result, (list, tuple))
         outs = list(result) if many else [result]
         if not any(isinstance(out, Tensor) for out in outs) and func._schema.name not in _READS:
             return result
         node = self._node(func, args, kwargs)
-        node.meta["val"] = [_shape_only(out) for out in outs] if many else _shape_only(result)
+        node.meta["val"] = [shape_only(out) for out in outs] if many else shape_only(result)
         for i, out in enumerate(outs):
             if isinstance(out, Tensor):
                 self._bind(out, self._item(node, i, out) if many else node)
@@ -173,17 +143,21 @@ class _Recorder(TorchDispatchMode):
             self._changed(func, args, kwargs, ready_args, ready_kwargs, result, node)
         return result
 
+    def _run(self, func: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if func._schema.name in _SAME_SHAPE and self.how == "meta" and args[0].device.type == "meta":
+            return torch.empty_like(args[0])
+        return func(*args, **kwargs)
+
     def _node(self, func: Any, args: Any, kwargs: dict[str, Any]) -> fx.Node:
         kwargs = {k: v for k, v in kwargs.items() if k not in ("pin_memory", "layout") or v is not None}
-        made = map_leaves((tuple(args), kwargs), self._argument)
-        node = self.graph.call_function(func, made[0], made[1])
-        path = self.stack[-1] if self.stack else ""
-        node.meta["nn_module_stack"] = {path: (path, self.types.get(path, nn.Module))}
+        made = {key: changed(value, self._argument) for key, value in kwargs.items()}
+        node = self.graph.call_function(func, tuple(changed(value, self._argument) for value in args), made)
+        node.meta["nn_module_stack"] = self.owners.meta()
         return node
 
     def _item(self, node: fx.Node, index: int, out: Tensor) -> fx.Node:
         item = self.graph.call_function(operator.getitem, (node, index))
-        item.meta |= {"val": _shape_only(out), "nn_module_stack": node.meta["nn_module_stack"]}
+        item.meta |= {"val": shape_only(out), "nn_module_stack": node.meta["nn_module_stack"]}
         return item
 
     def _argument(self, leaf: Any) -> Any:
@@ -207,7 +181,7 @@ class _Recorder(TorchDispatchMode):
             self.tensors |= dict.fromkeys(names, tensor)
         made = [self.graph.get_attr(name) for name in names]
         for each in made:
-            each.meta["val"] = _shape_only(tensor)
+            each.meta["val"] = shape_only(tensor)
         self._bind(tensor, made[0])
         return made[0]
 
@@ -217,23 +191,21 @@ class _Recorder(TorchDispatchMode):
 
     def _ready(self, args: Any, kwargs: dict[str, Any]) -> Any:
         """Arguments as they can be run: on meta as soon as one number is not known, for real otherwise."""
-        unknown = False
-
-        def look(leaf: Any) -> Any:
-            nonlocal unknown
-            unknown |= isinstance(leaf, Tensor) and (leaf.device.type == "meta" or id(leaf) in self.unknown)
-            return leaf
-
-        if self.how == "meta":
-            map_leaves((args, kwargs), look)
+        meta = self.how == "meta"
+        unknown = meta and any(self._is_unknown(value) for value in (*args, *kwargs.values()))
 
         def change(leaf: Any) -> Any:
             if isinstance(leaf, Tensor):
                 return self._twin(leaf) if unknown else self._copy(leaf)
-            place = isinstance(leaf, torch.device) and self.how == "meta"
-            return (_META if unknown else _CPU) if place else leaf
+            return (_META if unknown else _CPU) if meta else leaf
 
-        return map_leaves((args, kwargs), change)
+        return [changed(value, change) for value in args], {k: changed(v, change) for k, v in kwargs.items()}
+
+    def _is_unknown(self, value: Any) -> bool:
+        """Whether there is a tensor without numbers in an argument."""
+        if isinstance(value, Tensor):
+            return value.device.type == "meta" or id(value) in self.unknown
+        return isinstance(value, (list, tuple)) and any(self._is_unknown(each) for each in value)
 
     def _twin(self, tensor: Tensor) -> Tensor:
         """The tensor without its numbers."""
@@ -252,6 +224,7 @@ class _Recorder(TorchDispatchMode):
                 found = torch.empty_like(tensor, device=device, requires_grad=False)
                 known[id(tensor)] = found = found.copy_(tensor) if device != _META else found
             self.held.append(tensor)
+        if id(found) not in self.nodes:
             self.nodes[id(found)] = self._source(tensor)
         return found
 
@@ -288,9 +261,3 @@ class _Recorder(TorchDispatchMode):
             else:
                 anchor.append(read[name])
             anchor = read[name]
-
-
-def _shape_only(value: Any) -> Any:
-    if not isinstance(value, Tensor):
-        return value
-    return value if value.device.type == "meta" else torch.empty(value.shape, dtype=value.dtype, device=_META)
