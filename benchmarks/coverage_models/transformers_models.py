@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from coverage_models.case import Case, randomise
+from coverage_models.case import Case, enliven, randomise
 from coverage_models.transformers_configs import Model
 from coverage_models.transformers_other import OTHERS
 from coverage_models.transformers_text import TEXT_MODELS
@@ -30,4 +30,5 @@ def _build(model: Model) -> nn.Module:
         config._attn_implementation = model.attention
     module: nn.Module = kind(config)
     randomise(module)
+    enliven(module)
     return module
