@@ -20,6 +20,7 @@ from compress.graph.groups import Coupling
 from compress.graph.labels import Value
 from compress.graph.propagate import bind, op_name
 from compress.graph.rules import Kept
+from compress.graph.statistics import SPREADS
 
 TOLERANCE = 1e-9
 
@@ -28,7 +29,8 @@ _SUMS = {
     for name in (
         "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "dot", "conv1d", "conv2d", "conv3d",
         "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "sum", "linalg_vector_norm", "norm",
-        "scaled_dot_product_attention",
+        "scaled_dot_product_attention", "tensordot", "bilinear", "cdist", "mv", "vdot", "inner", "cumsum",
+        "_weight_norm",
     )
 }  # fmt: skip
 
@@ -158,7 +160,8 @@ def _batch_norm(named: dict[str, Any], masks: dict[str, Any]) -> Tensor:
     return _affine(out, named, (1, -1, *(1,) * (x.dim() - 2)))
 
 
-_STATISTICS: dict[str, Callable[[dict[str, Any], dict[str, Any]], Tensor]] = {
+_STATISTICS: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
+    **SPREADS,
     "aten::mean": _mean,
     "aten::layer_norm": _layer_norm,
     "aten::rms_norm": _rms_norm,

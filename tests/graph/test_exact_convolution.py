@@ -202,6 +202,7 @@ BLOCKS = [
         lambda m, x: m.head(m.a(x).unflatten(1, (4, 2)).amax(2)),
         lambda: {"a": conv(3, 8), "head": conv(4, 2)},
         {"a.blocks": 4},
+        zeroing=False,  # the larger of what is kept, not of what is kept and zero
     ),
     Block("film", film, lambda: {"f": nn.Linear(3, 16), "a": conv(3, 8), "head": conv(8, 2)}, {"f": 8}),
     Block(

@@ -135,16 +135,7 @@ def test_tied_weights_shrink_once_and_stay_one_tensor(lab: Any) -> None:
 PINNED: dict[str, tuple[Callable[..., Any], Make, str]] = {
     "long short-term memory": (lambda m, x: m.o(m.r(m.i(x))[0]), linears(16, 8, 2, r=nn.LSTM(16, 8)), "aten::lstm"),
     "gated recurrent unit": (lambda m, x: m.o(m.r(m.i(x))[0]), linears(16, 8, 2, r=nn.GRU(16, 8)), "aten::gru"),
-    "bilinear layer": (
-        lambda m, x: m.o(m.r(m.i(x), x)),
-        linears(16, 8, 2, r=nn.Bilinear(16, 16, 8)),
-        "aten::bilinear",
-    ),
-    "gather": (
-        lambda m, x: m.o(m.i(x).gather(1, torch.zeros(x.shape[0], 2, 8, dtype=torch.long))),
-        linears(8, 2),
-        "aten::gather",
-    ),
+    "upper triangle": (lambda m, x: m.o(m.i(x).triu()), linears(8, 2), "aten::triu"),
 }
 
 
@@ -165,12 +156,12 @@ HELD: dict[str, tuple[Callable[..., Any], str]] = {
     "softmax over features": (lambda m, x: m.o(m.i(x).softmax(-1)), "normalised or ordered along this dimension"),
     "largest features": (lambda m, x: m.o(m.i(x).topk(8, -1).values), "normalised or ordered along this dimension"),
     "maximum over features": (
-        lambda m, x: m.o(m.i(x) / m.i(x).amax(-1, keepdim=True)),
+        lambda m, x: m.o(m.i(x) / m.i(x).max(-1, keepdim=True)[0]),
         "compared or normalised along this dimension",
     ),
     "features by index": (lambda m, x: m.o(m.i(x)[..., m.idx]), "looked up by index"),
     "rolled features": (lambda m, x: m.o(m.i(x).roll(1, -1)), "rolled along this dimension"),
-    "every second feature": (lambda m, x: m.o(m.i(x)[..., ::2].repeat(1, 1, 2)), "taken in steps"),
+    "every third feature": (lambda m, x: m.o(m.i(x)[..., ::3].repeat(1, 1, 3)[..., :8]), "taken in steps"),
     "the output itself": (lambda m, x: m.i(x), "an output of the network keeps its size"),
 }
 

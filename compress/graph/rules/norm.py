@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from compress.graph.labels import Factor, Value, join
+from compress.graph.labels import Factor, Value, join, reduce
 from compress.graph.reshape import reshape
 from compress.graph.rules.registry import Call, Cut, mixing, only, rewrite, rule
 
@@ -22,7 +22,8 @@ def batch_norm(call: Call) -> Value:
     single = call.op == "aten::instance_norm"
     if call.get("use_input_stats" if single else "training", False):
         out = mixing(call, out, [d for d in range(out.rank) if d > 1 or (d == 0 and not single)])
-        out = Value(out.shape, only(call, out, (0, 1) if single else (1,), "statistics are taken along this dimension"))
+        if single:
+            out = Value(out.shape, only(call, out, (0, 1), "statistics are taken along this dimension"))
     for name in ("weight", "bias", "running_mean", "running_var"):
         vector = call.get(name)
         if vector is not None:
@@ -66,3 +67,11 @@ def num_groups(cut: Cut) -> dict[str, Any]:
     if groups == 1:
         return {}
     return {"num_groups": int(cut.kept.vector(x, 1).reshape(groups, -1).any(1).sum())}
+
+
+@rule("aten::_weight_norm")
+def weight_norm(call: Call) -> Value:
+    """``g * v / |v|`` with one norm for every index of ``dim`` (-1: one for all), taken over what is kept."""
+    v, dim = call["v"], int(call.get("dim", 0))
+    reduce(call.relations, v, [d for d in range(v.rank) if dim == -1 or d != dim % v.rank], keepdim=True)
+    return join(call.relations, v, call["g"])

@@ -9,7 +9,7 @@ import numpy as np
 
 from compress.graph.labels import Factor, Value, join, match, permute_take
 from compress.graph.reshape import reshape
-from compress.graph.rules.registry import Call, Cut, fixed, rewrite, rule
+from compress.graph.rules.registry import Call, Cut, fixed, only, rewrite, rule
 
 
 def cut_piece(call: Call, x: Value, dim: int, start: int, stop: int) -> Value:
@@ -82,6 +82,12 @@ def slice_(call: Call) -> Value:
     start, stop, step = _bounds(call, x.shape[dim])
     if step == 1:
         return cut_piece(call, x, dim, start, stop)
+    size = x.shape[dim]
+    if x.along(dim) and size % step == 0 and start < step and stop > size - step + start:
+        # Every step-th index of all: neighbours go together, so that what is left alternates as before.
+        split = reshape(call.relations, x, (*x.shape[:dim], size // step, step, *x.shape[dim + 1 :]))
+        whole = only(call, split, [d for d in range(split.rank) if d != dim + 1], "taken in steps")
+        return take_index(call, Value(split.shape, whole), dim + 1, start)
     factors = []
     for f in x.factors:
         if f.axis == dim:
@@ -106,7 +112,9 @@ def slice_bounds(cut: Cut) -> dict[str, Any]:
     dim = cut.call.get("dim", 0) % x.rank
     if cut.kept.count(x, dim) == x.shape[dim]:  # open ends and sizes of the batch stay as they are
         return {}
-    start, stop, _ = _bounds(cut.call, x.shape[dim])
+    start, stop, step = _bounds(cut.call, x.shape[dim])
+    if step > 1:  # whole steps went
+        return {"end": cut.kept.count(x, dim)}
     first, length = cut.kept.count(x, dim, 0, start), cut.kept.count(x, dim, start, stop)
     if cut.call.op == "aten::narrow":
         return {"start": first, "length": length}
@@ -157,7 +165,7 @@ def glu(call: Call) -> Value:
 
 @rule("aten::cat", "aten::concat", "aten::concatenate")
 def cat(call: Call) -> Value:
-    values = [v for v in call["tensors"] if v.shape != (0,)]
+    values = [v for v in call["tensors"] if v.shape != (0,)] or list(call["tensors"])
     return concatenate(call, values, call.get("dim", 0) % values[0].rank)
 
 

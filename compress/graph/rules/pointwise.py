@@ -5,6 +5,15 @@ from __future__ import annotations
 from compress.graph.labels import Value, join_all
 from compress.graph.rules.registry import Call, rule
 
+# Other names of pointwise operations, which PyTorch does not tag as such.
+UNTAGGED = (
+    "absolute", "subtract", "multiply", "divide", "floor_divide", "float_power", "negative", "greater",
+    "greater_equal", "less", "less_equal", "not_equal", "special_expit", "special_erf", "special_expm1", "special_exp2",
+    "special_log1p", "special_round", "special_sinc", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2",
+    "arctanh", "fix", "rrelu", "isclose", "__and__", "__or__", "__xor__", "real", "imag", "conj", "resolve_conj",
+    "resolve_neg", "complex", "polar",
+)  # fmt: skip
+
 
 @rule(
     "aten::where",
@@ -46,6 +55,7 @@ from compress.graph.rules.registry import Call, rule
     "aten::expand_as",
     "aten::nan_to_num",
     "aten::square",
+    *(f"aten::{name}" for name in UNTAGGED),
 )
 def pointwise(call: Call) -> Value:
     """Elements at the same (broadcast) position live and die together."""

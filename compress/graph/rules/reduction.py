@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
 from compress.graph.labels import Value, permute_take, reduce
 from compress.graph.rules.registry import Call, Result, mixing, rule
 
@@ -14,24 +19,62 @@ def _axes(call: Call, x: Value) -> list[int]:
 
 
 @rule("aten::sum", "aten::mean", "aten::linalg_vector_norm", "aten::norm")
-def additive(call: Call) -> Value:
+def additive(call: Call) -> Result:
     """What is removed no longer counts; a mean is the mean of what is kept."""
     x = call["self"]
+    power = call.get("ord", call.get("p", 2))
+    if "norm" in call.op and isinstance(power, (int, float)) and power < 0:  # zeros would count
+        return comparing(call)
+    return _reduced(call, x)
+
+
+def _reduced(call: Call, x: Value) -> Result:
+    """Every result of a reduction over the dims that the call names."""
     keepdim = len(call.shape) == x.rank and x.rank > 0
-    return reduce(call.relations, x, _axes(call, x), keepdim)
+    out = reduce(call.relations, x, _axes(call, x), keepdim)
+    results = tuple(Value(shape, out.factors) for shape in call.shapes)
+    return results[0] if len(results) == 1 else results
+
+
+@rule("aten::var", "aten::std", "aten::var_mean", "aten::std_mean")
+def spread(call: Call) -> Result:
+    """Statistics of what is kept; where they divide by one less than the number, two stay."""
+    x = call["self"]
+    gone = _axes(call, x)
+    if spread_correction(call.args):
+        for factor in x.factors:
+            if factor.axis in gone:
+                half = factor.labels.shape[factor.axis] // 2
+                for part in np.array_split(factor.labels, [half], axis=factor.axis):
+                    call.relations.nonempty(part)
+    return _reduced(call, x)
+
+
+def spread_correction(args: Mapping[str, Any]) -> float:
+    """What a variance subtracts from the number of elements before it divides: 1 unless told otherwise."""
+    if args.get("correction") is not None:
+        return float(args["correction"])
+    return float(args.get("unbiased", True))
+
+
+@rule("aten::amax", "aten::amin")
+def extreme(call: Call) -> Result:
+    """The extreme of what is kept."""
+    return _reduced(call, call["self"])
+
+
+@rule("aten::cumsum")
+def running_sum(call: Call) -> Value:
+    """What is removed no longer adds to the sums behind it."""
+    x = call["self"]
+    return mixing(call, x, [call["dim"]]) if x.rank else x
 
 
 @rule(
-    "aten::amax",
-    "aten::amin",
     "aten::max",
     "aten::min",
     "aten::argmax",
     "aten::argmin",
-    "aten::std",
-    "aten::var",
-    "aten::var_mean",
-    "aten::std_mean",
     "aten::prod",
     "aten::logsumexp",
     "aten::any",
@@ -61,7 +104,6 @@ def comparing(call: Call) -> Result:
     "aten::log_softmax",
     "aten::_softmax",
     "aten::_log_softmax",
-    "aten::cumsum",
     "aten::sort",
     "aten::argsort",
     "aten::topk",

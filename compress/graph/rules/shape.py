@@ -98,7 +98,18 @@ def _tuple(value: Any) -> tuple[int, ...]:
 @rule("aten::expand", "aten::broadcast_to")
 def expand(call: Call) -> Value:
     x = pad_rank(call["self"], len(call.shape))
-    return Value(call.shape, x.factors)
+    return Value(call.shape, (*x.factors, *_copies(call, x)))
+
+
+def _copies(call: Call, x: Value) -> list[Factor]:
+    """Dims along which one element is copied fit any size, unless copies of something that may go lie next to it."""
+    found = []
+    for axis, (before, after) in enumerate(zip(x.shape, call.shape, strict=True)):
+        if before == 1 and after > 1 and not x.along(axis - 1) and not (axis + 1 < x.rank and x.along(axis + 1)):
+            shape = [1] * x.rank
+            shape[axis] = after
+            found.append(Factor(call.relations.fresh(*shape), axis))
+    return found
 
 
 @rewrite("aten::expand", "aten::broadcast_to")
@@ -116,7 +127,21 @@ def repeat(call: Call) -> Value:
             n // m if f.labels.shape[d] > 1 else 1 for d, (n, m) in enumerate(zip(call.shape, x.shape, strict=True))
         ]
         factors.append(Factor(np.tile(f.labels, times), f.axis))
-    return Value(call.shape, tuple(factors))
+    return Value(call.shape, (*factors, *_copies(call, x)))
+
+
+@rewrite("aten::repeat", "aten::tile")
+def repeat_counts(cut: Cut) -> dict[str, Any]:
+    """Copies of one element may be fewer; an index and its copies go together, so their number stays."""
+    name = "repeats" if cut.call.op == "aten::repeat" else "dims"
+    old = list(cut[name])
+    x = pad_rank(cut["self"], cut.out.rank)
+    new = [cut.kept.count(cut.out, d) if x.shape[d] == 1 else n for d, n in enumerate(_padded(old, cut.out.rank))]
+    return {name: new[len(new) - len(old) :]}
+
+
+def _padded(counts: list[int], rank: int) -> list[int]:
+    return [1] * (rank - len(counts)) + counts
 
 
 @rule("aten::repeat_interleave")

@@ -49,7 +49,8 @@ def gated_feed_forward(d: Draw, x: Example) -> Step:
 
 @construct("any")
 def squeeze_excite(d: Draw, x: Example) -> Step:
-    dims, small, gate = x.places, d.width(), d.pick(torch.sigmoid, F.hardsigmoid)
+    dims, small = x.places, d.width()
+    gate: Any = d.pick(torch.sigmoid, F.hardsigmoid)
 
     def forward(m: Any, y: Any) -> Any:
         s = y.mean(dims, keepdim=True) if dims else y

@@ -44,10 +44,18 @@ def test_slice_to_an_open_end_stays_open_where_nothing_goes(bench: Any) -> None:
     assert bench.rewrite([3], "slice", (2, 4), **args) == {}
 
 
-def test_slice_in_steps_pins(bench: Any) -> None:
-    bench("slice", (2,), self=bench.tensor(4), dim=0, start=0, end=4, step=2)
+def test_slice_in_uneven_steps_pins(bench: Any) -> None:
+    bench("slice", (2,), self=bench.tensor(4), dim=0, start=0, end=4, step=3)
     assert bench.pinned == [1, 2, 3, 4]
     assert bench.reasons == {"taken in steps"}
+
+
+def test_slice_in_even_steps_ties_neighbours(bench: Any) -> None:
+    args = {"self": bench.tensor(4), "dim": 0, "start": 1, "end": 4, "step": 2}
+    out = bench("slice", (2,), **args)
+    assert bench.along(out, 0) == [[5, 6]]  # 5 and 6: the pairs 1 2 and 3 4
+    assert bench.reasons == {"taken in steps"}  # of the places inside a pair
+    assert bench.rewrite([1, 2, 5], "slice", (2,), **args) == {"end": 2}
 
 
 def test_slice_in_steps_of_another_dim_passes(bench: Any) -> None:

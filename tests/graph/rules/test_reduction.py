@@ -15,11 +15,31 @@ def test_sums_end_the_labels_of_their_dim(bench: Any, op: str) -> None:
     assert not bench.pinned
 
 
-@pytest.mark.parametrize("op", ["amax", "std", "var", "argmax", "prod", "logsumexp"])
+@pytest.mark.parametrize("op", ["argmax", "prod", "logsumexp"])
 def test_what_compares_pins_its_dim_only(bench: Any, op: str) -> None:
     out = bench(op, (3,), self=bench.tensor(3, 4), dim=-1)
     assert bench.along(out, 0) == [[1, 2, 3]]
     assert bench.pinned == [4, 5, 6, 7]
+
+
+@pytest.mark.parametrize("op", ["amax", "amin", "std", "var"])
+def test_statistics_are_taken_over_what_is_kept(bench: Any, op: str) -> None:
+    out = bench(op, (3,), self=bench.tensor(3, 4), dim=-1)
+    assert bench.along(out, 0) == [[1, 2, 3]]
+    assert not bench.pinned
+
+
+def test_variance_over_one_less_keeps_one_of_each_half(bench: Any) -> None:
+    bench("var", (3,), self=bench.tensor(3, 4), dim=[1], correction=0)
+    assert not bench.relations.pieces
+    bench("var", (3,), self=bench.tensor(3, 4), dim=[1])
+    assert [p.tolist() for p in bench.relations.pieces] == [[11, 12], [13, 14]]
+
+
+def test_running_sum_keeps_its_labels(bench: Any) -> None:
+    out = bench("cumsum", (3, 4), self=bench.tensor(3, 4), dim=1)
+    assert bench.along(out, 1) == [[4, 5, 6, 7]]
+    assert not bench.pinned
 
 
 def test_maximum_with_indices_gives_two_results(bench: Any) -> None:
@@ -32,7 +52,7 @@ def test_maximum_of_two_tensors_is_pointwise(bench: Any) -> None:
     assert bench.edges == {(1, 5), (2, 6), (3, 7), (4, 8)}
 
 
-@pytest.mark.parametrize("op", ["softmax", "log_softmax", "cumsum", "argsort"])
+@pytest.mark.parametrize("op", ["softmax", "log_softmax", "sort", "argsort"])
 def test_what_orders_or_normalises_pins_its_dim_only(bench: Any, op: str) -> None:
     out = bench(op, (3, 4), self=bench.tensor(3, 4), dim=1)
     assert bench.along(out, 0) == [[1, 2, 3]]
