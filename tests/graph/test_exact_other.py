@@ -228,3 +228,10 @@ def test_only_the_type_of_another_tensor_is_read(lab: Any) -> None:
         return m.b(h * torch.ones(x.shape[0], 1).type_as(h))
 
     lab.check(lab.network(forward, a=nn.Linear(3, 6), b=nn.Linear(6, 2)), torch.randn(2, 3), groups={"a": 6})
+
+
+def test_a_repetition_that_names_its_result_size(lab: Any) -> None:
+    def forward(m: Any, x: Tensor) -> Any:
+        return m.b(m.a(x).repeat_interleave(2, dim=1, output_size=12))
+
+    lab.check(lab.network(forward, a=nn.Linear(3, 6), b=nn.Linear(12, 2)), torch.randn(2, 3), groups={"a": 6})

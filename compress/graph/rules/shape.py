@@ -161,6 +161,13 @@ def repeat_interleave(call: Call) -> Value:
     return Value(call.shape, tuple(factors))
 
 
+@rewrite("aten::repeat_interleave")
+def repeated_size(cut: Cut) -> dict[str, Any]:
+    if cut.call.get("output_size") is None:
+        return {}
+    return {"output_size": cut.kept.count(cut.out, cut.call.get("dim", 0) % cut.out.rank)}
+
+
 @rule("aten::flip")
 def flip(call: Call) -> Value:
     x = call["self"]
