@@ -21,6 +21,7 @@ from compress.graph.blocks import clear
 from compress.graph.double import as_double, double_by_default, leaves
 from compress.graph.groups import Coupling, Group, Member
 from compress.graph.propagate import bind, op_name
+from compress.graph.select import clusters
 from compress.graph.slice import attribute, slice_graph
 from compress.graph.verify import TOLERANCE, Verification, compare
 
@@ -73,8 +74,20 @@ def remove_dead(coupling: Coupling, masks: Mapping[str, Tensor]) -> DeadRemoval:
     search = _Search(coupling, dict(tensors))
     while search.round():
         pass
-    removed = {n: np.flatnonzero(m) for n, m in search.gone.items() if m.any()}
-    return _checked(coupling, reference, search, removed)
+    return _checked(coupling, reference, search, _balanced(coupling, search.gone))
+
+
+def _balanced(coupling: Coupling, gone: Mapping[str, NDArray[np.bool_]]) -> dict[str, Ints]:
+    """The dead units that can go: as many in each block as in the block that has fewest; the others stay as zeros."""
+    removed: dict[str, list[Ints]] = {}
+    for cluster in clusters(coupling):
+        dead = [cell.units[gone[cell.group][cell.units]] for cell in cluster.cells]
+        shares = [len(cell.units) // cluster.steps for cell in cluster.cells]
+        steps = min(len(units) // share for units, share in zip(dead, shares, strict=True))
+        for cell, units, share in zip(cluster.cells, dead, shares, strict=True):
+            removed.setdefault(cell.group, []).append(units[: steps * share])
+    found = {name: np.sort(np.concatenate(parts)) for name, parts in removed.items()}
+    return {name: units for name, units in found.items() if len(units)}
 
 
 def _checked(coupling: Coupling, reference: fx.GraphModule, search: _Search, removed: dict[str, Ints]) -> DeadRemoval:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -37,3 +38,30 @@ def test_a_constant_is_not_carried_through_zero_padding() -> None:
     mask[0] = False
     result = remove_dead(analyse(trace(module, (torch.randn(2, 1, 5, 5),))), {"0.weight": mask})
     assert not result.removed and result.verification.passed
+
+
+class Attention(nn.Module):
+    """Two heads of four features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(6, 8), nn.Linear(6, 8), nn.Linear(6, 8)
+        self.o, self.head = nn.Linear(8, 6), nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (layer(x).unflatten(2, (2, 4)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        y: torch.Tensor = nn.functional.scaled_dot_product_attention(q, k, v)
+        y = self.head(self.o(y.transpose(1, 2).flatten(2)))
+        return y
+
+
+@pytest.mark.parametrize(("dead", "gone"), [([1], []), ([1, 6], [1, 6]), ([1, 2, 6], [1, 6])])
+def test_as_many_dead_features_go_in_each_head(dead: list[int], gone: list[int]) -> None:
+    """Heads stay equally wide; a dead feature that has no counterpart in the other head stays as zeros."""
+    torch.manual_seed(0)
+    coupling = analyse(trace(Attention().eval(), (torch.randn(2, 5, 6),)))
+    mask = torch.ones(6, 8, dtype=torch.bool)
+    mask[:, dead] = False
+    result = remove_dead(coupling, {"o.weight": mask})
+    assert {n: u.tolist() for n, u in result.removed.items()} == ({"v": gone} if gone else {})
+    assert result.verification.passed
