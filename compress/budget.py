@@ -9,9 +9,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import fx
 
 from compress.errors import InputError, ModelError
-from compress.graph import Cluster, Coupling, attribute, empty_pieces, lowest, macs, parameters
+from compress.graph import Cluster, Coupling, attribute, clusters, empty_pieces, lowest, macs, parameters, thawed
 
 Scores = Mapping[str, NDArray[np.floating]]
 Removed = dict[str, NDArray[np.int64]]
@@ -50,20 +51,14 @@ def prunable(
 
     Raises:
         InputError: A glob matches no layer.
-        ModelError: Nothing is left to prune.
+        ModelError: Nothing is left to prune; or a glob of ``only`` matches nothing but frozen layers.
     """
-    layers = {g.name: _layers(coupling, g.name) for g in coupling.groups}
-    _check_globs(layers, [*only, *exclude])
-
-    def allowed(cluster: Cluster) -> bool:
-        names = [n for g in cluster.groups for n in layers[g]]
-        hit = not only or any(fnmatch.fnmatchcase(n, p) for n in names for p in only)
-        return hit and not any(fnmatch.fnmatchcase(n, p) for n in names for p in exclude)
-
-    chosen = [c for c in found if c.steps > 1 and allowed(c)]
+    _check_globs(coupling, only, exclude)
+    chosen = _allowed(coupling, found, only, exclude)
     fine = {g for c in chosen for g in c.groups if coupling.group(g).kind != "blocks"}
     result = tuple(c for c in chosen if not any(_covered(coupling, g, fine) for g in c.groups))
     if not result:
+        _refuse_frozen(coupling, only, exclude)
         raise ModelError(
             "nothing to prune: no group of units may lose one",
             "`compress inspect` lists the groups and what holds each layer; check --only and --exclude",
@@ -80,15 +75,66 @@ def _layers(coupling: Coupling, group: str) -> list[str]:
     return [group, *coupling.layers_of(group)]
 
 
-def _check_globs(layers: Mapping[str, list[str]], globs: Sequence[str]) -> None:
-    names = sorted({n for found in layers.values() for n in found})
-    for glob in globs:
-        if not any(fnmatch.fnmatchcase(n, glob) for n in names):
+def _allowed(
+    coupling: Coupling, found: Sequence[Cluster], only: Sequence[str], exclude: Sequence[str]
+) -> list[Cluster]:
+    """Clusters of more than one step that the globs let through."""
+
+    def allowed(cluster: Cluster) -> bool:
+        names = [n for g in cluster.groups for n in _layers(coupling, g)]
+        return (not only or _hit(names, only)) and not _hit(names, exclude)
+
+    return [c for c in found if c.steps > 1 and allowed(c)]
+
+
+def _hit(names: Sequence[str], globs: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, glob) for name in names for glob in globs)
+
+
+def _check_globs(coupling: Coupling, only: Sequence[str], exclude: Sequence[str]) -> None:
+    names = {n for g in coupling.groups for n in _layers(coupling, g.name)}
+    strange = [glob for glob in (*only, *exclude) if not _hit([*names], [glob])]
+    if not strange:
+        return
+    free = thawed(coupling)
+    names |= {n for g in free.groups for n in _layers(free, g.name)}
+    for glob in strange:
+        if not _hit([*names], [glob]):
             import difflib
 
-            near = difflib.get_close_matches(glob, names, n=3, cutoff=0.4)
-            hint = f"did you mean {', '.join(near)}?" if near else f"layers are named like {', '.join(names[:3])}"
+            known = sorted(names)
+            near = difflib.get_close_matches(glob, known, n=3, cutoff=0.4)
+            hint = f"did you mean {', '.join(near)}?" if near else f"layers are named like {', '.join(known[:3])}"
             raise InputError(f"no prunable layer matches '{glob}'", hint)
+        if glob in only:
+            _refuse_frozen(coupling, [glob])
+
+
+def _refuse_frozen(coupling: Coupling, only: Sequence[str] = (), exclude: Sequence[str] = ()) -> None:
+    """Say so where the globs reach something to prune that only frozen parameters hold."""
+    free = thawed(coupling)
+    held = {g for c in _allowed(free, clusters(free), only, exclude) for g in c.groups}
+    tensors = {m.tensor for g in held for m in free.group(g).members} & coupling.flow.untrained
+    if not tensors:
+        return
+    module = coupling.program.module
+    everything = not only and not exclude and not any(p.requires_grad for p in module.parameters())
+    names = [n for n, _ in module.named_parameters(remove_duplicate=False) if n in tensors]
+    raise ModelError(
+        f"nothing to prune: every parameter of {'the model' if everything else _listed(module, names)} is frozen",
+        "unfreeze it, or say --allow-frozen",
+    )
+
+
+def _listed(module: fx.GraphModule, names: Sequence[str]) -> str:
+    """The layers that the frozen parameters belong to; the parameter alone where its layer is not wholly frozen."""
+    places = []
+    for name in names:
+        layer = name.rpartition(".")[0]
+        whole = layer and not any(p.requires_grad for p in attribute(module, layer).parameters())
+        places.append(layer if whole else name)
+    places = list(dict.fromkeys(places))
+    return ", ".join(places[:3]) + (f" and {len(places) - 3} more" if len(places) > 3 else "")
 
 
 def at_steps(coupling: Coupling, found: Sequence[Cluster], scores: Scores, steps: Sequence[int]) -> Removed:
@@ -163,12 +209,12 @@ def fit_layers(coupling: Coupling, found: Sequence[Cluster], scores: Scores, sha
     means = [_next_cost(c, scores) for c in found]
     while True:
         worst, excess = "", 1.0 + 1e-9
-        for layer, clusters in touching.items():
+        for layer, reach in touching.items():
             left = 1.0
-            for i in clusters:
+            for i in reach:
                 left *= 1 - steps[i] / found[i].steps
             over = left / max(shares[layer], 1e-12)
-            if over > excess and any(steps[i] < found[i].steps - 1 for i in clusters):
+            if over > excess and any(steps[i] < found[i].steps - 1 for i in reach):
                 worst, excess = layer, over
         if not worst:
             return at_steps(coupling, found, scores, steps)
@@ -186,7 +232,7 @@ def _touching(coupling: Coupling, found: Sequence[Cluster], shares: Mapping[str,
                 whole = member.index.size == member.blocks * tensor.shape[member.dim]
                 if member.tensor in result and whole and i not in result[member.tensor]:
                     result[member.tensor].append(i)
-    return {name: clusters for name, clusters in result.items() if clusters}
+    return {name: reach for name, reach in result.items() if reach}
 
 
 def _next_cost(cluster: Cluster, scores: Scores) -> NDArray[np.floating]:

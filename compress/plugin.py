@@ -72,7 +72,7 @@ class Context:
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
-        """The groups that may shrink."""
+        """The groups that may shrink; none of them reaches into a frozen parameter, unless that is allowed."""
         names = {name for cluster in self.clusters for name in cluster.groups}
         return tuple(g for g in self.coupling.groups if g.name in names)
 

@@ -65,9 +65,7 @@ class DataSource:
 
     def __post_init__(self) -> None:
         if (self.mean is None) != (self.std is None):
-            raise InputError(
-                "--mean and --std belong together", hint="--mean .485,.456,.406 --std .229,.224,.225"
-            )
+            raise InputError("--mean and --std belong together", hint="--mean .485,.456,.406 --std .229,.224,.225")
         if self.mean is not None and self.std is not None:
             if len(self.mean) != len(self.std):
                 raise InputError(f"--mean has {len(self.mean)} values and --std {len(self.std)}")
@@ -118,6 +116,7 @@ class PruneRequest:
     only: tuple[str, ...] = ()  # globs on layer names
     exclude: tuple[str, ...] = ()
     prune_outputs: bool = False
+    allow_frozen: bool = False  # prune what requires no gradient, too
     keep_module: bool = False
     calibrate: bool = True  # refit the layers on the training data, where data is given
     data: DataSource | None = None

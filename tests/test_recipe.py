@@ -21,6 +21,7 @@ def test_the_least_that_is_asked() -> None:
             "only": [],
             "exclude": [],
             "prune_outputs": False,
+            "allow_frozen": False,
             "keep_module": False,
             "calibrate": True,
             "budget": {"kind": "ratio", "value": 0.3},

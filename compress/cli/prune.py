@@ -123,6 +123,14 @@ class Scope:
         bool,
         flag("--prune-outputs", help="Let the model's outputs shrink too.", rich_help_panel=_SCOPE),
     ] = False
+    allow_frozen: Annotated[
+        bool,
+        flag(
+            "--allow-frozen",
+            help="Prune frozen parameters too (requires_grad is False); by default they keep their size.",
+            rich_help_panel=_SCOPE,
+        ),
+    ] = False
     keep_module: Annotated[
         bool,
         flag(
@@ -180,6 +188,7 @@ def _prune(
         only=tuple(scope.only or ()),
         exclude=tuple(scope.exclude or ()),
         prune_outputs=scope.prune_outputs,
+        allow_frozen=scope.allow_frozen,
         keep_module=scope.keep_module,
         calibrate=calibrate,
         data=data.source(),

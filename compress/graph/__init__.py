@@ -2,7 +2,7 @@
 
 from compress.graph.cost import layer_weights, macs, parameters
 from compress.graph.dead import DeadRemoval, remove_dead
-from compress.graph.families import couple
+from compress.graph.families import couple, thawed
 from compress.graph.groups import Coupling, Frozen, Group, Member
 from compress.graph.mapback import ModuleSlice, slice_module
 from compress.graph.propagate import propagate
@@ -40,16 +40,18 @@ __all__ = [
     "slice_module",
     "slice_tensor",
     "slice_verified",
+    "thawed",
     "trace",
     "verify",
 ]
 
 
-def analyse(program: Program, *, prune_outputs: bool = False) -> Coupling:
+def analyse(program: Program, *, prune_outputs: bool = False, allow_frozen: bool = False) -> Coupling:
     """Labels, relations and groups of a traced network.
 
     Args:
         program: The traced network.
         prune_outputs: Whether the network's outputs may get smaller.
+        allow_frozen: Whether units that reach into parameters with ``requires_grad=False`` may go.
     """
-    return couple(program, propagate(program, prune_outputs=prune_outputs))
+    return couple(program, propagate(program, prune_outputs=prune_outputs, allow_frozen=allow_frozen))

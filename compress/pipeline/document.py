@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compress.evaluate import Accuracy
 from compress.graph import Coupling, attribute, layer_weights
+from compress.graph.propagate import UNTRAINED
 from compress.measure import LatencyPair
 from compress.pipeline.opening import Opened
 from compress.pipeline.slicing import Sliced
@@ -160,7 +161,8 @@ def _pins(coupling: Coupling) -> list[Pin]:
         for op, where in coupling.flow.unruled.items()
     ]
     for frozen in coupling.frozen:
-        found.append(Pin(frozen.op or "tie", f"{frozen.tensor}, dim {frozen.dim}", frozen.reason))
+        kind = "frozen" if frozen.reason.endswith(UNTRAINED) else "tie"
+        found.append(Pin(frozen.op or kind, f"{frozen.tensor}, dim {frozen.dim}", frozen.reason))
     return found
 
 

@@ -48,7 +48,7 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     opened = open_model(request.model, request.settings, request.data, progress)
     progress.step("Tracing")
     program = traced(opened)
-    coupling = analyse(program, prune_outputs=request.prune_outputs)
+    coupling = analyse(program, prune_outputs=request.prune_outputs, allow_frozen=request.allow_frozen)
     budget = Budget() if request.budget is None else Budget(request.budget.kind, request.budget.value)
     context = Context(
         coupling, budget, request.granularity, request.only, request.exclude, request.settings.seed, opened.data

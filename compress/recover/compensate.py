@@ -151,6 +151,8 @@ class _Run:
         weight = args["weight"]
         if weight.op != "get_attr":
             return "its weight is computed"
+        if str(weight.target) in self.coupling.flow.untrained:
+            return "its weight is frozen"
         if self.uses[str(weight.target)] > 1:
             return "its weight is shared"
         if isinstance(args.get("padding"), str):
