@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.overrides import TorchFunctionMode
 
 from compress.graph.slice import attribute
 
@@ -23,6 +24,19 @@ def double_by_default() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+class WideCasts(TorchFunctionMode):
+    """Casts to a lower precision that code asks for by name (``x.float()``, ``dtype=torch.float32``) give float64."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.float, Tensor.half, Tensor.bfloat16):
+            return args[0].double()
+        return func(*(_widened(a) for a in args), **{k: _widened(v) for k, v in (kwargs or {}).items()})
+
+
+def _widened(arg: Any) -> Any:
+    return torch.float64 if isinstance(arg, torch.dtype) and arg in _LOW else arg
 
 
 def as_double(module: fx.GraphModule) -> fx.GraphModule:
@@ -57,7 +71,7 @@ def _own(value: Any, wide: bool) -> Any:
 def _raise(arg: Any, mapping: dict[fx.Node, fx.Node]) -> Any:
     if isinstance(arg, fx.Node):
         return mapping[arg]
-    return torch.float64 if isinstance(arg, torch.dtype) and arg in _LOW else arg
+    return _widened(arg)
 
 
 def leaves(tree: Any) -> list[Tensor]:

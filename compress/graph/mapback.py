@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from compress.graph.double import as_double, double_by_default, leaves
+from compress.graph.double import WideCasts, as_double, double_by_default, leaves
 from compress.graph.groups import Coupling
 from compress.graph.labels import Value
 from compress.graph.rules import REWRITES, Cut, Kept
@@ -174,7 +174,7 @@ def _difference(small: nn.Module, sliced: fx.GraphModule, coupling: Coupling) ->
 
 def _module_difference(small: nn.Module, program: Program, inputs: list[Any], expected: list[Any]) -> str:
     wide = copy.deepcopy(small).double()
-    with torch.no_grad():
+    with torch.no_grad(), WideCasts():
         try:
             got = program.call(wide, inputs)
         except Exception as error:  # the user's own code may raise anything

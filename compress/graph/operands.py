@@ -65,11 +65,12 @@ def layer_operands(coupling: Coupling) -> Iterator[Operand]:
     touched: set[fx.Node] = set()
     made_of: dict[fx.Node, tuple[str, ...]] = {}
     for node in module.graph.nodes:
-        made_of[node] = _parameters(module, node, made_of) if node in constant else ()
+        uses = list(_uses(node, constant)) if node in coupling.flow.calls else []
+        # What a layer makes of constants (keys of relative positions) is data, not a weight of the next layer.
+        made_of[node] = _parameters(module, node, made_of) if node in constant and not uses else ()
         if any(source in touched for source in node.all_input_nodes):
             touched.add(node)
-        call = coupling.flow.calls.get(node)
-        for use in _uses(node, constant) if call is not None else ():
+        for use in uses:
             names, value = made_of[use.weight], coupling.flow.values[use.weight]
             if not names or not isinstance(value, Value):
                 continue

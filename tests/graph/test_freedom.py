@@ -102,5 +102,15 @@ def test_position_tables_are_no_layer_weights(lab: Any) -> None:
     assert counts(freedom(lab.analyse(lab.network(forward, **parts), torch.randn(2, 3, 2)))) == (8, 8, {})
 
 
+def test_a_table_that_layers_read_as_data_is_no_weight(lab: Any) -> None:
+    def forward(m: Any, x: Any) -> Any:
+        return m.b((m.q(x) @ m.k(m.places).t()).softmax(-1) @ m.v(m.places))
+
+    parts = {name: nn.Linear(4, 6) for name in ("q", "k", "v")}
+    module = lab.network(forward, places=nn.Parameter(torch.randn(5, 4)), b=nn.Linear(6, 2), **parts)
+    # rows of q and k, rows of v with the columns of b, columns of k and v (those of the table)
+    assert counts(freedom(lab.analyse(module, torch.randn(2, 4)))) == (12 + 12 + 8, 32, {})
+
+
 def test_a_network_without_layers_has_no_share() -> None:
     assert Freedom(0, ()).share == 0.0

@@ -112,3 +112,17 @@ def test_written_out_numbers_do_not_prevent_it(lab: Any) -> None:
     module = lab.network(lambda m, x: m.o(m.i(x) * torch.tensor(0.1)), i=nn.Linear(3, 4), o=nn.Linear(4, 2))
     outcome = lab.prune(module, torch.randn(2, 3))
     assert slice_module(module, outcome.coupling, outcome.alive, outcome.sliced).problem == ""
+
+
+def test_casts_to_float32_in_the_code_do_not_prevent_it(lab: Any) -> None:
+    def forward(m: Any, x: Tensor) -> Any:
+        h = m.a(x).float()
+        h = h * torch.rsqrt(h.to(torch.float32).square().mean(-1, keepdim=True) + 1e-6)
+        return m.b(torch.cumsum(h[:, None], 1, dtype=torch.float32)[:, 0].to(x.dtype))
+
+    module = lab.network(forward, a=nn.Linear(3, 8), b=nn.Linear(8, 2))
+    outcome = lab.prune(module, torch.randn(4, 3))
+    result = slice_module(module, outcome.coupling, outcome.alive, outcome.sliced)
+    assert result.problem == ""
+    assert result.module is not None
+    assert result.module.get_parameter("a.weight").shape[0] < 8
