@@ -48,6 +48,9 @@ def _parts(shape: Sequence[int], refined: Sequence[int]) -> list[list[int]]:
 def reshape(relations: Relations, x: Value, shape: Sequence[int]) -> Value:
     """Labels of ``x.view(shape)``."""
     shape = tuple(shape)
+    if 0 in x.shape:
+        relations.pin_all(x.factors, "a dimension of an empty tensor")
+        return Value(shape)
     if not x.factors:
         return Value(shape)
     refined = refinement(x.shape, shape)
