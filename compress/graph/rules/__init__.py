@@ -14,6 +14,7 @@ from compress.graph.rules import (
     reduction,
     shape,
     spectral,
+    vision,
     windows,
 )
 from compress.graph.rules.registry import REWRITES, RULES, Call, Cut, Kept, UnbalancedError, rewrite, rule
@@ -40,5 +41,6 @@ __all__ = [
     "rule",
     "shape",
     "spectral",
+    "vision",
     "windows",
 ]
