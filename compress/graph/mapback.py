@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from compress.graph.double import WideCasts, as_double, double_by_default, leaves
+from compress.graph.double import Wide, WideCasts, double_by_default, leaves, widened, widened_module
 from compress.graph.groups import Coupling
 from compress.graph.labels import Value
+from compress.graph.masked import run_masked_module
 from compress.graph.rules import REWRITES, Cut, Kept
 from compress.graph.slice import attribute, slice_tensor
 from compress.graph.trace import Program, owner
@@ -37,29 +38,32 @@ class ModuleSlice:
 
 
 def slice_module(
-    module: nn.Module, coupling: Coupling, alive: NDArray[np.bool_], sliced: fx.GraphModule
+    module: nn.Module, coupling: Coupling, alive: NDArray[np.bool_], sliced: fx.GraphModule | None = None
 ) -> ModuleSlice:
-    """Slice a copy of the user's module and accept it only if it computes what the sliced graph computes.
+    """Slice a copy of the user's module and accept it only if it computes what it has to.
 
     Args:
         module: The module that was traced; it is not touched.
         coupling: Its analysis.
         alive: By label, what stays.
-        sliced: The result of the graph slicer for the same ``alive``.
+        sliced: The result of the graph slicer for the same ``alive``, which has to be matched. Without it the module
+            with everything removed set to zero has to be matched (:mod:`compress.graph.masked`), which is the only
+            judge of a network whose path depends on its data.
     """
-    small = copy.deepcopy(module)
-    names = dict(small.named_parameters(remove_duplicate=False)) | dict(small.named_buffers(remove_duplicate=False))
+    names = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
     kept = coupling.kept(alive)
     for name in kept:
         if name not in names:
             return ModuleSlice(None, {}, f"{name} is a constant inside the module's code")
+    memo = {id(names[name]): _smaller(names[name], dims) for name, dims in kept.items()}
+    small = copy.deepcopy(module, memo)
     changed: dict[str, tuple[Any, Any]] = {}
-    _slice_tensors(small, names, kept)
     _refresh(small, changed)
     constants = _constants(coupling, alive)
     for path, name, old, new in constants:
         _explain(small, path, name, old, new, changed)
-    problem = _difference(small, sliced, coupling)
+    expected = Wide(sliced).outputs(coupling.program.inputs) if sliced is not None else None
+    problem = _difference(small, coupling.program, expected or run_masked_module(module, coupling, alive))
     if problem:
         where = sorted({path or "the model's own forward" for path, _, _, _ in constants})
         reason = f"sizes computed inside {', '.join(where[:3])}" if where else "sizes computed in its code"
@@ -67,27 +71,16 @@ def slice_module(
     return ModuleSlice(small, changed)
 
 
-def _slice_tensors(
-    module: nn.Module, names: Mapping[str, Tensor], kept: Mapping[str, dict[int, NDArray[np.int64]]]
-) -> None:
-    done: dict[int, Tensor] = {}
-    by_identity = {id(names[name]): dims for name, dims in kept.items()}
-    for name, tensor in names.items():
-        dims = by_identity.get(id(tensor))
-        if dims is None:
-            continue
-        if id(tensor) not in done:
-            smaller = slice_tensor(tensor.detach(), dims)
-            parameter = isinstance(tensor, nn.Parameter)
-            done[id(tensor)] = nn.Parameter(smaller, tensor.requires_grad) if parameter else smaller
-        path, _, last = name.rpartition(".")
-        parent = attribute(module, path) if path else module
-        registry = parent._parameters if last in parent._parameters else parent._buffers
-        registry[last] = done[id(tensor)]  # type: ignore[assignment]
+def _smaller(tensor: Tensor, dims: dict[int, NDArray[np.int64]]) -> Tensor:
+    """What a deep copy puts in the place of a tensor that is sliced, under all its names."""
+    found = slice_tensor(tensor.detach(), dims)
+    return nn.Parameter(found, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else found
 
 
 def _sizes(module: nn.Module) -> dict[str, Any]:
     """What the attributes of a stock layer should say, read off its tensors."""
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        return _recurrent_sizes(module)
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor):
         return {}
@@ -108,10 +101,26 @@ def _sizes(module: nn.Module) -> dict[str, Any]:
     return {}
 
 
+def _recurrent_sizes(module: nn.Module) -> dict[str, int]:
+    suffix = "_l0" if isinstance(module, nn.RNNBase) else ""
+    inner, recurrent, projection = (getattr(module, f"weight_{n}{suffix}", None) for n in ("ih", "hh", "hr"))
+    if not (isinstance(inner, Tensor) and isinstance(recurrent, Tensor)):
+        return {}
+    sizes = {"input_size": inner.shape[1], "hidden_size": recurrent.shape[1]}
+    if isinstance(projection, Tensor):
+        sizes |= {"proj_size": recurrent.shape[1], "hidden_size": projection.shape[1]}
+    return sizes
+
+
 def _refresh(module: nn.Module, changed: dict[str, tuple[Any, Any]]) -> None:
     for path, child in module.named_modules():
         for name, value in _sizes(child).items():
             _set(child, path, name, value, changed)
+        if isinstance(
+            child, nn.RNNBase
+        ):  # it holds its weights in a list as well, which follows them when they are set
+            for name, parameter in list(child.named_parameters(recurse=False)):
+                setattr(child, name, parameter)
 
 
 def _set(module: nn.Module, path: str, name: str, value: Any, changed: dict[str, tuple[Any, Any]]) -> None:
@@ -151,32 +160,28 @@ def _explain(module: nn.Module, path: str, name: str, old: Any, new: Any, change
             continue
         for holder_path in holders[:2]:
             holder = attribute(module, holder_path) if holder_path else module
-            matching = [k for k, v in vars(holder).items() if type(v) is int and v == before]
+            known = _sizes(holder)  # these say what the layer's own tensors say
+            matching = [k for k, v in vars(holder).items() if type(v) is int and v == before and k not in known]
             for key in matching:
                 _set(holder, holder_path, key, after, changed)
             if matching:
                 break
 
 
-def _difference(small: nn.Module, sliced: fx.GraphModule, coupling: Coupling) -> str:
-    """ "" if module and graph agree in float64, else what was met."""
-    inputs = [x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in coupling.program.inputs]
-    with torch.no_grad(), double_by_default():
-        expected = leaves(as_double(sliced)(*inputs))
-    program = coupling.program
-    problem = _module_difference(small, program, inputs, expected)
+def _difference(small: nn.Module, program: Program, expected: list[Tensor]) -> str:
+    """ "" if the module gives what is expected in float64, else what was met."""
+    problem = _module_difference(small, program, expected)
     if not problem:
         return ""
     # Code that creates tensors without a dtype needs float64 by default; code with written-out numbers must not.
     with double_by_default():
-        return problem if _module_difference(small, program, inputs, expected) else ""
+        return problem if _module_difference(small, program, expected) else ""
 
 
-def _module_difference(small: nn.Module, program: Program, inputs: list[Any], expected: list[Any]) -> str:
-    wide = copy.deepcopy(small).double()
-    with torch.no_grad(), WideCasts():
+def _module_difference(small: nn.Module, program: Program, expected: list[Tensor]) -> str:
+    with torch.no_grad(), widened_module(small) as wide, WideCasts():
         try:
-            got = program.call(wide, inputs)
+            got = program.call(wide, widened(program.inputs))
         except Exception as error:  # the user's own code may raise anything
             return str(error).splitlines()[0] if str(error) else type(error).__name__
     outcome = compare(expected, leaves(got), TOLERANCE)

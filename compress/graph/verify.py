@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from compress.graph.double import as_double, double_by_default, leaves, tree_leaves
+from compress.graph.double import Wide
 from compress.graph.groups import Coupling
 from compress.graph.labels import Value
 from compress.graph.propagate import bind, op_name
 from compress.graph.rules import Kept
+from compress.graph.rules.recurrent import CELLS, RECURRENT
 from compress.graph.statistics import SPREADS
 
 TOLERANCE = 1e-9
@@ -30,9 +31,10 @@ _SUMS = {
         "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "dot", "conv1d", "conv2d", "conv3d",
         "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "sum", "linalg_vector_norm", "norm",
         "scaled_dot_product_attention", "tensordot", "bilinear", "cdist", "mv", "vdot", "inner", "cumsum",
-        "_weight_norm",
+        "cosine_similarity", "_weight_norm",
     )
 }  # fmt: skip
+_SUMS |= {*RECURRENT, *CELLS}
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,14 @@ class Verification:
         return not self.problem and self.error <= self.tolerance
 
 
-class _Masked(fx.Interpreter):
+class _Masked(Wide):
     """Runs the original graph with removed elements masked where they would be summed."""
 
     def __init__(self, coupling: Coupling, alive: NDArray[np.bool_]) -> None:
-        double = as_double(coupling.program.module)
-        super().__init__(double, garbage_collect_values=True)
+        super().__init__(coupling.program.module)
         self.kept = Kept(alive)
         originals = {n.name: n for n in coupling.program.module.graph.nodes}
-        self.labels = {n: coupling.flow.values.get(originals[n.name]) for n in double.graph.nodes}
+        self.labels = {n: coupling.flow.values.get(originals[n.name]) for n in self.graph.nodes}
 
     def run_node(self, n: fx.Node) -> Any:
         if n.op != "call_function":
@@ -170,16 +171,25 @@ _STATISTICS: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
 }
 
 
+def over_kept(op: str, named: dict[str, Any], masks: dict[str, Any]) -> Tensor:
+    """A normalisation or mean with its statistics over what is kept.
+
+    Args:
+        op: Such as ``aten::group_norm``.
+        named: Its arguments by schema name.
+        masks: By argument the elements that stay, broadcastable; None where all do.
+    """
+    return _STATISTICS[op](named, masks)
+
+
 def run_masked(coupling: Coupling, alive: NDArray[np.bool_], inputs: Sequence[Tensor]) -> list[Tensor]:
     """Outputs of the masked original in float64; of outputs that shrink only what stays."""
-    runner = _Masked(coupling, alive)
-    with torch.no_grad(), double_by_default():
-        outputs = leaves(runner.run(*_double(inputs), enable_io_processing=False))
+    outputs = _Masked(coupling, alive).outputs(inputs)
     kept = Kept(alive)
     labels = _output_values(coupling)
     result = []
     for tensor, value in zip(outputs, labels, strict=True):
-        mask = kept.element_mask(value) if isinstance(value, Value) else None
+        mask = kept.element_mask(value)
         if mask is not None:
             shape = kept.shape(value)
             tensor = tensor[torch.as_tensor(np.ascontiguousarray(mask)).expand(tensor.shape)].reshape(shape)
@@ -187,15 +197,12 @@ def run_masked(coupling: Coupling, alive: NDArray[np.bool_], inputs: Sequence[Te
     return result
 
 
-def _output_values(coupling: Coupling) -> list[Any]:
+def _output_values(coupling: Coupling) -> list[Value]:
     node = next(n for n in coupling.program.module.graph.nodes if n.op == "output")
-    return [
-        v for v in tree_leaves(fx.node.map_arg(node.args[0], coupling.flow.values.__getitem__)) if isinstance(v, Value)
-    ]
-
-
-def _double(inputs: Sequence[Any]) -> list[Any]:
-    return [x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in inputs]
+    found: list[Any] = []
+    fx.node.map_arg(node.args, lambda source: found.append(coupling.flow.values[source]))
+    flat = [v for each in found for v in (each if isinstance(each, tuple) else (each,))]
+    return [v for v in flat if isinstance(v, Value)]
 
 
 def verify(
@@ -217,10 +224,8 @@ def verify(
     """
     inputs = coupling.program.inputs if inputs is None else inputs
     expected = run_masked(coupling, alive, inputs)
-    runner = fx.Interpreter(as_double(sliced))
     try:
-        with torch.no_grad(), double_by_default():
-            got = leaves(runner.run(*_double(inputs), enable_io_processing=False))
+        got = Wide(sliced).outputs(inputs)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         return Verification(float("inf"), tolerance, f"the sliced network does not run: {str(error).splitlines()[0]}")
     return compare(expected, got, tolerance)
