@@ -104,6 +104,16 @@ def _factor(labels: Labels, shape: tuple[int, ...], dim: int) -> Factor:
     return Factor(labels.reshape(small), dim)
 
 
+def _unread(node: fx.Node, count: int) -> frozenset[int]:
+    """Positions of the results of a call that nothing reads."""
+    read: set[Any] = set()
+    for user in node.users:
+        if user.target is not operator.getitem:
+            return frozenset()
+        read |= {user.args[1]} if user.users else set()
+    return frozenset(range(count)) - read if count > 1 else frozenset()
+
+
 class _Walk:
     def __init__(self, program: Program, prune_outputs: bool) -> None:
         self.module = program.module
@@ -174,7 +184,7 @@ class _Walk:
         self.relations.reads_input = any(source.op == "placeholder" for source in node.all_input_nodes)
         args = bind(node.target, *fx.node.map_arg((node.args, dict(node.kwargs)), self.values.__getitem__))
         shapes = tuple(shape_of(t) if isinstance(t, torch.Tensor) else () for t in tensors)
-        call = self.calls[node] = Call(op, args, shapes, self.relations)
+        call = self.calls[node] = Call(op, args, shapes, self.relations, _unread(node, len(tensors)), node)
         found = _rule(op, node.target)
         if found is None:
             if any(v.factors for v in call.values()):

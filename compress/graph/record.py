@@ -28,6 +28,8 @@ How = Literal["meta", "fake", "real"]
 _META, _CPU = torch.device("meta"), torch.device("cpu")
 # Their shape is that of their first argument; working that out for them is a quarter of the time.
 _SAME_SHAPE = {"aten::batch_norm", "aten::layer_norm", "aten::group_norm", "aten::gelu"}
+# A mask among their indices decides the size of the result.
+_INDEXED = {"aten::index", "aten::index_put", "aten::index_put_"}
 # They hand numbers to Python, which may decide by them.
 _READS = {"aten::item", "aten::_local_scalar_dense", "aten::equal", "aten::is_nonzero", "aten::allclose"}
 
@@ -128,6 +130,8 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func._schema.name in _INDEXED:
+            args = (args[0], [p for index in args[1] for p in self._positions(index)], *args[2:])
         ready_args, ready_kwargs = self._ready(args, kwargs)
         result = self._run(func, ready_args, ready_kwargs)
         many = isinstance(result, (list, tuple))
@@ -142,6 +146,12 @@ class _Recorder(TorchDispatchMode):
         if func._schema.is_mutable:
             self._changed(func, args, kwargs, ready_args, ready_kwargs, result, node)
         return result
+
+    def _positions(self, index: Any) -> Sequence[Any]:
+        """A mask whose numbers are known as the positions it picks: their number is the size of the result."""
+        if not isinstance(index, Tensor) or index.dtype != torch.bool or self._is_unknown(index):
+            return (index,)
+        return index.nonzero(as_tuple=True)
 
     def _run(self, func: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
         if func._schema.name in _SAME_SHAPE and self.how == "meta" and args[0].device.type == "meta":

@@ -50,14 +50,41 @@ def deviation_and_mean(named: dict[str, Any], masks: dict[str, Any]) -> tuple[Te
     return found.sqrt(), mean
 
 
-def largest(named: dict[str, Any], masks: dict[str, Any]) -> Tensor:
+def _left(named: dict[str, Any], masks: dict[str, Any], instead: float) -> Tensor:
+    """The tensor with another number in place of what is removed."""
     x, mask = named["self"], masks["self"]
-    lowest = x if mask is None else torch.where(mask, x, torch.full((), -torch.inf, dtype=x.dtype))
-    return lowest.amax(_dims(x, named.get("dim")), bool(named.get("keepdim")))
+    return x if mask is None else torch.where(mask, x, torch.full((), instead, dtype=x.dtype))
+
+
+def largest(named: dict[str, Any], masks: dict[str, Any]) -> Tensor:
+    return _left(named, masks, -torch.inf).amax(_dims(named["self"], named.get("dim")), bool(named.get("keepdim")))
 
 
 def smallest(named: dict[str, Any], masks: dict[str, Any]) -> Tensor:
-    return -largest({**named, "self": -named["self"]}, masks)
+    return _left(named, masks, torch.inf).amin(_dims(named["self"], named.get("dim")), bool(named.get("keepdim")))
+
+
+def maximum(named: dict[str, Any], masks: dict[str, Any]) -> Any:
+    """``torch.max`` in its three forms; where positions are read, nothing along the dim is removed."""
+    if "other" in named:
+        return torch.maximum(named["self"], named["other"])
+    x = _left(named, masks, -torch.inf)
+    return tuple(x.max(named["dim"], bool(named.get("keepdim")))) if "dim" in named else x.max()
+
+
+def minimum(named: dict[str, Any], masks: dict[str, Any]) -> Any:
+    if "other" in named:
+        return torch.minimum(named["self"], named["other"])
+    x = _left(named, masks, torch.inf)
+    return tuple(x.min(named["dim"], bool(named.get("keepdim")))) if "dim" in named else x.min()
+
+
+def distance(named: dict[str, Any], masks: dict[str, Any]) -> Tensor:
+    """``|a - b + eps|`` over the last dim: what is removed adds no eps."""
+    difference = named["x1"] - named["x2"] + named.get("eps", 1e-6)
+    for mask in (masks["x1"], masks["x2"]):
+        difference = difference if mask is None else torch.where(mask, difference, 0.0)
+    return torch.linalg.vector_norm(difference, named.get("p", 2.0), -1, bool(named.get("keepdim")))
 
 
 SPREADS = {
@@ -65,6 +92,9 @@ SPREADS = {
     "aten::std": deviation,
     "aten::var_mean": variance_and_mean,
     "aten::std_mean": deviation_and_mean,
+    "aten::pairwise_distance": distance,
+    "aten::max": maximum,
+    "aten::min": minimum,
     "aten::amax": largest,
     "aten::amin": smallest,
 }

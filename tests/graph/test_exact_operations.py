@@ -52,6 +52,17 @@ def patches_folded_back(m: Any, x: Any) -> Any:
     return m.o(F.fold(columns, (2, 3), (2, 1), stride=(2, 1)).mean((2, 3)))
 
 
+def sampled(m: Any, x: Any) -> Any:
+    y = image(m, x)
+    grid = F.affine_grid(m.t(x[:, 0]).view(-1, 2, 3), list(y.shape), align_corners=False)
+    return m.o(F.grid_sample(y, grid, align_corners=False).mean((2, 3)))
+
+
+def unpooled(m: Any, x: Any) -> Any:
+    small, where = F.max_pool2d(image(m, x), (2, 1), return_indices=True)
+    return m.o(F.max_unpool2d(small, where, (2, 1)).mean((2, 3)))
+
+
 def spread_by(name: str, **options: Any) -> Callable[[Any, Any], Any]:
     def forward(m: Any, x: Any) -> Any:
         y = m.i(x)
@@ -128,6 +139,20 @@ FREE: dict[str, tuple[Callable[[Any, Any], Any], Callable[[], Parts], dict[str, 
     "variance and mean": (spread_and_mean, linears, {"i": 8}, False),
     "largest and smallest": (lambda m, x: m.o(m.i(x) * m.j(x).amax(-1, True) - m.j(x).amin(-1, True)), lambda: linears(
         j=nn.Linear(16, 5)), {"i": 8, "j": 5}, False),
+    "largest with its position unread": (lambda m, x: m.o(m.i(x) * m.j(x).max(-1, keepdim=True)[0]), lambda: linears(
+        j=nn.Linear(16, 5)), {"i": 8, "j": 5}, False),
+    "cosine of an angle": (lambda m, x: m.o(m.i(x) * F.cosine_similarity(m.j(x), m.k(x), -1)[..., None]), lambda:
+        linears(j=nn.Linear(16, 5), k=nn.Linear(16, 5)), {"i": 8, "j": 5}, True),
+    "distance of pairs": (lambda m, x: m.o(m.i(x) * F.pairwise_distance(m.j(x), m.k(x), keepdim=True)), lambda: linears(
+        j=nn.Linear(16, 5), k=nn.Linear(16, 5)), {"i": 8, "j": 5}, False),
+    "sampled by a grid": (sampled, lambda: linears(t=nn.Linear(16, 6)), {"i": 8}, True),
+    "unpooled": (unpooled, linears, {"i": 8}, True),
+    "triangle of tokens": (lambda m, x: m.o(torch.tril(m.w) @ m.i(x)), lambda: linears(
+        w=parameter(6, 6)), {"i": 8}, True),
+    "diagonal of scores": (lambda m, x: m.o(m.i(x) * torch.diagonal(m.j(x) @ m.j(x).mT, dim1=1, dim2=2)[..., None]),
+        lambda: linears(j=nn.Linear(16, 5)), {"i": 8, "j": 5}, True),
+    "columns stacked": (lambda m, x: m.o(torch.column_stack([m.i(x[:, 0]), m.j(x[:, 1])])), lambda: linears(
+        j=nn.Linear(16, 5), o=nn.Linear(13, 2)), {"i": 8, "j": 5}, True),
     "running sum": (lambda m, x: m.o(m.i(x).cumsum(-1)), linears, {"i": 8}, False),
     "added by index": (written("index_add"), lambda: linears(
         j=nn.Linear(16, 8), idx=torch.tensor([3, 0])), {"i": 8}, True),
@@ -173,6 +198,14 @@ HELD: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
         "spatial dimension that is cut into windows",
     ),
     "every third feature of eight": (lambda m, x: m.p(m.i(x)[..., ::3].repeat(1, 1, 2)[..., :4]), "taken in steps"),
+    "position of the largest": (
+        lambda m, x: m.o(m.i(x) * m.i(x).max(-1, keepdim=True)[1]),
+        "compared or normalised along this dimension",
+    ),
+    "pairs under a mask": (
+        lambda m, x: m.p((m.i(x)[..., None] * m.i(x)[..., None, :])[:, :, m.mask][..., :4]),
+        "looked up by index",
+    ),
     "smallest norm": (
         lambda m, x: m.o(m.i(x) / torch.linalg.vector_norm(m.i(x), -1.0, -1, True)),
         "compared or normalised along this dimension",
@@ -183,8 +216,14 @@ HELD: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
 @pytest.mark.parametrize("name", HELD)
 def test_what_holds_features(lab: Any, name: str) -> None:
     forward, reason = HELD[name]
+    mask = torch.ones(8, 8).triu() > 0
     module = lab.network(
-        forward, i=nn.Linear(16, 8), o=nn.Linear(8, 2), p=nn.Linear(4, 2), idx=torch.tensor([3, 0, 1, 2, 5, 4, 0, 1])
+        forward,
+        mask=mask,
+        i=nn.Linear(16, 8),
+        o=nn.Linear(8, 2),
+        p=nn.Linear(4, 2),
+        idx=torch.tensor([3, 0, 1, 2, 5, 4, 0, 1]),
     )
     coupling = lab.check(module, torch.randn(2, 6, 16), groups={})
     assert "i" not in lab.sizes(coupling)

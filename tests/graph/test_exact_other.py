@@ -135,7 +135,7 @@ def test_tied_weights_shrink_once_and_stay_one_tensor(lab: Any) -> None:
 PINNED: dict[str, tuple[Callable[..., Any], Make, str]] = {
     "long short-term memory": (lambda m, x: m.o(m.r(m.i(x))[0]), linears(16, 8, 2, r=nn.LSTM(16, 8)), "aten::lstm"),
     "gated recurrent unit": (lambda m, x: m.o(m.r(m.i(x))[0]), linears(16, 8, 2, r=nn.GRU(16, 8)), "aten::gru"),
-    "upper triangle": (lambda m, x: m.o(m.i(x).triu()), linears(8, 2), "aten::triu"),
+    "running logarithm": (lambda m, x: m.o(m.i(x).logcumsumexp(1)), linears(8, 2), "aten::logcumsumexp"),
 }
 
 
@@ -156,7 +156,7 @@ HELD: dict[str, tuple[Callable[..., Any], str]] = {
     "softmax over features": (lambda m, x: m.o(m.i(x).softmax(-1)), "normalised or ordered along this dimension"),
     "largest features": (lambda m, x: m.o(m.i(x).topk(8, -1).values), "normalised or ordered along this dimension"),
     "maximum over features": (
-        lambda m, x: m.o(m.i(x) / m.i(x).max(-1, keepdim=True)[0]),
+        lambda m, x: m.o(m.i(x) * m.i(x).argmax(-1, keepdim=True)),
         "compared or normalised along this dimension",
     ),
     "features by index": (lambda m, x: m.o(m.i(x)[..., m.idx]), "looked up by index"),

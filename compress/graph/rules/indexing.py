@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from compress.graph.labels import Factor, Value
-from compress.graph.rules.registry import Call, Result, fixed, mixing, rule
+from compress.graph.labels import Factor, Value, permute_take
+from compress.graph.rules.registry import Call, Result, fixed, mixing, only, rule
 
 
 @rule("aten::embedding")
@@ -28,8 +28,10 @@ def index(call: Call) -> Result:
     used = [d for d, i in enumerate(indices) if i is not None]
     if not used or used != list(range(used[0], used[-1] + 1)) or any(i.factors for i in indices if i is not None):
         return fixed(call, "indexed in a way that has no rule")
-    x = mixing(call, x, used)
     inserted = len(call.shape) - (x.rank - len(used))
+    if inserted != max(i.rank for i in indices if i is not None):
+        return fixed(call, "indexed by a mask over several dimensions")
+    x = mixing(call, x, used)
     factors = []
     for f in x.factors:
         if f.axis in used:
@@ -65,3 +67,19 @@ def roll(call: Call) -> Value:
         else:
             factors.append(f)
     return Value(x.shape, tuple(factors))
+
+
+@rule("aten::tril", "aten::triu")
+def triangle(call: Call) -> Value:
+    """Half of a matrix is kept by position, so its rows and columns stay."""
+    x = call["self"]
+    return Value(x.shape, only(call, x, range(x.rank - 2), "a triangle of this dimension is set to zero"))
+
+
+@rule("aten::diagonal")
+def diagonal(call: Call) -> Value:
+    x = call["self"]
+    gone = [call.get("dim1", 0) % x.rank, call.get("dim2", 1) % x.rank]
+    kept = only(call, mixing(call, x, gone), [d for d in range(x.rank) if d not in gone], "on the diagonal")
+    rest = permute_take(Value(x.shape, kept), [d for d in range(x.rank) if d not in gone])
+    return Value(call.shape, tuple(Factor(f.labels[..., None], f.axis) for f in rest.factors))

@@ -216,16 +216,24 @@ def _agreeing(call: Call, columns: list[list[Factor]], dim: int) -> list[Factor]
     return out
 
 
-@rule("aten::stack", "aten::hstack", "aten::vstack", "aten::dstack")
+_SIDEWAYS = {"hstack": 1, "column_stack": 1, "vstack": 0, "row_stack": 0, "dstack": 2}
+
+
+@rule(*(f"aten::{name}" for name in _SIDEWAYS))
+def sideways(call: Call) -> Value:
+    """Concatenation along a dim that the name tells; tensors that lack it get it first."""
+    values, dim = list(call["tensors"]), _SIDEWAYS[call.op.removeprefix("aten::")]
+    if min(v.rank for v in values) > max(dim, 1):
+        return concatenate(call, values, dim)
+    if call.op == "aten::hstack" and values[0].rank == 1:
+        return concatenate(call, values, 0)
+    result = fixed(call, "stacked along a new dimension")
+    return result if isinstance(result, Value) else result[0]
+
+
+@rule("aten::stack")
 def stack(call: Call) -> Value:
     values = list(call["tensors"])
-    if call.op != "aten::stack":
-        if call.op == "aten::hstack" and values[0].rank > 1:
-            return concatenate(call, values, 1)
-        if call.op == "aten::vstack" and values[0].rank > 1:
-            return concatenate(call, values, 0)
-        result = fixed(call, "stacked along a new dimension")
-        return result if isinstance(result, Value) else result[0]
     dim = call.get("dim", 0) % (values[0].rank + 1)
     shape = values[0].shape
     wider = [reshape(call.relations, v, (*shape[:dim], 1, *shape[dim:])) for v in values]

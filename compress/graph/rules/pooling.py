@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.graph.labels import Factor, Value, permute_take
+from compress.graph.labels import Factor, Value, join, permute_take
 from compress.graph.reshape import reshape
 from compress.graph.rules.registry import Call, Cut, Result, mixing, only, rewrite, rule
 
@@ -128,3 +128,27 @@ def channel_shuffle(call: Call) -> Value:
 def shuffled_groups(cut: Cut) -> dict[str, Any]:
     groups = int(cut["groups"])
     return {"groups": int(cut.kept.vector(cut["self"], 1).reshape(groups, -1).any(1).sum())}
+
+
+@rule("aten::max_unpool2d", "aten::max_unpool3d")
+def unpool(call: Call) -> Value:
+    """Back to the positions where a pooling found its maxima; these shrink with the channels."""
+    n = 2 if call.op.endswith("2d") else 3
+    x = join(call.relations, call["self"], call["indices"])
+    x = mixing(call, x, range(x.rank - n, x.rank))
+    return Value(call.shape, only(call, x, range(x.rank - n), "spatial dimension that is pooled or resampled"))
+
+
+@rule("aten::affine_grid_generator")
+def grid(call: Call) -> Value:
+    call.relations.pin_all(call["theta"].factors, "where to sample")
+    return Value(call.shape)
+
+
+@rule("aten::grid_sampler")
+def sampled(call: Call) -> Value:
+    """Positions picked by a grid; channels pass."""
+    x, grid = call["input"], call["grid"]
+    call.relations.pin_all(grid.factors, "where to sample")
+    x = mixing(call, x, range(2, x.rank))
+    return Value(call.shape, only(call, x, (0, 1), "spatial dimension that is sampled"))

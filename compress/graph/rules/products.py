@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 
-from compress.graph.labels import Value, contract, join
+from compress.graph.labels import Value, contract, join, reduce
 from compress.graph.rules.registry import Call, rule
 
 
@@ -51,3 +51,11 @@ def inner(call: Call) -> Value:
         return join(call.relations, x, y)
     lead, more = string.ascii_uppercase[: x.rank - 1], string.ascii_lowercase[: y.rank - 1]
     return contract(call.relations, [(x, lead + "z"), (y, more + "z")], lead + more)
+
+
+@rule("aten::cosine_similarity", "aten::pairwise_distance")
+def compared_along(call: Call) -> Value:
+    """One number for every pair of vectors; what is removed of both no longer counts."""
+    both = join(call.relations, call["x1"], call["x2"])
+    axis = call.get("dim", 1) if call.op == "aten::cosine_similarity" else -1
+    return reduce(call.relations, both, [axis], keepdim=bool(call.get("keepdim", False)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.graph.labels import Value, permute_take, reduce
+from compress.graph.labels import Value, join_all, permute_take, reduce
 from compress.graph.rules.registry import Call, Result, mixing, rule
 
 
@@ -44,9 +44,9 @@ def spread(call: Call) -> Result:
     if spread_correction(call.args):
         for factor in x.factors:
             if factor.axis in gone:
-                half = factor.labels.shape[factor.axis] // 2
-                for part in np.array_split(factor.labels, [half], axis=factor.axis):
-                    call.relations.nonempty(part)
+                rows = np.moveaxis(factor.labels, factor.axis, -1).reshape(-1, factor.labels.shape[factor.axis])
+                for half in np.array_split(rows[0], 2):  # all rows keep as many as the first
+                    call.relations.nonempty(half)
     return _reduced(call, x)
 
 
@@ -57,10 +57,15 @@ def spread_correction(args: Mapping[str, Any]) -> float:
     return float(args.get("unbiased", True))
 
 
-@rule("aten::amax", "aten::amin")
+@rule("aten::amax", "aten::amin", "aten::max", "aten::min")
 def extreme(call: Call) -> Result:
-    """The extreme of what is kept."""
-    return _reduced(call, call["self"])
+    """The extreme of what is kept, unless its position is asked for; of two tensors it is pointwise."""
+    values = call.values()
+    if len(values) > 1:
+        return join_all(call.relations, values)
+    if len(call.shapes) > 1 and 1 not in call.unread:
+        return comparing(call)
+    return _reduced(call, values[0])
 
 
 @rule("aten::cumsum")
@@ -71,8 +76,6 @@ def running_sum(call: Call) -> Value:
 
 
 @rule(
-    "aten::max",
-    "aten::min",
     "aten::argmax",
     "aten::argmin",
     "aten::prod",
@@ -82,12 +85,7 @@ def running_sum(call: Call) -> Value:
 )
 def comparing(call: Call) -> Result:
     """The result depends on every element of the reduced dims, so these stay; the other dims may shrink."""
-    values = call.values()
-    x = values[0]
-    if len(values) > 1:  # max(x, y) and min(x, y) are pointwise
-        from compress.graph.labels import join_all
-
-        return join_all(call.relations, values)
+    x = call.values()[0]
     gone = set(_axes(call, x))
     for factor in x.factors:
         if factor.axis in gone:

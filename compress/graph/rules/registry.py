@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import fx
 
 from compress.graph.labels import Factor, Relations, Value
 
@@ -26,12 +27,16 @@ class Call:
         args: Arguments by their schema name; tensors as :class:`Value`, sizes as plain integers.
         shapes: Concrete shapes of the results.
         relations: Where the rule writes what it demands.
+        unread: Positions of results that nothing reads, such as the indices of a maximum.
+        node: The call in the graph, for rules that ask where an argument comes from.
     """
 
     op: str
     args: dict[str, Any]
     shapes: tuple[Shape, ...]
     relations: Relations
+    unread: frozenset[int] = frozenset()
+    node: fx.Node | None = None
 
     def __getitem__(self, name: str) -> Any:
         return self.args[name]

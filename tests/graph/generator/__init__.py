@@ -10,6 +10,8 @@ from tests.graph.generator import (
     normalisations,
     places,
     sequences,
+    structures,
+    weights,
 )
 from tests.graph.generator.draw import CONSTRUCTS
 from tests.graph.generator.network import Network, draw_network
@@ -25,4 +27,6 @@ __all__ = [
     "normalisations",
     "places",
     "sequences",
+    "structures",
+    "weights",
 ]

@@ -190,10 +190,13 @@ def pairwise_products(d: Draw, x: Example) -> Step | None:
 
     def forward(m: Any, y: Any) -> Any:
         z = m.a(y).view(-1, fields, k)
-        pairs = z @ z.transpose(1, 2) if m.product else (z.sum(1).pow(2) - z.pow(2).sum(1))
-        return m.o(torch.cat([y, pairs[:, m.rows, m.columns] if m.product else pairs], 1))
+        pairs = z @ z.transpose(1, 2) if product else (z.sum(1).pow(2) - z.pow(2).sum(1))
+        if product:
+            pairs = pairs[:, m.mask] if masked else pairs[:, m.rows, m.columns]
+        return m.o(torch.cat([y, pairs], 1))
 
-    product = d.chance()
+    product, masked = d.chance(), d.chance()
     width = x.c + (len(rows) if product else k)
     a, o = nn.Linear(x.c, fields * k), nn.Linear(width, d.width())
-    return Step(forward, a=a, o=o, product=product, rows=rows, columns=columns)
+    mask = torch.ones(fields, fields).triu(1) > 0
+    return Step(forward, a=a, o=o, rows=rows, columns=columns, mask=mask)
