@@ -32,7 +32,6 @@ _SUMS = {
         "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "sum", "linalg_vector_norm", "norm",
         "scaled_dot_product_attention", "tensordot", "bilinear", "cdist", "mv", "vdot", "inner", "cumsum",
         "cosine_similarity", "_weight_norm",
-        "cosine_similarity", "_weight_norm",
     )
 }  # fmt: skip
 _SUMS |= {*RECURRENT, *CELLS}
