@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.graph.causes import causes
 from compress.graph.groups import Coupling
 from compress.graph.labels import Value
 from compress.graph.operands import Operand, layer_operands
@@ -69,6 +70,7 @@ def freedom(coupling: Coupling) -> Freedom:
     removable, stuck = _removable(coupling)
     left_out = _left_out(coupling, operands)
     of_label, pinned = coupling.classes.of_label, coupling.classes.pinned
+    why = causes(coupling)
     prunable = 0
     held: dict[tuple[str, str, str], int] = defaultdict(int)
     for slot in _channel_slots(coupling, operands):
@@ -76,7 +78,7 @@ def freedom(coupling: Coupling) -> Freedom:
             if removable[cls]:
                 prunable += 1
             elif not left_out[cls]:
-                pin = coupling.classes.pin_of.get(cls)
+                pin = why.get(cls)
                 if pin is not None:
                     held[pin.reason, pin.op, pin.where] += 1
                 elif pinned[cls]:

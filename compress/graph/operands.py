@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from compress.graph.calls import bind, op_name
 from compress.graph.groups import Coupling
 from compress.graph.labels import Value
-from compress.graph.propagate import bind, op_name
 from compress.graph.slice import attribute
 
 _CONVOLUTIONS = {f"aten::conv{n}d" for n in (1, 2, 3)} | {"aten::convolution"}
@@ -25,6 +25,7 @@ _PRODUCTS = {
     "aten::baddbmm": (("batch1", -1), ("batch2", -2)),
     "aten::_grouped_mm": (("self", -1), ("mat2", -2)),
 }
+LAYERS = {"aten::linear", "aten::einsum", *_CONVOLUTIONS, *_TRANSPOSED, *_PRODUCTS}
 _LOOKUPS = {"aten::index", "aten::index_select", "aten::select"}  # an expert of a mixture
 
 
