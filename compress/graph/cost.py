@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from compress.graph.groups import Coupling
 from compress.graph.labels import Value
 from compress.graph.rules import Call, Kept
+from compress.graph.rules.recurrent import CELLS, RECURRENT
 from compress.graph.slice import attribute
 
 _PRODUCTS = {"aten::matmul", "aten::mm", "aten::bmm"}
@@ -22,8 +23,8 @@ _TRANSPOSED = {f"aten::conv_transpose{n}d" for n in (1, 2, 3)}
 def macs(coupling: Coupling, alive: NDArray[np.bool_] | None = None) -> int:
     """Multiply-accumulates of one sample; ``alive`` says by label what stays (everything when absent).
 
-    Counted: linear layers, convolutions, matrix products, einsum and attention, by the usual convention of one
-    multiply-accumulate for each product that is summed; everything else is free.
+    Counted: linear layers, convolutions, matrix products, einsum, attention and recurrent layers (step by step), by
+    the usual convention of one multiply-accumulate for each product that is summed; everything else is free.
     """
     kept = Kept(np.ones(coupling.flow.relations.count, dtype=bool) if alive is None else alive)
     total = sum(_call_macs(call, coupling, node, kept) for node, call in coupling.flow.calls.items())
@@ -54,12 +55,23 @@ def _call_macs(call: Call, coupling: Coupling, node: object, kept: Kept) -> int:
         return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
     if op == "aten::einsum" and len(call["tensors"]) == 2 and "..." not in call["equation"]:
         return _einsum(call, kept)
+    if op in RECURRENT or op in CELLS:
+        return _recurrent(call, coupling, node, kept)
     return 0
 
 
+def _recurrent(call: Call, coupling: Coupling, node: object, kept: Kept) -> int:
+    """Every weight of two dims (rows, columns) once in each step of each sequence."""
+    found = coupling.flow.values[node]  # type: ignore[index]
+    steps = math.prod(kept.shape(found if isinstance(found, Value) else found[0])[:-1])
+    weights = call["params"] if "params" in call.args else (call["w_ih"], call["w_hh"])
+    return steps * sum(math.prod(kept.shape(weight)) for weight in weights if weight.rank == 2)
+
+
 def layer_weights(coupling: Coupling) -> list[str]:
-    """Names of the parameters that enter a linear layer, a convolution or a matrix product as its weight."""
+    """Names of the parameters that enter a linear, recurrent or convolution layer or a matrix product as its weight."""
     products = {*_PRODUCTS, *_SUMMED_PRODUCTS, *_CONVOLUTIONS, *_TRANSPOSED, "aten::linear", "aten::einsum"}
+    products |= {*RECURRENT, *CELLS}
     found: dict[str, None] = {}
     for node, call in coupling.flow.calls.items():
         if call.op not in products:

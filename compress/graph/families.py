@@ -101,7 +101,8 @@ def _group(
 
 def _producer(members: tuple[Member, ...], outputs: Mapping[str, int]) -> Member:
     """The weight whose outputs the units are."""
-    made = (m for m in members if m.dim == outputs.get(m.tensor, 0) and m.tensor.endswith("weight"))
+    weights = (m for m in members if m.tensor.rpartition(".")[2].startswith("weight"))  # weight_ih_l0, too
+    made = (m for m in weights if m.dim == outputs.get(m.tensor, 0))
     return next(made, members[0])
 
 

@@ -142,12 +142,14 @@ def _layers(coupling: Coupling, sliced: Sliced) -> list[LayerChange]:
         before = int(weight.shape[0])
         after = len(kept.get(name, {}).get(0, range(before)))
         reason = frozen.get((name, 0)) if after == before else None
-        found.append(LayerChange(name.removesuffix(".weight"), _kind(weight), before, after, reason))
+        found.append(LayerChange(name.removesuffix(".weight"), _kind(name, weight), before, after, reason))
     return found
 
 
-def _kind(weight: Tensor) -> str:
-    """What a weight belongs to, told by its rank: the graph no longer knows the class of the layer."""
+def _kind(name: str, weight: Tensor) -> str:
+    """What a weight belongs to, told by its rank or name: the graph no longer knows the class of the layer."""
+    if name.rpartition(".")[2].startswith(("weight_ih", "weight_hh", "weight_hr")):
+        return "recurrent"
     rank = weight.dim()
     shape = "x".join(str(n) for n in weight.shape[2:])
     name = {2: "linear", 3: "convolution 1d", 4: "convolution", 5: "convolution 3d"}.get(rank, "weight")

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from compress.budget import at_steps
 from compress.graph import Coupling, Verification, analyse, clusters, slice_graph, trace, verify
-from compress.graph.double import double_by_default
+from compress.graph.double import as_double, double_by_default
 
 
 class Network(nn.Module):
@@ -125,7 +125,7 @@ class Lab:
         wide = [x.double() if x.is_floating_point() else x for x in inputs]
         with torch.no_grad(), double_by_default():
             expected = self.leaves(self.zeroed(outcome)(*wide))
-            got = self.leaves(copy.deepcopy(outcome.sliced).double()(*wide))
+            got = self.leaves(as_double(outcome.sliced)(*wide))
         pairs = zip(expected, got, strict=True)
         return max(float((a - b).abs().max() / a.abs().max().clamp(min=1e-12)) for a, b in pairs)
 
