@@ -130,7 +130,7 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func._schema.name in _INDEXED:
+        if func._schema.name in _INDEXED and self.how == "meta":
             args = (args[0], [p for index in args[1] for p in self._positions(index)], *args[2:])
         ready_args, ready_kwargs = self._ready(args, kwargs)
         result = self._run(func, ready_args, ready_kwargs)

@@ -76,11 +76,11 @@ def trace(
                 return _recorded(module, arguments, inputs, how, any_batch)
         except Exception as error:  # the module's own code may raise anything
             failure = error
-    program = _exported(module, arguments, args, kwargs or {})
-    if program is not None:
-        return program
     if follow_data:
         return _followed(module, arguments, inputs)
+    program = _exported(module, arguments, inputs)
+    if program is not None:
+        return program
     raise _untraceable(failure) from failure
 
 
@@ -122,11 +122,8 @@ def _pruned(recording: Recording) -> fx.GraphModule:
     return recording.module()
 
 
-def _exported(
-    module: nn.Module, arguments: Arguments, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Program | None:
+def _exported(module: nn.Module, arguments: Arguments, inputs: tuple[Tensor, ...]) -> Program | None:
     """By ``torch.export``; None where that fails too."""
-    _, inputs = flatten(args, kwargs)
     for dynamic in (True, False):
         copies = [x.detach().clone() for x in inputs]  # export marks dynamic tensors for good
         shapes = torch.export.ShapesCollection()  # by tensor: fits any signature of forward, *args included
