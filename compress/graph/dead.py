@@ -95,7 +95,7 @@ def _checked(coupling: Coupling, reference: fx.GraphModule, search: _Search, rem
     wide = slice_graph(coupling, coupling.alive(removed), search.tensors)
     with torch.no_grad(), double_by_default():
         inputs = [x.double() if x.is_floating_point() else x for x in coupling.program.inputs]
-        expected, got = reference(*inputs), wide(*inputs)
+        expected, got = reference(*inputs), as_double(wide)(*inputs)
     outcome = compare(leaves(expected), leaves(got), TOLERANCE)
     if not outcome.passed and removed:
         plain = _Search(coupling, _attributes(reference))
