@@ -130,6 +130,14 @@ def linear_attention(m: Any, x: Any) -> Any:
     return m.o(torch.einsum("bthd,bhde->bthe", F.elu(q) + 1, state).flatten(2))
 
 
+def normalised_linear_attention(m: Any, x: Any) -> Any:
+    """A feature of ones, put beside the values, sums up the weights."""
+    q, k, v = (heads(f(x)) for f in (m.q, m.k, m.v))
+    state = F.relu(k).transpose(-1, -2) @ F.pad(v, (0, 1), value=1.0)
+    y = F.relu(q) @ state
+    return m.o((y[..., :-1] / (y[..., -1:] + 1)).transpose(1, 2).flatten(2))
+
+
 def talking_heads(m: Any, x: Any) -> Any:
     weights = m.mix((heads(m.q(x)) @ heads(m.k(x)).transpose(-2, -1)).softmax(-1))
     return m.o((weights @ heads(m.v(x))).transpose(1, 2).flatten(2))
@@ -196,6 +204,7 @@ BLOCKS = [
     Block("cosine", cosine, lambda: {**projections(), "scale": parameter(4, 1, 1)}, FEATURES),
     Block("einsum", by_einsum, projections, FEATURES),
     Block("linear attention", linear_attention, projections, FEATURES, zeroing=False),
+    Block("normalised linear attention", normalised_linear_attention, projections, FEATURES),
     Block("talking heads", talking_heads, lambda: {**projections(), "mix": nn.Conv2d(4, 4, 1)}, {"v.blocks": 4}),
     Block(
         "attention layer",

@@ -48,7 +48,10 @@ def spatial(call: Call) -> Result:
 
 @rule("aten::pad", "aten::constant_pad_nd")
 def pad(call: Call) -> Value:
-    """Padding a labelled dim with a constant adds indices that may be removed like any other."""
+    """Padding a labelled dim with a constant adds indices that may be removed like any other.
+
+    Where what goes differs by block (features by head) the new indices stay.
+    """
     x, amounts = call["self"], list(call["pad"])
     constant = call.op == "aten::constant_pad_nd" or call.get("mode", "constant") == "constant"
     factors = []
@@ -59,8 +62,8 @@ def pad(call: Call) -> Value:
             front, back = amounts[2 * i], amounts[2 * i + 1]
             if labels.shape[axis] == 1 or not (front or back):
                 continue
-            if axis == f.axis and constant and front >= 0 and back >= 0 and not f.blocks():
-                labels = _padded(call, labels, axis, front, back)
+            if axis == f.axis and constant and front >= 0 and back >= 0:
+                labels = _padded(call, labels, axis, front, back, bool(f.blocks()))
             else:
                 call.relations.pin(f.labels, "padded along this dimension")
                 ok = False
@@ -69,12 +72,12 @@ def pad(call: Call) -> Value:
     return Value(call.shape, tuple(factors))
 
 
-def _padded(call: Call, labels: Any, axis: int, front: int, back: int) -> Any:
+def _padded(call: Call, labels: Any, axis: int, front: int, back: int, stay: bool) -> Any:
     shape = list(labels.shape)
     parts = []
     for count in (front, back):
         shape[axis] = count
-        parts.append(call.relations.fresh(*shape))
+        parts.append(np.zeros(shape, dtype=np.int64) if stay else call.relations.fresh(*shape))
     return np.concatenate([parts[0], labels, parts[1]], axis=axis)
 
 
