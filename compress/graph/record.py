@@ -105,6 +105,7 @@ class _Recorder(TorchDispatchMode):
         self.nodes: dict[int, fx.Node] = {}
         self.held: list[Tensor] = []  # an id is good for as long as its tensor lives
         self.twins: dict[int, Tensor] = {}
+        self.place: fx.Node | None = None
         self.copies: dict[int, Tensor] = {}
         self.unknown: set[int] = set()  # tensors whose numbers are not known while recording
         self.constants: dict[str, Tensor] = {}
@@ -173,7 +174,15 @@ class _Recorder(TorchDispatchMode):
     def _argument(self, leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
             return self._source(leaf)
-        return _CPU if isinstance(leaf, torch.device) and leaf.type == "meta" else leaf
+        return self._device() if isinstance(leaf, torch.device) else leaf
+
+    def _device(self) -> Any:
+        """Where the inputs lie when the graph is run, as the code asks for by ``x.device`` or a parameter's."""
+        inputs = [node for node in self.graph.nodes if node.op == "placeholder"]
+        if self.place is None and inputs:
+            self.place = self.graph.call_function(torch.ops.prim.device.default, (inputs[0],))
+            self.place.meta["val"] = _CPU
+        return self.place or _CPU
 
     def _source(self, tensor: Tensor) -> fx.Node:
         """The node that made a tensor; a tensor that no operation made is read by name, or is a constant."""

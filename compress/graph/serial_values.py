@@ -34,10 +34,11 @@ _NAMES = {
     for name in names
     if hasattr(module, name)
 }
-_NAMESPACES = frozenset({"aten", "prims", "torchvision", "quantized_decomposed"})
+_NAMESPACES = frozenset({"aten", "prim", "prims", "torchvision", "quantized_decomposed"})
 _HIGHER_ORDER = frozenset({"wrap_with_set_grad_enabled", "wrap_with_autocast", "cond"})
 # Operators of these namespaces that reach outside the graph: files, standard output, the warning filter
 _OUTSIDE = frozenset({"from_file", "save", "_print", "warn"})
+_PRIM = frozenset({"device"})  # of TorchScript's own namespace nothing else
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_\-+:/@ ]+")
 _LAYOUTS = {"strided": torch.strided, "sparse_coo": torch.sparse_coo}
@@ -117,7 +118,7 @@ def _resolve(text: str) -> Callable[..., Any] | None:
             found = getattr(torch.ops.higher_order, parts[3], None)
     elif parts[:2] == ["torch", "ops"] and len(parts) == 5:
         _, _, namespace, name, overload = parts
-        if namespace in _NAMESPACES and name not in _OUTSIDE:
+        if namespace in _NAMESPACES and name not in _OUTSIDE and (namespace != "prim" or name in _PRIM):
             if namespace == "torchvision":
                 import torchvision  # noqa: F401  (registers its operators)
             packet = getattr(getattr(torch.ops, namespace), name, None)

@@ -150,3 +150,18 @@ def test_nested_arguments_and_results(lab: Any) -> None:
     assert torch.equal(got["b"][0], expected["b"][0])
     assert got["b"][1:] == (None, 3)
     assert math.prod(got["a"][0].shape) == 4
+
+
+@pytest.mark.parametrize("how", ["meta", "fake", "real"])
+def test_tensors_are_made_where_the_inputs_lie(how: Any, lab: Any) -> None:
+    def forward(m: Any, x: Tensor) -> Tensor:
+        start = torch.zeros(x.shape[0], 4, device=x.device, dtype=x.dtype)
+        places = torch.arange(4, device=m.i.weight.device).to(x)
+        y: Tensor = m.i(x) + start + places.to(x.device)
+        return y
+
+    module = lab.network(forward, i=nn.Linear(3, 4))
+    arguments, tensors = flatten((torch.randn(2, 3),))
+    graph = record(module, arguments, tensors, how).module()
+    assert torch.equal(graph(*tensors), module(*tensors))
+    assert graph.to("meta")(tensors[0].to("meta")).device.type == "meta"
