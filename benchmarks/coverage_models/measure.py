@@ -108,7 +108,7 @@ def _measure(case: Case, module: nn.Module, ratios: Sequence[float], row: Row) -
     clock = _Clock(row.seconds)
     args, kwargs = case.inputs()
     try:
-        program = trace(module, args, kwargs) if kwargs else trace(module, args)
+        program = trace(module, args, kwargs, follow_data=case.detector)
     except Exception as error:  # a model's own code may raise anything
         row.status, row.problem = "not traced", _first_line(error)
         return
@@ -121,7 +121,8 @@ def _measure(case: Case, module: nn.Module, ratios: Sequence[float], row: Row) -
     row.unruled = {op: list(where) for op, where in coupling.flow.unruled.items()}
     row.status = "exact"
     for ratio in sorted(ratios):
-        _cut(case, module, coupling, ratio, row, last=ratio == max(ratios))
+        cut = _cut if program.replayable else _cut_module
+        cut(case, module, coupling, ratio, row, last=ratio == max(ratios))
     if found.share < 0.8 and _stream_is_output(found):
         row.outputs_too = _with_outputs(program, min(ratios), case.tolerance)
 
@@ -155,9 +156,26 @@ def _cut(case: Case, module: nn.Module, coupling: Coupling, ratio: float, row: R
         sliced, alive, error = verified.module, verified.alive, verified.verification.error
     row.error = max(row.error, error)
     if last:
-        row.parameters = (parameters(coupling), parameters(coupling, alive))
-        row.macs = (macs(coupling), macs(coupling, alive))
+        _sizes(coupling, alive, row)
         row.in_place = slice_module(module, coupling, alive, sliced).problem
+
+
+def _cut_module(case: Case, module: nn.Module, coupling: Coupling, ratio: float, row: Row, last: bool) -> None:
+    """A network whose path depends on its data: sliced in place, and compared with its masked module."""
+    alive = coupling.alive(remove(coupling, ratio))
+    clock = _Clock(row.seconds)
+    found = slice_module(module, coupling, alive)
+    clock.lap("verify")
+    row.error = max(row.error, found.error)
+    if found.problem:
+        row.status, row.problem, row.in_place = "BAD", row.problem or f"at {ratio:.0%}: {found.problem}", found.problem
+    if last:
+        _sizes(coupling, alive, row)
+
+
+def _sizes(coupling: Coupling, alive: NDArray[np.bool_], row: Row) -> None:
+    row.parameters = (parameters(coupling), parameters(coupling, alive))
+    row.macs = (macs(coupling), macs(coupling, alive))
 
 
 def _stream_is_output(found: Freedom) -> bool:

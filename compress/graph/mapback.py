@@ -19,7 +19,7 @@ from compress.graph.masked import run_masked_module
 from compress.graph.rules import REWRITES, Cut, Kept
 from compress.graph.slice import attribute, slice_tensor
 from compress.graph.trace import Program, owner
-from compress.graph.verify import TOLERANCE, compare
+from compress.graph.verify import TOLERANCE, Verification, compare
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,13 @@ class ModuleSlice:
         module: The sliced copy, None when the module's code cannot represent the slice.
         changed: Constructor-like attributes that changed, ``path.name`` to (before, after).
         problem: The construct that prevents it, "" when it worked.
+        error: Largest relative difference from what it has to compute, in float64; 0 when it did not work.
     """
 
     module: nn.Module | None
     changed: Mapping[str, tuple[Any, Any]]
     problem: str = ""
+    error: float = 0.0
 
 
 def slice_module(
@@ -63,12 +65,13 @@ def slice_module(
     for path, name, old, new in constants:
         _explain(small, path, name, old, new, changed)
     expected = Wide(sliced).outputs(coupling.program.inputs) if sliced is not None else None
-    problem = _difference(small, coupling.program, expected or run_masked_module(module, coupling, alive))
-    if problem:
+    judged = _difference(small, coupling.program, expected or run_masked_module(module, coupling, alive))
+    if not judged.passed:
+        problem = judged.problem or f"outputs differ by {judged.error:.1e}"
         where = sorted({path or "the model's own forward" for path, _, _, _ in constants})
         reason = f"sizes computed inside {', '.join(where[:3])}" if where else "sizes computed in its code"
         return ModuleSlice(None, {}, f"{reason} do not follow the slice ({problem})")
-    return ModuleSlice(small, changed)
+    return ModuleSlice(small, changed, error=judged.error)
 
 
 def _smaller(tensor: Tensor, dims: dict[int, NDArray[np.int64]]) -> Tensor:
@@ -168,21 +171,22 @@ def _explain(module: nn.Module, path: str, name: str, old: Any, new: Any, change
                 break
 
 
-def _difference(small: nn.Module, program: Program, expected: list[Tensor]) -> str:
-    """ "" if the module gives what is expected in float64, else what was met."""
-    problem = _module_difference(small, program, expected)
-    if not problem:
-        return ""
+def _difference(small: nn.Module, program: Program, expected: list[Tensor]) -> Verification:
+    """How far the module is from what is expected, in float64."""
+    found = _module_difference(small, program, expected)
+    if found.passed:
+        return found
     # Code that creates tensors without a dtype needs float64 by default; code with written-out numbers must not.
     with double_by_default():
-        return problem if _module_difference(small, program, expected) else ""
+        again = _module_difference(small, program, expected)
+    return again if again.passed else found
 
 
-def _module_difference(small: nn.Module, program: Program, expected: list[Tensor]) -> str:
+def _module_difference(small: nn.Module, program: Program, expected: list[Tensor]) -> Verification:
     with torch.no_grad(), widened_module(small) as wide, WideCasts():
         try:
             got = program.call(wide, widened(program.inputs))
         except Exception as error:  # the user's own code may raise anything
-            return str(error).splitlines()[0] if str(error) else type(error).__name__
-    outcome = compare(expected, leaves(got), TOLERANCE)
-    return "" if outcome.passed else outcome.problem or f"outputs differ by {outcome.error:.1e}"
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            return Verification(float("inf"), TOLERANCE, reason)
+    return compare(expected, leaves(got), TOLERANCE)

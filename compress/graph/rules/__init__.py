@@ -16,7 +16,6 @@ from compress.graph.rules import (
     reduction,
     shape,
     spectral,
-    vision,
     windows,
 )
 from compress.graph.rules.registry import REWRITES, RULES, Call, Cut, Kept, UnbalancedError, rewrite, rule
@@ -45,6 +44,5 @@ __all__ = [
     "rule",
     "shape",
     "spectral",
-    "vision",
     "windows",
 ]

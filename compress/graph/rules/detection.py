@@ -16,19 +16,22 @@ def pooled_from_boxes(call: Call) -> Value:
 
 @rule("aten::index_put", "aten::_index_put_impl", "aten::_unsafe_index_put")
 def index_put(call: Call) -> Value:
-    """``x[idx] = values`` with index tensors on leading dims: those stay, the others are shared with the values."""
-    x, values = call["self"], call["values"]
-    indices = list(call["indices"])
-    if None in indices or any(i.factors for i in indices):
+    """``x[:, idx] = values`` with one run of index tensors: those dims stay, the others are shared with the values."""
+    x, values, indices = call["self"], call["values"], list(call["indices"])
+    used = [d for d, i in enumerate(indices) if i is not None]
+    given = [indices[d] for d in used]
+    masks = any(i.rank > 1 and i.shape == x.shape[used[0] : used[0] + i.rank] for i in given)  # as far as can be told
+    if masks or used != list(range(used[0], used[0] + len(used))) or any(i.factors for i in given):
         for value in (x, values):
             call.relations.pin_all(value.factors, "written at indices in a way that has no rule")
         return Value(call.shape)
-    count = len(indices)
-    inserted = max(i.rank for i in indices)
-    kept = only(call, mixing(call, x, range(count)), range(count, x.rank), "written at places that the data names")
-    shape = (1,) * inserted + x.shape[count:]
-    moved = tuple(
-        Factor(f.labels.reshape((*(1,) * inserted, *f.labels.shape[count:])), f.axis - count + inserted) for f in kept
-    )
-    join(call.relations, Value(shape, moved), values)
+    start, stop = used[0], used[-1] + 1
+    places = (1,) * max(i.rank for i in given)
+    others = [d for d in range(x.rank) if d not in used]
+    kept = only(call, mixing(call, x, used), others, "written at places that the data names")
+    moved = []
+    for f in kept:
+        labels = f.labels.reshape((*f.labels.shape[:start], *places, *f.labels.shape[stop:]))
+        moved.append(Factor(labels, f.axis if f.axis < start else f.axis - len(used) + len(places)))
+    join(call.relations, Value((*x.shape[:start], *places, *x.shape[stop:]), tuple(moved)), values)
     return Value(call.shape, kept)

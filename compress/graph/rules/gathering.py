@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from compress.graph.labels import Factor, Value, match, pad_rank
-from compress.graph.rules.registry import Call, Result, fixed, mixing, rule
+from compress.graph.labels import Factor, Value, match
+from compress.graph.rules.registry import Call, mixing, rule
 
 _REASON = "looked up by index"
 
@@ -67,22 +67,3 @@ def scatter(call: Call) -> Value:
         if isinstance(other, Value):
             x = Value(x.shape, _together(call, x, _without(call, other, dim), dim))
     return x
-
-
-@rule("aten::index_put", "aten::_unsafe_index_put")
-def index_put(call: Call) -> Result:
-    """``x[:, idx] = values`` with one vector of indices; the other dims pass and shrink with those of the values."""
-    x, values = call["self"], call["values"]
-    used = [d for d, i in enumerate(call["indices"]) if i is not None]
-    if len(used) != 1 or call["indices"][used[0]].rank != 1 or call["indices"][used[0]].factors:
-        return fixed(call, "written by index in a way that has no rule")
-    x = _without(call, x, used[0])
-    values = pad_rank(values, x.rank)
-    call.relations.pin_all(values.along(used[0]), _REASON)
-    factors = list(x.factors)
-    for axis in range(x.rank):
-        if axis != used[0] and values.shape[axis] > 1:
-            mine, theirs = x.along(axis), mixing(call, values, [used[0]]).along(axis)
-            kept = match(call.relations, mine, theirs) if mine or theirs else []
-            factors = [f for f in factors if f.axis != axis] + kept
-    return Value(call.shape, tuple(factors))
