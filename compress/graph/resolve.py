@@ -136,6 +136,8 @@ def resolve(relations: Relations) -> Classes:
         if not len(edges[0]) and not len(stuck):
             stuck = _circular(rows, of_label, pinned)
             if not len(stuck):
+                stuck = _half_nested(relations, rows, of_label, pinned)
+            if not len(stuck):
                 break
         extra.append(edges)
         pinned_labels.append(stuck)
@@ -225,6 +227,31 @@ def _circular(rows: Ints, of_label: Ints, pinned: NDArray[np.bool_]) -> Ints:
             return rows[np.isin(of_label[rows[:, 0]], waiting), 0]
         waiting, parts = waiting[blocked], parts[blocked]
     return np.zeros(0, dtype=np.int64)
+
+
+def _half_nested(relations: Relations, rows: Ints, of_label: Ints, pinned: NDArray[np.bool_]) -> Ints:
+    """Labels of blocks inside balanced rows of which another row has no blocks: they stay.
+
+    Where a row loses a fraction of its blocks and of the indices in each, a row of single indices cannot keep up.
+    """
+    if not relations.balances or not relations.block_labels:
+        return np.zeros(0, dtype=np.int64)
+    block = np.zeros(len(pinned), dtype=bool)
+    block[of_label[np.concatenate(relations.block_labels)]] = True
+    block &= ~pinned
+    table = np.repeat(np.arange(len(relations.balances)), [len(t) for t in relations.balances])
+    width = np.array([t.shape[1] for t in relations.balances])[table]
+    parts = _expanded(*_direct(rows, of_label, pinned))
+    flat = np.concatenate([t.ravel() for t in relations.balances])
+    position, unit = parts.expanded(of_label[flat], len(pinned))
+    row = np.repeat(np.arange(len(table)), width)[position[block[unit]]]
+    found, counts = np.unique(np.stack([row, unit[block[unit]]]), axis=1, return_counts=True)
+    row, unit = found[:, counts < width[found[0]]]  # a block that is the whole row goes with it
+    nested = np.zeros(len(table), dtype=bool)
+    nested[row] = True
+    share = np.bincount(table, nested) / np.bincount(table)
+    held = unit[share[table[row]] < 1]
+    return np.unique(of_label, return_index=True)[1][held].astype(np.int64)
 
 
 def _expanded(derived: Ints, rows: Ints) -> Parts:

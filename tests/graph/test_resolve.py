@@ -140,3 +140,24 @@ def test_even_balance_leaves_the_free_labels() -> None:
     made.balance(np.array([[1, 2], [3, 4]]), 1)
     made.pin(ints(1, 3), "stay")
     assert free(resolve(made), [1, 2, 3, 4]) == [False, True, False, True]
+
+
+def test_blocks_stay_where_a_balanced_row_has_none() -> None:
+    """Row 1 2 3 4 loses single labels; row 5 6 7 8 lies in the blocks 9 9 10 10 with the places 11 12 11 12."""
+    made = relations(12)
+    made.define(ints(5, 6, 7, 8), [ints(9, 9, 10, 10), ints(11, 12, 11, 12)])
+    made.block_labels.append(ints(9, 10))
+    made.balance(np.stack([ints(1, 2, 3, 4), ints(5, 6, 7, 8)]), 1)
+    classes = resolve(made)
+    assert free(classes, [1, 2, 3, 4, 11, 12]) == [True] * 6
+    assert free(classes, [9, 10]) == [False, False]
+    assert parts(classes, 5) == parts(classes, 7) == parts(classes, 11)
+
+
+def test_blocks_go_where_every_balanced_row_has_some() -> None:
+    made = relations(16)
+    made.define(ints(1, 2, 3, 4), [ints(13, 13, 14, 14), ints(15, 16, 15, 16)])
+    made.define(ints(5, 6, 7, 8), [ints(9, 9, 10, 10), ints(11, 12, 11, 12)])
+    made.block_labels += [ints(9, 10), ints(13, 14)]
+    made.balance(np.stack([ints(1, 2, 3, 4), ints(5, 6, 7, 8)]), 1)
+    assert free(resolve(made), [9, 10, 13, 14]) == [True] * 4
