@@ -6,10 +6,10 @@ import math
 
 from torch import fx, nn
 
-from compress.graph import analyse, macs
+from compress.graph import macs
 from compress.graph.propagate import op_name
 from compress.measure import count_parameters
-from compress.pipeline.opening import open_model, traced
+from compress.pipeline.opening import analysed, open_model, traced
 from compress.progress import Progress
 from compress.request import InspectRequest
 from compress.result import Inspection, Kept, Layer, UnitGroup
@@ -24,7 +24,7 @@ def inspect_model(request: InspectRequest, progress: Progress) -> Inspection:
     """
     opened = open_model(request.model, request.settings, progress=progress)
     progress.step("Tracing")
-    coupling = analyse(traced(opened))
+    coupling = analysed(traced(opened), progress)
     loaded = opened.loaded
     frozen = [Kept(f"{f.tensor} dim {f.dim} ({f.indices})", _reason(f.reason, f.op, f.where)) for f in coupling.frozen]
     frozen += [

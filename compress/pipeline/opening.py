@@ -10,7 +10,7 @@ from torch import Tensor
 from compress.checkpoint.read import LoadedModel, load_model
 from compress.data import Data, load_data
 from compress.errors import InputError, ModelError
-from compress.graph import Program, trace
+from compress.graph import Coupling, Program, analyse, load_rules, trace
 from compress.progress import Progress
 from compress.request import DataSource, ModelSource, Settings
 
@@ -135,3 +135,12 @@ def traced(opened: Opened) -> Program:
             return trace(opened.loaded.module, opened.examples(1))
         except ModelError:
             raise error from None
+
+
+def analysed(
+    program: Program, progress: Progress, *, prune_outputs: bool = False, allow_frozen: bool = False
+) -> Coupling:
+    """What of the model lives and dies together; says which installed rules cannot be used."""
+    for problem in load_rules():
+        progress.warn(problem)
+    return analyse(program, prune_outputs=prune_outputs, allow_frozen=allow_frozen)

@@ -13,11 +13,11 @@ from compress.budget import Budget
 from compress.checkpoint.write import bundle_bytes, check_output, write_bundle
 from compress.errors import InputError, ModelError
 from compress.evaluate import Accuracy, evaluate
-from compress.graph import Coupling, Program, analyse, macs
+from compress.graph import Coupling, Program, macs
 from compress.measure import LatencyPair, count_nonzero, count_parameters, latency_pair, tensor_bytes
 from compress.pipeline.bundle import input_records, normalisation, provenance, reloaded, state_dict_file
 from compress.pipeline.document import Facts, Side, document
-from compress.pipeline.opening import Opened, open_model, traced
+from compress.pipeline.opening import Opened, analysed, open_model, traced
 from compress.pipeline.slicing import Sliced, slice_units, slice_weights
 from compress.plan import Plan, plan_json
 from compress.plugin import Context, make_plan
@@ -48,7 +48,7 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     opened = open_model(request.model, request.settings, request.data, progress)
     progress.step("Tracing")
     program = traced(opened)
-    coupling = analyse(program, prune_outputs=request.prune_outputs, allow_frozen=request.allow_frozen)
+    coupling = analysed(program, progress, prune_outputs=request.prune_outputs, allow_frozen=request.allow_frozen)
     budget = Budget() if request.budget is None else Budget(request.budget.kind, request.budget.value)
     context = Context(
         coupling, budget, request.granularity, request.only, request.exclude, request.settings.seed, opened.data

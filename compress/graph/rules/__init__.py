@@ -18,6 +18,7 @@ from compress.graph.rules import (
     spectral,
     windows,
 )
+from compress.graph.rules.installed import load_rules
 from compress.graph.rules.registry import REWRITES, RULES, Call, Cut, Kept, UnbalancedError, rewrite, rule
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "detection",
     "gathering",
     "indexing",
+    "load_rules",
     "norm",
     "pieces",
     "pointwise",
