@@ -1,6 +1,6 @@
 """Does it work on a model at the first try, and is it exact? Asked of whole libraries of models.
 
-    python benchmarks/coverage.py [--suite torchvision|timm|transformers] [--only NAME] [--ratio 0.3 --ratio 0.5]
+    python benchmarks/coverage.py [--suite samples|torchvision|timm|transformers] [--only NAME] [--ratio 0.3]
                                   [--markdown docs/coverage.md] [--resume FILE.jsonl] [--jobs 1] [--timeout 600]
 
 Every model is built with random weights (nothing is downloaded), loses the given fractions of every family of units

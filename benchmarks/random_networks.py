@@ -27,9 +27,10 @@ import torch
 from torch import fx
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from benchmarks.exactness import remove  # noqa: E402
+from coverage_models.measure import remove  # noqa: E402
+
 from compress.graph import TOLERANCE, analyse, slice_graph, slice_module, trace, verify  # noqa: E402
 from compress.graph.double import as_double, double_by_default, leaves  # noqa: E402
 from compress.graph.freedom import Freedom, freedom  # noqa: E402
@@ -85,7 +86,7 @@ def judge(seed: int, network: Network, ratio: float) -> Outcome:
     try:
         program = trace(network.module, network.inputs)
         coupling = analyse(program)
-        alive = remove(coupling, ratio, seed)
+        alive = coupling.alive(remove(coupling, ratio, seed))
         sliced = slice_graph(coupling, alive)
         checked = verify(coupling, alive, sliced)
         problem = "" if checked.passed else checked.problem or f"differs by {checked.error:.1e}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ class Case:
     """A model to measure.
 
     Attributes:
-        suite: ``torchvision``, ``timm`` or ``transformers``.
+        suite: ``samples``, ``torchvision``, ``timm`` or ``transformers``.
         name: Unique in its suite.
         family: What the model is an example of, as the table says it.
         build: Makes the module with random weights; nothing is downloaded.
@@ -33,7 +33,6 @@ class Case:
     inputs: Callable[[], Inputs]
     detector: bool = False
     tolerance: float = 1e-9
-    tags: tuple[str, ...] = field(default=())
 
 
 def images(size: int, batch: int = 2, channels: int = 3, dims: int = 2) -> Callable[[], Inputs]:
