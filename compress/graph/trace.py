@@ -7,6 +7,7 @@ The module's forward is recorded (``record.py``), at two batch sizes so that the
 from __future__ import annotations
 
 import linecache
+import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import UnsupportedOperatorException
 
 from compress.errors import ModelError
 from compress.graph.arguments import Arguments, flatten, positional
@@ -22,6 +24,7 @@ from compress.graph.batch import batch_size, generalise, with_batch
 from compress.graph.quiet import quiet
 from compress.graph.record import How, Recording, record
 
+_BY_VALUES = {"DataDependentOutputException", "DynamicOutputShapeException", "GuardOnDataDependentSymNode"}
 _MORE = 5  # from 2 to 7: halves and remainders of the batch do not pass for multiples of it
 
 
@@ -142,13 +145,27 @@ def _exported(module: nn.Module, arguments: Arguments, inputs: tuple[Tensor, ...
 
 
 def _untraceable(error: Exception | None) -> ModelError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
-    return ModelError(
-        f"the model cannot be traced{_where(error)}: {reason}",
-        "code that decides by the values of tensors (`if`, `item()`, a NumPy round trip) has to become tensor "
-        "operations such as torch.where; an operator of your own needs torch.library.register_fake",
-    )
+    kind, lines = type(error).__name__, [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = f"{kind}: {lines[0] if lines else ''}"[:300]
+    hint = "run the model once on the same input to see that it works"
+    if kind in _BY_VALUES or "numpy" in reason:
+        reason = "it needs the values of tensors, and a graph has none"
+        hint = (
+            "write it with tensor operations (torch.where for an `if`, torch for NumPy); a network that cannot do "
+            "without, such as a detector, is sliced in place from Python: see docs/usage.md"
+        )
+    elif operator := _without_fake(error):
+        reason = f"the operator {operator} does not say what shape it returns"
+        hint = "register that with torch.library.register_fake"
+    return ModelError(f"the model cannot be traced{_where(error)}: {reason}", hint)
+
+
+def _without_fake(error: Exception | None) -> str:
+    """The operator of the user that runs on real tensors alone; "" if the error is another."""
+    if isinstance(error, UnsupportedOperatorException):
+        return str(error.func.name()).removesuffix(".default")
+    found = re.search(r"no fake impl registered for <CustomOpDef\((\S+)\)>", str(error))
+    return found[1] if found else ""
 
 
 def _where(error: Exception | None) -> str:
