@@ -1,0 +1,79 @@
+"""The coverage benchmark itself: its lists, its rows, its page."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def models() -> Any:
+    sys.path.append(str(BENCHMARKS))
+    try:
+        for name in ("measure", "table"):
+            importlib.import_module(f"coverage_models.{name}")
+        yield importlib.import_module("coverage_models")
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+class Odd(nn.Module):
+    """One part of it can be cut, one looks at its numbers."""
+
+    def __init__(self, looks: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.looks = nn.Linear(3, 8), nn.Linear(8, 2), looks
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.a(x))
+        y: Tensor = self.b(h if not self.looks or h.sum() > 0 else -h)
+        return y
+
+
+def row(models: Any, build: Any) -> Any:
+    case = models.case.Case("samples", "odd", "odd", build, lambda: ((torch.randn(2, 3),), {}))
+    return models.measure.Row(**models.measure.measure(case, [0.25, 0.5]))
+
+
+def test_names_are_unique_and_torchvision_is_complete(models: Any) -> None:
+    names = {suite: [case.name for case in cases()] for suite, cases in models.suites().items()}
+    assert not [(s, n) for s, found in names.items() for n, times in Counter(found).items() if times > 1]
+    assert set(names["torchvision"]) == set(torchvision.models.list_models())
+    assert len(names["timm"]) >= 65
+    assert len(names["transformers"]) >= 30
+
+
+def test_a_row_says_what_was_cut(models: Any) -> None:
+    found = row(models, lambda: Odd(looks=False))
+    assert (found.status, found.share, found.groups, found.in_place) == ("exact", 1.0, 1, "")
+    assert found.parameters == (3 * 8 + 8 + 8 * 2 + 2, 3 * 4 + 4 + 4 * 2 + 2)
+    assert found.macs == (3 * 8 + 8 * 2, 3 * 4 + 4 * 2)
+    assert 0 <= found.error < 1e-12
+
+
+def test_what_goes_wrong_is_a_row(models: Any) -> None:
+    def broken() -> nn.Module:
+        raise OSError("no such file")
+
+    assert (row(models, broken).status, row(models, broken).problem) == ("BAD", "OSError: no such file")
+    looking = row(models, lambda: Odd(looks=True))
+    assert looking.status == "not traced"
+    assert "self.looks or h.sum() > 0" in looking.problem
+
+
+def test_the_page_counts_and_names(models: Any) -> None:
+    rows = [row(models, lambda: Odd(looks=False)), row(models, lambda: Odd(looks=True))]
+    page = models.table.markdown(rows, [0.25, 0.5])
+    assert "| samples | 2 | 1 |" in page
+    assert "25 % and 50 %" in page
+    assert "`odd` not traced: " in page
