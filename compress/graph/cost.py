@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from compress.graph.einsum import einsum_macs, einsum_terms
 from compress.graph.groups import Coupling
 from compress.graph.labels import Value
 from compress.graph.rules import Call, Kept
@@ -16,6 +17,7 @@ from compress.graph.slice import attribute
 
 _PRODUCTS = {"aten::matmul", "aten::mm", "aten::bmm"}
 _SUMMED_PRODUCTS = {"aten::addmm": "mat1", "aten::baddbmm": "batch1"}
+_TENSOR_PRODUCTS = {"aten::einsum", "aten::tensordot", "aten::inner", "aten::bilinear"}
 _CONVOLUTIONS = {f"aten::conv{n}d" for n in (1, 2, 3)} | {"aten::convolution"}
 _TRANSPOSED = {f"aten::conv_transpose{n}d" for n in (1, 2, 3)}
 
@@ -53,8 +55,14 @@ def _call_macs(call: Call, coupling: Coupling, node: object, kept: Kept) -> int:
     if op == "aten::scaled_dot_product_attention":
         query, key, value = (kept.shape(call[n]) for n in ("query", "key", "value"))
         return math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
-    if op == "aten::einsum" and len(call["tensors"]) == 2 and "..." not in call["equation"]:
+    if op == "aten::einsum":
         return _einsum(call, kept)
+    if op == "aten::tensordot":
+        return size(_result(coupling, node)) * math.prod(kept.shape(call["self"])[d] for d in call["dims_self"])
+    if op == "aten::inner":
+        return size(_result(coupling, node)) * kept.shape(call["self"])[-1]
+    if op == "aten::bilinear":
+        return math.prod(kept.shape(call["input1"])[:-1]) * size(call["weight"])
     if op in RECURRENT or op in CELLS:
         return _recurrent(call, coupling, node, kept)
     return 0
@@ -70,7 +78,7 @@ def _recurrent(call: Call, coupling: Coupling, node: object, kept: Kept) -> int:
 
 def layer_weights(coupling: Coupling) -> list[str]:
     """Names of the parameters that enter a linear, recurrent or convolution layer or a matrix product as its weight."""
-    products = {*_PRODUCTS, *_SUMMED_PRODUCTS, *_CONVOLUTIONS, *_TRANSPOSED, "aten::linear", "aten::einsum"}
+    products = {*_PRODUCTS, *_SUMMED_PRODUCTS, *_CONVOLUTIONS, *_TRANSPOSED, *_TENSOR_PRODUCTS, "aten::linear"}
     products |= {*RECURRENT, *CELLS}
     found: dict[str, None] = {}
     for node, call in coupling.flow.calls.items():
@@ -85,12 +93,13 @@ def layer_weights(coupling: Coupling) -> list[str]:
 
 
 def _einsum(call: Call, kept: Kept) -> int:
-    terms = call["equation"].replace(" ", "").partition("->")[0].split(",")
+    shapes = [kept.shape(value) for value in call["tensors"]]
+    terms, out = einsum_terms(call["equation"], [len(shape) for shape in shapes])
     sizes: dict[str, int] = {}
-    for term, value in zip(terms, call["tensors"], strict=True):
-        for letter, n in zip(term, kept.shape(value), strict=True):
+    for term, shape in zip(terms, shapes, strict=True):
+        for letter, n in zip(term, shape, strict=True):
             sizes[letter] = max(n, sizes.get(letter, 1))
-    return math.prod(sizes.values())
+    return einsum_macs(terms, out, sizes, call.get("path"))
 
 
 def _result(coupling: Coupling, node: object) -> Value:

@@ -57,3 +57,28 @@ def test_owner_and_shapes() -> None:
 def test_plain_wants_a_graph() -> None:
     with pytest.raises(TypeError, match="Linear"):
         plain(nn.Linear(2, 2))
+
+
+def test_an_operator_without_a_fake_implementation_is_named() -> None:
+    @torch.library.custom_op("nofake::double", mutates_args=())
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    library = torch.library.Library("nofake", "FRAGMENT")
+    library.define("triple(Tensor x) -> Tensor")
+    library.impl("triple", lambda x: x * 3, "CPU")
+
+    class Own(nn.Module):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.layer, self.name = nn.Linear(3, 4), name
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            made: torch.Tensor = getattr(torch.ops.nofake, self.name)(self.layer(x))
+            return made
+
+    for name in ("double", "triple"):
+        where = rf"test_trace.py:\d+ \(`made: .*`\): the operator nofake::{name} does not say what shape it returns"
+        with pytest.raises(ModelError, match=where) as raised:
+            trace(Own(name), (torch.randn(2, 3),))
+        assert "torch.library.register_fake" in raised.value.hint

@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from typing import Any
 
+from compress.graph.einsum import einsum_terms
 from compress.graph.labels import Factor, Value, contract, join, permute_take, reduce
 from compress.graph.reshape import reshape
 from compress.graph.rules.registry import Call, Cut, only, rewrite, rule
@@ -52,22 +53,8 @@ def addmm(call: Call) -> Value:
 @rule("aten::einsum")
 def einsum(call: Call) -> Value:
     """Any einsum without repeated letters in one operand; ``...`` is given letters of its own."""
-    equation: str = call["equation"].replace(" ", "")
     values: list[Value] = list(call["tensors"])
-    inputs, arrow, out = equation.partition("->")
-    terms = inputs.split(",")
-    spare = [c for c in string.ascii_letters if c not in equation]
-    longest = max((v.rank - len(t) + 3 for v, t in zip(values, terms, strict=True) if "..." in t), default=0)
-    dots = "".join(spare[:longest])
-    terms = [
-        t.replace("...", dots[longest - (v.rank - len(t) + 3) :]) if "..." in t else t
-        for v, t in zip(values, terms, strict=True)
-    ]
-    if arrow:
-        out = out.replace("...", dots)
-    else:
-        letters = "".join(terms)
-        out = dots + "".join(sorted(c for c in set(letters) if letters.count(c) == 1 and c not in dots))
+    terms, out = einsum_terms(call["equation"], [v.rank for v in values])
     if any(len(set(t)) < len(t) for t in terms):
         for value in values:
             call.relations.pin_all(value.factors, "einsum that takes a diagonal")
