@@ -81,6 +81,8 @@ def _allowed(
     """Clusters of more than one step that the globs let through."""
 
     def allowed(cluster: Cluster) -> bool:
+        if not only and not exclude:
+            return True
         names = [n for g in cluster.groups for n in _layers(coupling, g)]
         return (not only or _hit(names, only)) and not _hit(names, exclude)
 
@@ -92,6 +94,8 @@ def _hit(names: Sequence[str], globs: Sequence[str]) -> bool:
 
 
 def _check_globs(coupling: Coupling, only: Sequence[str], exclude: Sequence[str]) -> None:
+    if not only and not exclude:
+        return
     names = {n for g in coupling.groups for n in _layers(coupling, g.name)}
     strange = [glob for glob in (*only, *exclude) if not _hit([*names], [glob])]
     if not strange:

@@ -22,6 +22,7 @@ from torch import Tensor, fx
 from compress.budget import Budget, Scores, fit, fit_layers, prunable
 from compress.errors import CompressError, ModelError, PluginError
 from compress.graph import Cluster, Coupling, Group, attribute, clusters, layer_weights
+from compress.graph.mass import Mass, mass
 from compress.plan import Plan
 
 __all__ = ["Budget", "Context", "Criterion", "Group", "Plan", "Pruner", "option"]
@@ -88,6 +89,37 @@ class Context:
             if not isinstance(attribute(self.module, member.tensor), torch.nn.Parameter):
                 continue
             found.append(member.values(self.weight(member.tensor)).reshape(group.size, -1))
+        return found
+
+    def unit_mass(self, group: Group, p: float = 2.0) -> list[Tensor]:
+        """For every parameter that the group shortens, the sum of |w|^p by unit: float64 tensors of shape (units,).
+
+        The same as from :meth:`unit_weights`, without its copies.
+        """
+        found = []
+        for member in group.members:
+            if not isinstance(attribute(self.module, member.tensor), torch.nn.Parameter):
+                continue
+            sums = self._mass(member.tensor, p).along(member.dim, member.blocks)
+            found.append(sums[torch.as_tensor(member.index, device=sums.device)].sum(1))
+        return found
+
+    def _mass(self, name: str, p: float) -> Mass:
+        key = (name, p)
+        if key not in self._masses:
+            self._masses[key] = mass(self.weight(name), p, self._blocks[name])
+        return self._masses[key]
+
+    @cached_property
+    def _masses(self) -> dict[tuple[str, float], Mass]:
+        return {}
+
+    @cached_property
+    def _blocks(self) -> dict[str, int]:
+        """By tensor, in how many blocks of rows some of its dims count their indices anew."""
+        found: dict[str, int] = {}
+        for slot in self.coupling.flow.slots:
+            found[slot.tensor] = max(slot.blocks, found.get(slot.tensor, 1))
         return found
 
     def layers(self) -> dict[str, Tensor]:

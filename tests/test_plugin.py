@@ -63,6 +63,14 @@ def test_unit_weights_are_parameters_by_unit_the_own_layer_first(context: Contex
     assert not any(w.requires_grad for w in weights)
 
 
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0])
+def test_unit_mass_is_that_of_the_unit_weights(context: Context, p: float) -> None:
+    group = context.groups[0]
+    expected = [w.double().abs().pow(p).sum(1).tolist() for w in context.unit_weights(group)]
+    found = [m.tolist() for m in context.unit_mass(group, p)]
+    assert found == [pytest.approx(e) for e in expected]
+
+
 def test_layers_and_weights_by_name(context: Context) -> None:
     assert list(context.layers()) == ["0.weight", "3.weight"]
     assert context.weight("0.bias").tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4])

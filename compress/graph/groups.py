@@ -91,15 +91,19 @@ class Coupling:
     frozen: tuple[Frozen, ...]
 
     def group(self, name: str) -> Group:
-        for group in self.groups:
-            if group.name == name:
-                return group
-        raise KeyError(name)
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Group]:
+        return {group.name: group for group in self.groups}
+
+    @cached_property
+    def _outputs(self) -> dict[str, int]:
+        return output_dims(self.flow)
 
     def layers_of(self, name: str) -> list[str]:
         """The modules whose outputs the units of a group are, in graph order; "" for the root is left out."""
-        outputs = output_dims(self.flow)
-        made = (m.tensor for m in self.group(name).members if m.dim == outputs.get(m.tensor, 0))
+        made = (m.tensor for m in self.group(name).members if m.dim == self._outputs.get(m.tensor, 0))
         return [layer for layer in dict.fromkeys(tensor.rpartition(".")[0] for tensor in made) if layer]
 
     @cached_property

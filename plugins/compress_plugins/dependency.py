@@ -29,8 +29,7 @@ class Dependency:
     def score(self, group: Group, context: Context) -> Tensor:
         """Sum over the coupled tensors of |w|^p, each tensor relative to its mean so that no layer drowns another."""
         total = torch.zeros(group.size, dtype=torch.float64)
-        for position, weights in enumerate(context.unit_weights(group)):
-            mass = weights.double().abs().pow(self.p).sum(1)
+        for position, mass in enumerate(context.unit_mass(group, self.p)):
             share = mass / mass.mean().clamp(min=torch.finfo(mass.dtype).tiny)
             total += share if position == 0 else self.lookahead * share
         return total
