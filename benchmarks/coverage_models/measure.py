@@ -113,7 +113,7 @@ def _measure(case: Case, module: nn.Module, ratios: Sequence[float], row: Row) -
         row.status, row.problem = "not traced", _first_line(error)
         return
     clock.lap("trace")
-    coupling = analyse(program)
+    coupling = analyse(program, allow_frozen=True)  # what the engine can do, not what its owner froze
     clock.lap("couple")
     found = freedom(coupling)
     row.share, row.total, row.groups = found.share, found.total, len(coupling.groups)
@@ -185,6 +185,6 @@ def _stream_is_output(found: Freedom) -> bool:
 
 
 def _with_outputs(program: Program, ratio: float, tolerance: float) -> tuple[float, float]:
-    coupling = analyse(program, prune_outputs=True)
+    coupling = analyse(program, prune_outputs=True, allow_frozen=True)
     alive = coupling.alive(remove(coupling, ratio))
     return freedom(coupling).share, verify(coupling, alive, slice_graph(coupling, alive), tolerance=tolerance).error
