@@ -153,6 +153,7 @@ FREE: dict[str, tuple[Callable[[Any, Any], Any], Callable[[], Parts], dict[str, 
         lambda: linears(j=nn.Linear(16, 5)), {"i": 8, "j": 5}, True),
     "columns stacked": (lambda m, x: m.o(torch.column_stack([m.i(x[:, 0]), m.j(x[:, 1])])), lambda: linears(
         j=nn.Linear(16, 5), o=nn.Linear(13, 2)), {"i": 8, "j": 5}, True),
+    "rolled features": (lambda m, x: m.o(m.i(x).roll((3, 1), (-1, 1))), linears, {"i": 8}, False),
     "running sum": (lambda m, x: m.o(m.i(x).cumsum(-1)), linears, {"i": 8}, False),
     "added by index": (written("index_add"), lambda: linears(
         j=nn.Linear(16, 8), idx=torch.tensor([3, 0])), {"i": 8}, True),

@@ -133,8 +133,6 @@ def test_tied_weights_shrink_once_and_stay_one_tensor(lab: Any) -> None:
 
 
 PINNED: dict[str, tuple[Callable[..., Any], Make, str]] = {
-    "long short-term memory": (lambda m, x: m.o(m.r(m.i(x))[0]), linears(16, 8, 2, r=nn.LSTM(16, 8)), "aten::lstm"),
-    "gated recurrent unit": (lambda m, x: m.o(m.r(m.i(x))[0]), linears(16, 8, 2, r=nn.GRU(16, 8)), "aten::gru"),
     "running logarithm": (lambda m, x: m.o(m.i(x).logcumsumexp(1)), linears(8, 2), "aten::logcumsumexp"),
 }
 
@@ -160,7 +158,7 @@ HELD: dict[str, tuple[Callable[..., Any], str]] = {
         "compared or normalised along this dimension",
     ),
     "features by index": (lambda m, x: m.o(m.i(x)[..., m.idx]), "looked up by index"),
-    "rolled features": (lambda m, x: m.o(m.i(x).roll(1, -1)), "rolled along this dimension"),
+    "features rolled across tokens": (lambda m, x: m.o(m.i(x).roll(1)), "rolled across dimensions"),
     "every third feature": (lambda m, x: m.o(m.i(x)[..., ::3].repeat(1, 1, 3)[..., :8]), "taken in steps"),
     "the output itself": (lambda m, x: m.i(x), "an output of the network keeps its size"),
 }

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from compress.graph.labels import Factor, Value, permute_take
-from compress.graph.rules.registry import Call, Result, fixed, mixing, only, rule
+from compress.graph.rules.registry import Call, Cut, Result, fixed, mixing, only, rewrite, rule
 
 
 @rule("aten::embedding")
@@ -58,15 +62,40 @@ def index_select(call: Call) -> Value:
 
 @rule("aten::roll")
 def roll(call: Call) -> Value:
+    """The last indices come first; how many that are follows what is kept of them."""
     x = call["self"]
-    dims = [d % x.rank for d in call["dims"]] if call.get("dims") else list(range(x.rank))
-    factors = []
-    for f in mixing(call, x, dims).factors:
-        if f.axis in {d % x.rank for d in dims}:
-            call.relations.pin(f.labels, "rolled along this dimension")
-        else:
-            factors.append(f)
-    return Value(x.shape, tuple(factors))
+    if not call.get("dims"):
+        call.relations.pin_all(x.factors, "rolled across dimensions")
+        return Value(x.shape)
+    factors = x.factors
+    for shift, dim in _turns(call):
+        moved = []
+        for f in factors:
+            if f.axis == dim:
+                for piece in np.split(f.labels, [x.shape[dim] - shift], axis=dim):
+                    call.relations.balance(piece, dim)
+            moved.append(Factor(np.roll(f.labels, shift, dim) if f.labels.shape[dim] > 1 else f.labels, f.axis))
+        factors = tuple(moved)
+    return Value(x.shape, factors)
+
+
+def _turns(call: Call) -> list[tuple[int, int]]:
+    """(Shift, dim), both counted from the front."""
+    x = call["self"]
+    dims = [d % x.rank for d in call["dims"]]
+    return [(shift % x.shape[d], d) for shift, d in zip(call["shifts"], dims, strict=True)]
+
+
+@rewrite("aten::roll")
+def turns(cut: Cut) -> dict[str, Any]:
+    x = cut["self"]
+    if not cut.call.get("dims"):
+        return {}
+    new = [
+        old if cut.kept.count(x, d) == x.shape[d] else cut.kept.count(x, d, x.shape[d] - shift)
+        for old, (shift, d) in zip(cut["shifts"], _turns(cut.call), strict=True)
+    ]
+    return {"shifts": new}
 
 
 @rule("aten::tril", "aten::triu")

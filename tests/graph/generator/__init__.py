@@ -12,6 +12,7 @@ from tests.graph.generator import (
     sequences,
     structures,
     weights,
+    windows,
 )
 from tests.graph.generator.draw import CONSTRUCTS
 from tests.graph.generator.network import Network, draw_network
@@ -29,4 +30,5 @@ __all__ = [
     "sequences",
     "structures",
     "weights",
+    "windows",
 ]

@@ -287,30 +287,3 @@ def mixture_of_experts(d: Draw, x: Example) -> Step | None:
     bank = {"up": d.parameter(experts, x.c, inner), "down": d.parameter(experts, inner, width)}
     each = [nn.Sequential(nn.Linear(x.c, inner), nn.ReLU(), nn.Linear(inner, width)) for _ in range(experts)]
     return Step(forward, r=nn.Linear(x.c, experts), layers=nn.ModuleList(each), **bank)
-
-
-@construct("any")
-def tied_transposed(d: Draw, x: Example) -> Step | None:
-    """An autoencoder whose decoder is the encoder transposed."""
-    if x.kind == "image":
-        return None
-    a = nn.Linear(x.c, d.width())
-    return Step(lambda m, y: F.linear(torch.relu(m.a(y)), m.a.weight.t(), m.b), a=a, b=d.parameter(x.c))
-
-
-@construct("any")
-def low_rank(d: Draw, x: Example) -> Step | None:
-    """A frozen layer beside a product of two small ones, and bare parameters."""
-    if x.kind == "image":
-        return None
-    out, rank = d.width(), d.pick(2, 3)
-    how = d.pick("matmul", "merged", "tensordot")
-
-    def forward(m: Any, y: Any) -> Any:
-        if how == "merged":
-            return F.linear(y, m.w.t() + (m.p @ m.q).t())
-        if how == "tensordot":
-            return torch.tensordot(y, m.w, dims=([-1], [0]))
-        return y @ m.w + 0.5 * ((y @ m.p) @ m.q)
-
-    return Step(forward, w=d.parameter(x.c, out), p=d.parameter(x.c, rank), q=d.parameter(rank, out))

@@ -32,7 +32,7 @@ class Wired(nn.Module):
         found = [values[i] for i in self.outputs]
         if len(found) == 1:
             return found[0]
-        if self.form == "sum":
+        if self.form == "sum" and len({y.shape for y in found}) == 1:
             return torch.stack(found).sum(0)
         return {f"head{i}": y for i, y in enumerate(found)} if self.form == "dict" else tuple(found)
 
@@ -86,7 +86,7 @@ class _Drawing:
         self._inputs(self.draw.pick(1, 1, 1, 2), only)
         for _ in range(drawn if size is None else size):
             self._step(list(CONSTRUCTS.values()) if only is None else [CONSTRUCTS[only]], only is not None)
-        outputs = self._heads()
+        outputs = self._heads() + ([self._any()] if self.draw.chance(0.1) and only is None else [])
         form = self.draw.pick("tuple", "dict", "sum", "sum")
         module = Wired(self.steps, self.sources, outputs, form).eval()
         return Network(module, tuple(self.inputs), tuple(self.recipe))
@@ -126,7 +126,12 @@ class _Drawing:
             self.embedding = nn.Embedding(9, d.width(2))
             return "embedding", Step(lambda m, i: m.e(i), e=self.embedding), "tokens"
         if kind == "image":
-            return "stem", Step(lambda m, y: m.a(y), a=conv(x.dim() - 2, x.shape[1], d.width(2))), "image"
+            a = conv(x.dim() - 2, x.shape[1], d.width(2))
+            if d.chance(0.3):  # inputs normalised by constants of their channels
+                shape = (x.shape[1], *(1,) * (x.dim() - 2))
+                mean, gain = d.tensor(*shape), d.parameter(*shape)
+                return "stem", Step(lambda m, y: m.a((y - m.mean) * m.gain), a=a, mean=mean, gain=gain), "image"
+            return "stem", Step(lambda m, y: m.a(y), a=a), "image"
         if kind == "patches":
             layer = nn.Conv2d(3, d.width(2), 4, 4)
             return "patches", Step(lambda m, y: m.a(y).flatten(2).transpose(1, 2), a=layer), "tokens"

@@ -31,11 +31,16 @@ def test_index_with_a_gap_has_no_rule(bench: Any) -> None:
     assert bench.reasons == {"indexed in a way that has no rule"}
 
 
-def test_index_select_and_roll_pin_their_dim(bench: Any) -> None:
+def test_index_select_pins_its_dim(bench: Any) -> None:
     x = bench.tensor(3, 4)
     out = bench("index_select", (3, 2), self=x, dim=1, index=bench.fixed(2))
     assert bench.along(out, 0) == [[1, 2, 3]]
     assert bench.pinned == [4, 5, 6, 7]
-    out = bench("roll", (3, 4), self=x, shifts=[1], dims=[0])
-    assert bench.along(out, 1) == [[4, 5, 6, 7]]
-    assert bench.pinned == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_roll_moves_labels_and_turns_by_what_is_kept(bench: Any) -> None:
+    args = {"self": bench.tensor(5), "shifts": [-2], "dims": [0]}
+    assert bench.along(bench("roll", (5,), **args), 0) == [[3, 4, 5, 1, 2]]
+    assert bench.rewrite([2, 3], "roll", (5,), **args) == {"shifts": [2]}  # 1 | 4 5
+    assert bench.rewrite([], "roll", (5,), **args) == {"shifts": [-2]}
+    assert not bench.pinned
