@@ -15,7 +15,7 @@ from compress.graph.rules import Call, Kept
 from compress.graph.rules.recurrent import CELLS, RECURRENT
 from compress.graph.slice import attribute
 
-_PRODUCTS = {"aten::matmul", "aten::mm", "aten::bmm"}
+_PRODUCTS = {"aten::matmul", "aten::mm", "aten::bmm", "aten::_grouped_mm"}
 _SUMMED_PRODUCTS = {"aten::addmm": "mat1", "aten::baddbmm": "batch1"}
 _TENSOR_PRODUCTS = {"aten::einsum", "aten::tensordot", "aten::inner", "aten::bilinear"}
 _CONVOLUTIONS = {f"aten::conv{n}d" for n in (1, 2, 3)} | {"aten::convolution"}

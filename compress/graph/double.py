@@ -12,6 +12,8 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from compress.graph.arguments import map_leaves
+from compress.graph.calls import op_name
+from compress.graph.narrow import CALLED, WRITTEN_OUT
 from compress.graph.slice import attribute
 from compress.graph.untouched import untouched
 
@@ -35,6 +37,7 @@ class WideCasts(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (Tensor.float, Tensor.half, Tensor.bfloat16):
             return args[0].double()
+        func = CALLED.get(func, func)
         return func(*(_widened(a) for a in args), **{k: _widened(v) for k, v in (kwargs or {}).items()})
 
 
@@ -92,6 +95,9 @@ class Wide(fx.Interpreter):
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> Any:
         args, kwargs = super().fetch_args_kwargs_from_env(n)
         return fx.node.map_aggregate((args, kwargs), lambda a: _own(a.tensor) if isinstance(a, _Stored) else a)
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return WRITTEN_OUT.get(op_name(target), target)(*args, **kwargs)
 
     def outputs(self, inputs: Sequence[Any]) -> list[Tensor]:
         """The tensors of the result, in order."""

@@ -27,7 +27,7 @@ from compress.graph.propagate import Slot
 from compress.graph.select import clusters
 from compress.graph.slice import attribute
 
-_LOOKED_UP = ("rows are looked up by the data", "looked up by index")
+_LOOKED_UP = ("rows are looked up by the data", "looked up by index", "experts that the data chooses between")
 
 
 @dataclass(frozen=True)

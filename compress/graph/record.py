@@ -30,6 +30,8 @@ _META, _CPU = torch.device("meta"), torch.device("cpu")
 _SAME_SHAPE = {"aten::batch_norm", "aten::layer_norm", "aten::group_norm", "aten::gelu"}
 # A mask among their indices decides the size of the result.
 _INDEXED = {"aten::index", "aten::index_put", "aten::index_put_"}
+# With integers on GPUs only: the code has looked at the device, and is shown a CPU in the next attempt.
+_GPU_ONLY = {"aten::histc"}
 # They hand numbers to Python, which may decide by them.
 _READS = {"aten::item", "aten::_local_scalar_dense", "aten::equal", "aten::is_nonzero", "aten::allclose"}
 
@@ -155,6 +157,8 @@ class _Recorder(TorchDispatchMode):
         return index.nonzero(as_tuple=True)
 
     def _run(self, func: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if func._schema.name in _GPU_ONLY and self.how == "meta" and not args[0].is_floating_point():
+            raise NotImplementedError(f"{func._schema.name} of integers, which the code does not ask of a CPU")
         if func._schema.name in _SAME_SHAPE and self.how == "meta" and args[0].device.type == "meta":
             return torch.empty_like(args[0])
         return func(*args, **kwargs)

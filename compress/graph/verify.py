@@ -31,7 +31,7 @@ _SUMS = {
         "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "dot", "conv1d", "conv2d", "conv3d",
         "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "sum", "linalg_vector_norm", "norm",
         "scaled_dot_product_attention", "tensordot", "bilinear", "cdist", "mv", "vdot", "inner", "cumsum",
-        "cosine_similarity", "_weight_norm",
+        "cosine_similarity", "_weight_norm", "_grouped_mm",
     )
 }  # fmt: skip
 _SUMS |= {*RECURRENT, *CELLS}
@@ -77,7 +77,7 @@ class _Masked(Wide):
             named, named_masks = bind(n.target, args, kwargs), bind(n.target, *masks)
             return _STATISTICS[op](named, named_masks)
         args, kwargs = _zeroed((args, kwargs), masks)
-        return n.target(*args, **kwargs)  # type: ignore[operator]
+        return self.call_function(n.target, args, kwargs)
 
     def _mask(self, node: fx.Node) -> Tensor | None:
         value = self.labels[node]

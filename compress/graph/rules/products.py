@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import string
 
-from compress.graph.labels import Value, contract, join, reduce
-from compress.graph.rules.registry import Call, rule
+import numpy as np
+
+from compress.graph.labels import Factor, Value, contract, join, reduce
+from compress.graph.rules.registry import Call, Result, fixed, mixing, only, rule
 
 
 @rule("aten::tensordot")
@@ -59,3 +61,25 @@ def compared_along(call: Call) -> Value:
     both = join(call.relations, call["x1"], call["x2"])
     axis = call.get("dim", 1) if call.op == "aten::cosine_similarity" else -1
     return reduce(call.relations, both, [axis], keepdim=bool(call.get("keepdim", False)))
+
+
+_EIGHT = 8  # rows of a grouped product take multiples of 16 bytes, in bfloat16 and wider
+
+
+@rule("aten::_grouped_mm")
+def product_of_experts(call: Call) -> Result:
+    """Rows (S, K), sorted by expert, times the matrix of their expert (E, K, N).
+
+    Every expert stays, and features go in eights, because the operation takes no other widths.
+    """
+    x, weights = call["self"], call["mat2"]
+    if x.rank != 2 or weights.rank != 3 or weights.shape[1] % _EIGHT or weights.shape[2] % _EIGHT:
+        return fixed(call, "a grouped product whose widths are no multiples of eight")
+    kept = only(call, mixing(call, weights, [0]), (1, 2), "experts that the data chooses between")
+    for f in kept:
+        eights = np.moveaxis(f.labels, f.axis, -1).reshape(-1, f.labels.shape[f.axis] // _EIGHT, _EIGHT)
+        call.relations.equal(eights, eights[..., :1])
+    factors = tuple(Factor(f.labels.reshape(f.labels.shape[1:]), f.axis - 1) for f in kept)
+    out = contract(call.relations, [(x, "sk"), (Value(weights.shape[1:], factors), "kn")], "sn")
+    bias = call.get("bias")
+    return out if bias is None else join(call.relations, out, bias)
