@@ -67,41 +67,50 @@ def functional_convolution(d: Draw, x: Example) -> Step:
 
 @construct("image")
 def standardised_weight(d: Draw, x: Example) -> Step:
-    n, outputs = _dims(x), d.width()
+    n, groups = _dims(x), d.pick(1, d.divisor(x.c) or 1)
+    outputs = d.width(groups)
     call = getattr(F, f"conv{n}d")
     dims = tuple(range(1, n + 2))
 
     def forward(m: Any, y: Any) -> Any:
         w = m.w - m.w.mean(dims, keepdim=True)
-        return call(y, m.g * w * torch.rsqrt(w.pow(2).mean(dims, keepdim=True) + 1e-5), m.b, padding=1)
+        w = m.g * w * torch.rsqrt(w.pow(2).mean(dims, keepdim=True) + 1e-5)
+        return call(y, w, m.b, padding=1, groups=groups)
 
     g = d.parameter(outputs, *(1,) * (n + 1))
-    return Step(forward, w=d.parameter(outputs, x.c, *(3,) * n), b=d.parameter(outputs), g=g)
+    return Step(forward, w=d.parameter(outputs, x.c // groups, *(3,) * n), b=d.parameter(outputs), g=g)
 
 
 @construct("image")
 def standardised_by_batch_norm(d: Draw, x: Example) -> Step:
-    n, outputs = _dims(x), d.width()
+    n, groups = _dims(x), d.pick(1, d.divisor(x.c) or 1)
+    outputs = d.width(groups)
     call = getattr(F, f"conv{n}d")
 
     def forward(m: Any, y: Any) -> Any:
         flat = m.w.reshape(1, m.w.shape[0], -1)
         w = F.batch_norm(flat, None, None, weight=m.g, training=True, momentum=0.0, eps=1e-5)
-        return call(y, w.reshape_as(m.w), padding=1)
+        return call(y, w.reshape_as(m.w), padding=1, groups=groups)
 
-    return Step(forward, w=d.parameter(outputs, x.c, *(3,) * n), g=d.parameter(outputs))
+    return Step(forward, w=d.parameter(outputs, x.c // groups, *(3,) * n), g=d.parameter(outputs))
+
+
+def _layer(d: Draw, x: Example) -> nn.Module:
+    if x.kind != "image":
+        return nn.Linear(x.c, d.width())
+    groups = d.pick(1, 1, d.divisor(x.c) or 1)
+    return conv(_dims(x), x.c, d.width(groups), groups=groups)
 
 
 @construct("any")
 def weight_norm(d: Draw, x: Example) -> Step:
-    layer = conv(_dims(x), x.c, d.width()) if x.kind == "image" else nn.Linear(x.c, d.width())
+    layer = _layer(d, x)
     return Step(lambda m, y: torch.relu(m.a(y)), a=parametrizations.weight_norm(layer, dim=d.pick(0, 0, 1)))
 
 
 @construct("any")
 def spectral_norm(d: Draw, x: Example) -> Step:
-    layer = conv(_dims(x), x.c, d.width()) if x.kind == "image" else nn.Linear(x.c, d.width())
-    return Step(lambda m, y: torch.relu(m.a(y)), a=parametrizations.spectral_norm(layer))
+    return Step(lambda m, y: torch.relu(m.a(y)), a=parametrizations.spectral_norm(_layer(d, x)))
 
 
 @construct("image")
