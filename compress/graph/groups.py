@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -115,11 +116,24 @@ class Coupling:
     def overlaps(self) -> dict[str, frozenset[str]]:
         """Groups that reach the same indices as another (heads and the features inside the heads)."""
         found: dict[str, set[str]] = defaultdict(set)
-        for parts in self.classes.parts.entry.values():
-            names = {self.groups[self.group_of_unit[p]].name for p in parts if p in self.group_of_unit}
+        for together in self._met_in_one_index():
+            names = {self.groups[i].name for i in together}
             for name in names:
                 found[name] |= names - {name}
         return {name: frozenset(others) for name, others in found.items() if others}
+
+    def _met_in_one_index(self) -> set[tuple[int, ...]]:
+        """The sets of groups that derived classes consist of, as sorted positions."""
+        group_of = np.full(len(self.classes.pinned), -1, dtype=np.int64)
+        for i, group in enumerate(self.groups):
+            group_of[group.units] = i
+        parts, count = self.classes.parts, len(self.groups) + 1
+        row = np.repeat(np.arange(len(parts.derived)), np.diff(parts.starts))
+        row, which = np.divmod(np.unique(row * count + group_of[parts.flat] + 1), count)
+        row, which = row[which > 0], which[which > 0] - 1
+        bounds = [*np.flatnonzero(np.diff(row, prepend=-1)).tolist(), len(row)]
+        positions = which.tolist()
+        return {tuple(positions[a:b]) for a, b in itertools.pairwise(bounds) if b - a > 1}
 
     def alive(self, removed: Mapping[str, Iterable[int]]) -> NDArray[np.bool_]:
         """By label: what stays when the given units of the named groups go."""
