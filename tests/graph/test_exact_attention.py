@@ -98,6 +98,18 @@ def rotary(m: Any, x: Any) -> Any:
     return m.o(y.transpose(1, 2).flatten(2))
 
 
+def rotary_of_a_share(m: Any, x: Any) -> Any:
+    """The first features are turned, the others pass; here all are, and what passes is empty."""
+
+    def turned(t: Any) -> Any:
+        first, rest = t[..., :6], t[..., 6:]
+        y = first * m.cos + torch.cat([-first[..., 3:], first[..., :3]], -1) * m.sin
+        return torch.cat([y, rest], -1)
+
+    y = sdpa(turned(heads(m.q(x))), turned(heads(m.k(x))), heads(m.v(x)))
+    return m.o(y.transpose(1, 2).flatten(2))
+
+
 def rotary_pairs(m: Any, x: Any) -> Any:
     def turned(t: Any) -> Any:
         a, b = t.reshape(*t.shape[:3], 3, 2).unbind(-1)
@@ -185,6 +197,12 @@ BLOCKS = [
     Block(
         "rotary",
         rotary,
+        lambda: {**projections(), "cos": torch.zeros(5, 6), "sin": torch.zeros(5, 6)},
+        {"q": 3, "q.blocks": 4, "v": 24},
+    ),
+    Block(
+        "rotary of a share",
+        rotary_of_a_share,
         lambda: {**projections(), "cos": torch.zeros(5, 6), "sin": torch.zeros(5, 6)},
         {"q": 3, "q.blocks": 4, "v": 24},
     ),

@@ -233,3 +233,12 @@ def test_a_repetition_that_names_its_result_size(lab: Any) -> None:
         return m.b(m.a(x).repeat_interleave(2, dim=1, output_size=12))
 
     lab.check(lab.network(forward, a=nn.Linear(3, 6), b=nn.Linear(12, 2)), torch.randn(2, 3), groups={"a": 6})
+
+
+def test_a_table_of_places_is_looked_up_by_a_repeated_index(lab: Any) -> None:
+    def forward(m: Any, x: Tensor) -> Any:
+        places = torch.arange(x.shape[1])[None].repeat(x.shape[0], 1)
+        return m.b(m.a(x) + m.table[places])
+
+    module = lab.network(forward, a=nn.Linear(3, 6), table=nn.Parameter(torch.randn(5, 6)), b=nn.Linear(6, 2))
+    lab.check(module, torch.randn(2, 4, 3), groups={"a": 6})

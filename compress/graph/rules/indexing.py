@@ -30,8 +30,10 @@ def index(call: Call) -> Result:
     x = call["self"]
     indices = list(call["indices"])
     used = [d for d, i in enumerate(indices) if i is not None]
-    if not used or used != list(range(used[0], used[-1] + 1)) or any(i.factors for i in indices if i is not None):
+    if not used or used != list(range(used[0], used[-1] + 1)):
         return fixed(call, "indexed in a way that has no rule")
+    for d in used:
+        call.relations.pin_all(indices[d].factors, "numbers of indices")
     inserted = len(call.shape) - (x.rank - len(used))
     if inserted != max(i.rank for i in indices if i is not None):
         return fixed(call, "indexed by a mask over several dimensions")

@@ -17,8 +17,11 @@ def cut_piece(call: Call, x: Value, dim: int, start: int, stop: int) -> Value:
     factors = []
     for f in x.factors:
         labels = f.labels
-        if stop <= start:  # an empty piece holds nothing that could be removed
-            call.relations.pin(labels, "an empty piece was cut from this dimension")
+        if stop <= start:  # of an empty piece only the other dims can get smaller
+            if f.axis != dim and labels.shape[dim] > 1:
+                call.relations.pin(labels, "an empty piece was cut from this dimension")
+            elif f.axis != dim:
+                factors.append(f)
             continue
         if labels.shape[dim] > 1:
             labels = np.take(labels, range(start, stop), axis=dim)
