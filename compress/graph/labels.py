@@ -76,7 +76,7 @@ class Relations:
     where: str = ""
     reads_input: bool = False
     splits: dict[bytes, tuple[Labels, ...]] = field(default_factory=dict)
-    _balanced: set[bytes] = field(default_factory=set)
+    _balanced: set[tuple[tuple[int, ...], bytes]] = field(default_factory=set)
 
     def fresh(self, *shape: int) -> Labels:
         """New labels, one for each index of ``shape``."""
@@ -119,7 +119,7 @@ class Relations:
         rows = np.unique(rows, axis=0)
         if len(rows) < 2:
             return
-        key = rows.tobytes()
+        key = (rows.shape, rows.tobytes())
         if key not in self._balanced:
             self._balanced.add(key)
             self.balances.append(rows)

@@ -88,17 +88,24 @@ def clusters(coupling: Coupling) -> tuple[Cluster, ...]:
     group_of = np.full(len(coupling.classes.pinned), -1, dtype=np.int64)
     for i, group in enumerate(coupling.groups):
         group_of[group.units] = i
+    held = []  # tied to units of no group, which never go
     for units in tied:
         together = [i for i in np.unique(group_of[units]).tolist() if i >= 0]
         for other in together[1:]:
             parent[root(other)] = root(together[0])
+        if together and (group_of[units] < 0).any():
+            held.append(together[0])
     cells: dict[int, list[Cell]] = defaultdict(list)
     for i, group in enumerate(coupling.groups):
         _, first, block = np.unique(keys[group.units], return_index=True, return_inverse=True)
         order = np.argsort(block, kind="stable")
         parts = np.split(order, np.cumsum(np.bincount(block))[:-1])
         cells[root(i)] += [Cell(group.name, parts[k]) for k in np.argsort(first)]
-    return tuple(Cluster(tuple(found), math.gcd(*(len(c.units) for c in found))) for found in cells.values())
+    fixed = {root(i) for i in held}
+    return tuple(
+        Cluster(tuple(found), 1 if i in fixed else math.gcd(*(len(c.units) for c in found)))
+        for i, found in cells.items()
+    )
 
 
 def lowest(cluster: Cluster, scores: Mapping[str, NDArray[np.floating]], step: int) -> dict[str, Ints]:

@@ -184,6 +184,21 @@ def test_unbiased_variance_keeps_two(lab: Any) -> None:
     assert 2 <= outcome.sliced.get_parameter("i.weight").shape[0] < 8
 
 
+def test_rows_that_never_go_hold_the_rows_of_the_block_beside_them(lab: Any) -> None:
+    """Rows of ``v`` are read by a sum alone, so they stay; rows of ``w`` have a bias, and must keep up with them."""
+    module = lab.network(
+        lambda m, x: m.o(F.linear(x, torch.cat([m.w, m.v]), F.pad(m.b, (0, 3))).unflatten(-1, (2, 3)).sum(-1)),
+        w=parameter(3, 16),
+        b=parameter(3),
+        v=parameter(3, 16),
+        o=nn.Linear(2, 2),
+    )
+    outcome = lab.prune(module, torch.randn(2, 6, 16), ratio=0.6)
+    assert outcome.coupling.group("w").size == 3
+    assert outcome.verification.passed, outcome.verification
+    assert outcome.sliced.get_parameter("w").shape == (3, 16)
+
+
 HELD: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
     "gathered features": (lambda m, x: m.o(m.i(x).gather(2, m.idx.expand(x.shape[0], 6, 8))), "looked up by index"),
     "a part gathered": (

@@ -82,6 +82,13 @@ def test_balance_of_one_row_demands_nothing_and_none_is_written_twice() -> None:
     assert [rows.tolist() for rows in relations.balances] == [[[1, 2], [3, 4]]]
 
 
+def test_balances_of_the_same_labels_in_other_rows_are_another_demand() -> None:
+    relations = Relations()
+    relations.balance(np.arange(1, 9).reshape(2, 4), 1)
+    relations.balance(np.arange(1, 9).reshape(4, 2), 1)
+    assert [rows.shape for rows in relations.balances] == [(2, 4), (4, 2)]
+
+
 def test_join_unifies_under_broadcasting() -> None:
     relations = Relations()
     x = Value((2, 4), (Factor(np.array([[1, 2, 3, 4]]), 1),))
