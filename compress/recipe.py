@@ -28,6 +28,8 @@ def prune_recipe(request: PruneRequest, options: Mapping[str, Any], budget: Mapp
         model["arch_args"] = dict(request.model.arch_args)
     if request.model.input_shapes is not None:
         model["input_shapes"] = [list(s) for s in request.model.input_shapes]
+    if request.model.input_types:
+        model["input_types"] = [str(t) for t in request.model.input_types]
     prune: dict[str, Any] = {
         "method": request.method,
         "granularity": request.granularity,

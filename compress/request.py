@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from compress.errors import InputError
+from compress.inputs import InputType
 
 BudgetKind = Literal["ratio", "macs", "params", "bytes"]
 Granularity = Literal["unit", "weight"]
@@ -47,6 +48,7 @@ class ModelSource:
     arch_args: Mapping[str, Any] = field(default_factory=dict)
     input_shapes: tuple[tuple[int, ...], ...] | None = None  # per input, without the batch
     trust_pickle: bool = False
+    input_types: tuple[InputType, ...] = ()  # per input; none: as the file says, or float32
 
     def __post_init__(self) -> None:
         if not self.path.exists():

@@ -55,6 +55,7 @@ class Inspection:
     groups: tuple[UnitGroup, ...]
     frozen: tuple[Kept, ...]
     notes: tuple[str, ...] = ()
+    input_types: tuple[str, ...] = ()  # "float32", "int64", "int64<1000"
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

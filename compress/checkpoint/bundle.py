@@ -69,7 +69,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     """What a bundle says about itself, JSON values read and the prefix ``compress.`` taken off the keys.
 
     Returns:
-        "schema", "graph", "inputs" (a list of {"shape": sizes without the batch, "dtype": name}),
+        "schema", "graph", "inputs" (a list of {"shape": sizes without the batch, "dtype": name} and,
+        for integers with a bound, "below"),
         "provenance", "plan" (None if nothing was removed), and whatever else was written beside them.
 
     Raises:

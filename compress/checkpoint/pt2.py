@@ -29,6 +29,7 @@ from torch import fx, nn
 
 from compress.checkpoint.pt2_ops import Unreadable, argument, checked_dtype, checked_name, operator_of
 from compress.errors import InputError
+from compress.inputs import InputType, recorded_type
 
 _SCHEMA_MAJOR = 8
 _AGAIN = "export the model again with torch.export.save, or give its state dict and --arch"
@@ -37,10 +38,11 @@ _KEYWORD = 2  # the kind of an argument given by name
 
 @dataclass(frozen=True)
 class Archive:
-    """The module of an archive and the shape of each input, without the batch (its first dimension)."""
+    """The module of an archive, and the shape of each input without the batch (its first dimension) and its type."""
 
     module: fx.GraphModule
     input_shapes: tuple[tuple[int, ...], ...]
+    input_types: tuple[InputType, ...]
 
 
 def read_pt2(path: Path) -> Archive:
@@ -150,13 +152,15 @@ class _Building:
 
 def _program(content: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Archive:
     built, graph, signature = _Building(nn.Module()), content["graph"], content["signature"]
-    shapes = []
+    shapes, types = [], []
     for spec in signature["input_specs"]:
         ((kind, value),) = spec.items()
         if kind == "user_input" and "as_tensor" in value["arg"]:
             label = value["arg"]["as_tensor"]["name"]
             built.values[label] = built.graph.placeholder(checked_name(label))
-            shapes.append(_shape(graph["tensor_values"][label]["sizes"], label))
+            meta = graph["tensor_values"][label]
+            shapes.append(_shape(meta["sizes"], label))
+            types.append(recorded_type({"dtype": str(checked_dtype(meta["dtype"])).removeprefix("torch.")}))
         elif kind in ("parameter", "buffer", "tensor_constant"):
             name = value[f"{kind}_name"] if kind != "tensor_constant" else value["tensor_constant_name"]
             _register(built.root, name, tensors[name])
@@ -170,7 +174,7 @@ def _program(content: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Archi
     module.graph.eliminate_dead_code()
     module.recompile()
     module.graph.lint()
-    return Archive(module, tuple(shapes))
+    return Archive(module, tuple(shapes), tuple(types))
 
 
 def _output(built: _Building, content: dict[str, Any]) -> Any:

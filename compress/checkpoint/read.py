@@ -19,6 +19,7 @@ from compress.checkpoint.forms import Form, read_safetensors, read_torch, sniff
 from compress.checkpoint.pt2 import read_pt2
 from compress.checkpoint.statedict import Found, find_state_dict
 from compress.errors import InputError
+from compress.inputs import InputType, recorded_type, types_of
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -38,6 +39,7 @@ class LoadedModel:
         mean: Per channel, what inputs were normalised with, if the file says so.
         std: Likewise.
         notes: What was found and why, a sentence each.
+        input_types: Of each input; empty if the shapes are not known.
     """
 
     module: nn.Module
@@ -50,6 +52,7 @@ class LoadedModel:
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
     notes: tuple[str, ...]
+    input_types: tuple[InputType, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class _Content:
     built: Built
     beside: Mapping[str, Any]
     shapes: Shapes | None = None
+    types: tuple[InputType, ...] = ()
 
 
 def load_model(
@@ -69,6 +73,7 @@ def load_model(
     arch_args: Mapping[str, Any] | None = None,
     input_shape: Sequence[int] | Sequence[Sequence[int]] | None = None,
     trust_pickle: bool = False,
+    input_types: Sequence[InputType] = (),
 ) -> LoadedModel:
     """The trained model in `path`, ready to run; nothing in the file is executed.
 
@@ -80,6 +85,7 @@ def load_model(
         arch_args: Keyword arguments of the factory.
         input_shape: Without the batch; a list of shapes for several inputs.
         trust_pickle: Unpickle a file that holds more than tensors, which runs whatever code it holds.
+        input_types: Of each input; without them, the file's own word, or float32.
 
     Raises:
         InputError: The file, its form, its architecture or the arguments are wrong; says what to do.
@@ -105,6 +111,7 @@ def load_model(
         mean=_floats(content.beside.get("mean")),
         std=_floats(content.beside.get("std")),
         notes=(*content.built.notes, *shape_notes),
+        input_types=types_of(input_types or content.types, len(shapes or ())),
     )
 
 
@@ -113,7 +120,7 @@ def _read(
 ) -> _Content:
     if form == "pt2":
         archive = read_pt2(path)
-        return _Content("pt2", _graph(archive.module, arch), {}, archive.input_shapes)
+        return _Content("pt2", _graph(archive.module, arch), {}, archive.input_shapes, archive.input_types)
     if form == "bundle" or (form == "safetensors" and is_bundle(path)):
         return _bundle(path, arch)
     if form == "safetensors":
@@ -142,7 +149,8 @@ def _with_architecture(form: str, found: Found, arch: str | None, arch_args: Map
 def _bundle(path: Path, arch: str | None) -> _Content:
     metadata = read_metadata(path)
     shapes = _shapes([each["shape"] for each in metadata["inputs"]])
-    return _Content("bundle", _graph(load_bundle(path), arch), metadata, shapes)
+    types = tuple(recorded_type(each) for each in metadata["inputs"])
+    return _Content("bundle", _graph(load_bundle(path), arch), metadata, shapes, types)
 
 
 def _graph(module: nn.Module, arch: str | None) -> Built:

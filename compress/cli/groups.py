@@ -94,7 +94,8 @@ class Model:
         list[str] | None,
         typer.Option(
             metavar="SHAPE",
-            help="Where the file does not say it: 3,224,224, without the batch; once per input.",
+            help="Where the file does not say it: 3,224,224, without the batch; once per input. Token numbers: "
+            "16:int64, or '16:int64<1000' to draw from a vocabulary of 1000.",
             show_default=False,
             rich_help_panel="Model",
         ),
@@ -110,11 +111,13 @@ class Model:
 
     def source(self, path: Path | None = None) -> ModelSource:
         """The model to load, from `path` where given. Raises InputError."""
+        shapes, types = parse.inputs(self.input_shape or ())
         return ModelSource(
             path=path or self.model,
             arch=self.arch,
             arch_args=parse.json_object(self.arch_args, "--arch-args"),
-            input_shapes=tuple(parse.shape(text) for text in self.input_shape or ()) or None,
+            input_shapes=shapes,
+            input_types=types,
             trust_pickle=self.trust_pickle,
         )
 

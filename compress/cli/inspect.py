@@ -43,7 +43,8 @@ def _inspect(model: Model, shared: Shared) -> None:
 
 
 def _page(found: Inspection) -> str:
-    shapes = ", ".join("x".join(map(str, shape)) for shape in found.input_shapes)
+    types = found.input_types or ("float32",) * len(found.input_shapes)
+    shapes = ", ".join(_input(shape, kind) for shape, kind in zip(found.input_shapes, types, strict=True))
     head = layout.pairs(
         [
             ("file", str(found.path)),
@@ -75,6 +76,10 @@ def _page(found: Inspection) -> str:
     if found.notes:
         parts.append("\n".join(f"note: {note}" for note in found.notes))
     return "\n\n".join(parts)
+
+
+def _input(shape: tuple[int, ...], kind: str) -> str:
+    return "x".join(map(str, shape)) + ("" if kind == "float32" else f" {kind}")
 
 
 def _class(kind: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from compress.errors import InputError
+from compress.inputs import InputType, parse_type
 from compress.registry import Option, did_you_mean
 from compress.request import BudgetKind, BudgetTarget
 
@@ -25,6 +26,24 @@ def shape(text: str) -> tuple[int, ...]:
     if not all(size.strip().isdigit() and int(size) > 0 for size in sizes):
         raise InputError(f"--input-shape: {text!r} is not a shape", hint="--input-shape 3,224,224, without the batch")
     return tuple(int(size) for size in sizes)
+
+
+def inputs(texts: Sequence[str]) -> tuple[tuple[tuple[int, ...], ...] | None, tuple[InputType, ...]]:
+    """["16:int64<1000", "3,8,8"] -> shapes and types; no shapes where there are none, no types where all are usual.
+
+    Raises InputError.
+    """
+    parts = [text.partition(":") for text in texts]
+    shapes = tuple(shape(sizes) for sizes, _, _ in parts)
+    types = tuple(_type(name) if colon else InputType() for _, colon, name in parts)
+    return shapes or None, types if any(":" in text for text in texts) else ()
+
+
+def _type(name: str) -> InputType:
+    try:
+        return parse_type(name)
+    except InputError as error:
+        raise InputError(f"--input-shape: {error}", error.hint) from None
 
 
 def numbers(text: str | None, flag: str) -> tuple[float, ...] | None:

@@ -16,6 +16,7 @@ from compress.checkpoint.reload import reload_error
 from compress.checkpoint.write import bundle_bytes
 from compress.errors import CompressError, ModelError
 from compress.graph import Program
+from compress.inputs import types_of
 from compress.pipeline.opening import Opened
 
 RELOAD_TOLERANCE = 1e-5
@@ -23,7 +24,7 @@ RELOAD_TOLERANCE = 1e-5
 
 def input_records(opened: Opened) -> list[dict[str, Any]]:
     """The inputs as a bundle's metadata holds them."""
-    return [{"shape": list(shape), "dtype": "float32"} for shape in opened.shapes]
+    return [t.record(shape) for shape, t in zip(opened.shapes, types_of(opened.types, len(opened.shapes)), strict=True)]
 
 
 def provenance(opened: Opened, seed: int) -> dict[str, Any]:

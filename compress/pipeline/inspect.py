@@ -47,6 +47,7 @@ def inspect_model(request: InspectRequest, progress: Progress) -> Inspection:
         ),
         frozen=tuple(frozen),
         notes=loaded.notes,
+        input_types=tuple(str(t) for t in opened.types),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from compress.errors import InputError
+from compress.inputs import written
 from compress.measure import Latency, count_macs, count_nonzero, count_parameters, latency, latency_pair, tensor_bytes
 from compress.pipeline.opening import Opened, open_model
 from compress.progress import Progress
@@ -22,7 +23,7 @@ def measure_model(request: MeasureRequest, progress: Progress) -> Measurement:
     second = None
     if request.against is not None:
         second = open_model(request.against, request.settings, progress=progress)
-        if first.shapes != second.shapes:
+        if _dtypes(first) != _dtypes(second):
             raise InputError(
                 f"{first.loaded.path} takes {_written(first)}, {second.loaded.path} takes {_written(second)}: "
                 "two models are timed on the same inputs",
@@ -47,7 +48,11 @@ def measure_model(request: MeasureRequest, progress: Progress) -> Measurement:
 
 
 def _written(opened: Opened) -> str:
-    return " and ".join("x".join(map(str, shape)) for shape in opened.shapes)
+    return written(opened.shapes, opened.types)
+
+
+def _dtypes(opened: Opened) -> list[tuple[tuple[int, ...], str]]:
+    return [(shape, t.dtype) for shape, t in zip(opened.shapes, opened.types, strict=True)]
 
 
 def _result(

@@ -11,6 +11,7 @@ from compress.checkpoint.read import LoadedModel, load_model
 from compress.data import Data, load_data
 from compress.errors import InputError, ModelError
 from compress.graph import Coupling, Program, analyse, load_rules, trace
+from compress.inputs import InputType, types_of, written
 from compress.progress import Progress
 from compress.request import DataSource, ModelSource, Settings
 
@@ -26,17 +27,20 @@ class Opened:
         shapes: Of each input, without the batch.
         data: The user's data in the model's input shape, if any.
         device: Where networks are run for accuracy and speed.
+        types: Of each input.
     """
 
     loaded: LoadedModel
     shapes: Shapes
     data: Data | None
     device: torch.device
+    types: tuple[InputType, ...] = ()
 
     def examples(self, batch: int, seed: int = 0) -> tuple[Tensor, ...]:
-        """Standard normal inputs, the same for the same seed."""
+        """Random inputs (standard normal where they are floats), the same for the same seed."""
         generator = torch.Generator().manual_seed(seed)
-        return tuple(torch.randn(batch, *shape, generator=generator) for shape in self.shapes)
+        types = types_of(self.types, len(self.shapes))
+        return tuple(t.draw((batch, *shape), generator) for shape, t in zip(self.shapes, types, strict=True))
 
 
 def apply(settings: Settings) -> torch.device:
@@ -77,6 +81,7 @@ def open_model(
         arch_args=source.arch_args or None,
         input_shape=source.input_shapes,
         trust_pickle=source.trust_pickle,
+        input_types=source.input_types,
     )
     if progress is not None:
         progress.step(f"Loaded {loaded.path}: {loaded.form}, {loaded.architecture}")
@@ -95,8 +100,10 @@ def open_model(
     if read is not None:
         if len(shapes) > 1:
             raise InputError(f"the model has {len(shapes)} inputs, data can feed one", "leave out --data")
+        if any(t.dtype != "float32" for t in loaded.input_types):
+            raise InputError(f"the model reads {loaded.input_types[0]}, data feeds float32", "leave out --data")
         read = read.fit_to(shapes[0])
-    opened = Opened(loaded, shapes, read, device)
+    opened = Opened(loaded, shapes, read, device, types_of(loaded.input_types, len(shapes)))
     _try_out(opened, given=source.input_shapes is not None)
     return opened
 
@@ -116,10 +123,26 @@ def _try_out(opened: Opened, given: bool) -> None:
             return
         except Exception as error:  # the model's own code may raise anything
             failure = failure if failure.args else error
-    shapes = " and ".join("x".join(map(str, shape)) for shape in opened.shapes)
     reason = (str(failure).strip().splitlines() or [type(failure).__name__])[0][:200]
     kind = InputError if given else ModelError
-    raise kind(f"the model cannot take inputs of {shapes} (float32): {reason}", "check --input-shape") from failure
+    raise kind(f"the model cannot take inputs of {_said(opened)}: {reason}", _advice(opened)) from failure
+
+
+def _said(opened: Opened) -> str:
+    return written(opened.shapes, opened.types) + (" (float32)" if _floats(opened) else "")
+
+
+def _floats(opened: Opened) -> bool:
+    return all(t == InputType() for t in opened.types)
+
+
+def _advice(opened: Opened) -> str:
+    """What may be wrong: token numbers that were taken for floats, a vocabulary that is smaller than was said."""
+    words = any(isinstance(m, torch.nn.Embedding) for m in opened.loaded.module.modules())
+    if words and _floats(opened):
+        shape = ",".join(map(str, opened.shapes[0]))
+        return f"check --input-shape; for token numbers --input-shape {shape}:int64"
+    return "check --input-shape"
 
 
 def traced(opened: Opened) -> Program:

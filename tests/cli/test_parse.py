@@ -4,6 +4,7 @@ import pytest
 
 from compress.cli import parse
 from compress.errors import InputError
+from compress.inputs import InputType
 from compress.registry import Option
 from compress.request import BudgetTarget
 
@@ -28,6 +29,16 @@ def test_shape() -> None:
 def test_not_a_shape(text: str) -> None:
     with pytest.raises(InputError, match="is not a shape"):
         parse.shape(text)
+
+
+def test_inputs_with_their_types() -> None:
+    assert parse.inputs([]) == (None, ())
+    assert parse.inputs(["3,8,8", "4"]) == (((3, 8, 8), (4,)), ())
+    types = (InputType("int64", 1000), InputType("bool"), InputType())
+    assert parse.inputs(["16:int64<1000", "16:bool", "3x8"]) == (((16,), (16,), (3, 8)), types)
+    for text in ("16:", "16:int8", "16:int64<0", ":int64"):
+        with pytest.raises(InputError, match="--input-shape: "):
+            parse.inputs([text])
 
 
 def test_numbers() -> None:
