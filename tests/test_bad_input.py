@@ -301,7 +301,7 @@ def test_an_error_of_our_own_names_the_way_to_its_traceback(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(pruning, "analyse", fail)
+    monkeypatch.setattr(pruning, "analysed", fail)
     said = refuse("prune {mlp}", code=4)
     assert said == "error: internal: ZeroDivisionError: by zero\n  try: run again with --debug for the traceback\n"
 
