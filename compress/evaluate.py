@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +107,15 @@ def _logits(module: nn.Module, inputs: Tensor) -> Tensor:
         raise InputError(
             f"the model cannot take inputs of {shape}: {reason}", "check the data and the input shape"
         ) from error
+    return class_scores(output, inputs.shape[0])
+
+
+def class_scores(output: Any, samples: int) -> Tensor:
+    """The class scores (samples, classes) in what a model gives: a tensor, or a tuple or dict with them first.
+
+    Raises:
+        InputError: There are none.
+    """
     if isinstance(output, Mapping) and output:
         output = output["logits"] if "logits" in output else next(iter(output.values()))
     elif isinstance(output, (tuple, list)) and output:
@@ -116,9 +126,9 @@ def _logits(module: nn.Module, inputs: Tensor) -> Tensor:
         raise InputError(f"the model gives a {type(output).__name__}, not class scores")
     while output.dim() > 2 and output.shape[-1] == 1:
         output = output.squeeze(-1)
-    if output.dim() != 2 or output.shape[0] != inputs.shape[0] or output.shape[1] < 2:
+    if output.dim() != 2 or output.shape[0] != samples or output.shape[1] < 2:
         raise InputError(
-            f"the model gives an output of shape {tuple(output.shape)} for {inputs.shape[0]} samples; "
+            f"the model gives an output of shape {tuple(output.shape)} for {samples} samples; "
             "accuracy needs one score per class, (samples, classes)",
             "only classifiers can be evaluated; segmentation, detection and regression cannot",
         )

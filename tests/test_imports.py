@@ -17,7 +17,7 @@ PLUGINS = ROOT.parent / "plugins" / "compress_plugins"
 
 # A module may import those of its own level and of the levels above it in this list.
 LEVELS = (
-    {"errors", "progress", "inputs"},
+    {"errors", "progress", "training", "inputs"},
     {"graph"},
     {"plugin", "registry", "plan", "budget", "testing"},
     {"export", "report", "recover", "checkpoint", "data", "datasets", "evaluate", "measure"},

@@ -1,0 +1,185 @@
+"""Training a smaller network again, with the original as its teacher where that is at hand."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from compress.data import Split
+from compress.errors import InputError, ModelError
+from compress.evaluate import class_scores
+from compress.progress import Progress, Silent
+from compress.recover import launch, samples
+from compress.recover.distill import Teacher, shared_features
+from compress.recover.hooks import Hook, KeepZeros
+from compress.recover.loop import Loop
+from compress.recover.state import StateFile
+from compress.training import Training
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training came to.
+
+    Attributes:
+        module: The network with the weights of its best epoch, on the CPU; the one that went in is not changed.
+        history: By epoch, from 0 (as it came): losses, accuracy on the validation samples, learning rate.
+        best: The epoch whose weights these are.
+        train, validation: Numbers of samples.
+        distill: What was learned from the original: "logits", "features" or "none".
+        stopped: Why it ended before its last epoch; "" if it did not.
+        diverged: Whether that was a loss that is no number.
+    """
+
+    module: fx.GraphModule
+    history: tuple[Mapping[str, Any], ...]
+    best: int
+    train: int
+    validation: int
+    distill: str
+    stopped: str = ""
+    diverged: bool = False
+
+
+def finetune(
+    network: fx.GraphModule,
+    data: Split,
+    settings: Training,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    teacher: fx.GraphModule | None = None,
+    hooks: Sequence[Hook] = (),
+    file: StateFile | None = None,
+    resume: bool = False,
+    log: Path | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train a traced classifier on labelled samples and keep its best epoch.
+
+    The same call does the same in one process and in several, started by ``torchrun`` or ``accelerate launch``; all of
+    them return the same. Weights that are zero stay zero. Same seed, same machine: same result.
+
+    Args:
+        network: Gives class scores (N, classes).
+        data: Training samples; a part of them is kept out to choose the best epoch by.
+        settings: How.
+        seed: Of order, augmentation and dropout.
+        device: "cpu", "cuda" or "cuda:N".
+        teacher: The original network, in whose class scores and features there is more than in labels.
+        hooks: What is done beside the steps.
+        file: Where the state is kept; without it an interrupted training is lost.
+        resume: Go on from the state in ``file``.
+        log: Folder for TensorBoard.
+        progress: Told about every epoch, by the main process.
+
+    Raises:
+        InputError: The data, the settings and the network do not go together, or there is no state to resume.
+        ModelError: Nothing in the network can be trained.
+        KeyboardInterrupt: After a Ctrl-C; the state has been saved.
+    """
+    progress = progress if progress is not None and launch.is_main() else Silent()
+    settings = _resolved(settings, teacher, progress, len(data))
+    network = copy.deepcopy(network)  # it may share tensors with the original, which is to stay
+    train, validation = samples.divided(data, settings.validation)
+    content = file.load() if resume and file is not None else None
+    if resume and file is None:
+        raise InputError("there is no state to resume", "leave out --resume")
+    _check(network, data, teacher)
+    accelerator = launch.accelerator(settings.precision, torch.device(device))
+    samples.check_share(len(train), settings.batch_size, accelerator.num_processes, settings.accumulate)
+    taught, features = _teacher(network, teacher, settings, train, accelerator.device)
+    zeros = KeepZeros(network)
+    if zeros.masks:
+        progress.detail(f"zeros in {len(zeros.masks)} weights stay zeros")
+    main = accelerator.is_main_process
+    writer = launch.tensorboard(log, 0 if content is None else content["step"]) if log is not None and main else None
+    loop = Loop(
+        network, train, validation, settings, seed, accelerator,
+        progress=progress, teacher=taught, features=features, hooks=(zeros, *hooks), file=file, log=writer,
+    )  # fmt: skip
+    if content is not None:
+        loop.load(content)
+        progress.step(f"Going on after step {loop.step} of {loop.total}")
+    try:
+        best = loop.run()
+    finally:
+        if writer is not None:
+            writer.close()
+    if loop.stopped and not loop.diverged:
+        progress.step(f"Stopped after epoch {loop.epoch}: {loop.stopped}")
+    if teacher is not None:
+        teacher.cpu()
+    return Trained(
+        module=network.cpu(),
+        history=tuple(loop.history),
+        best=best.epoch,
+        train=len(train),
+        validation=len(validation),
+        distill=settings.distill,
+        stopped=loop.stopped,
+        diverged=loop.diverged,
+    )
+
+
+def _resolved(settings: Training, teacher: Any, progress: Progress, count: int) -> Training:
+    """The settings with what depends on the data and the teacher decided."""
+    if settings.distill == "auto":
+        settings = replace(settings, distill="none" if teacher is None else "logits")
+    if settings.distill != "none" and teacher is None:
+        raise InputError(
+            f"--distill {settings.distill} needs the original model", "name it with --teacher, or --distill none"
+        )
+    if count and settings.batch_size > count:
+        progress.warn(f"there are {count} training samples, fewer than a batch of {settings.batch_size}: all are one")
+    return settings
+
+
+def _check(network: fx.GraphModule, data: Split, teacher: fx.GraphModule | None) -> None:
+    if not any(p.requires_grad for p in network.parameters()):
+        raise ModelError("every parameter of the model is frozen, so nothing can be trained")
+    if len(data.targets.unique()) < 2:
+        raise InputError(
+            f"all training samples are of class {int(data.targets[0])}, from which nothing can be learned",
+            "give samples of all classes",
+        )
+    classes = _classes(network, data)
+    if classes <= int(data.targets.max()):
+        raise InputError(
+            f"the model tells {classes} classes apart, the training labels go up to {int(data.targets.max())}",
+            "use the data that the model was trained for",
+        )
+    if teacher is not None and _classes(teacher, data) != classes:
+        raise InputError(
+            f"the teacher tells {_classes(teacher, data)} classes apart, the model {classes}",
+            "the teacher has to be the model that this one was made of",
+        )
+
+
+def _classes(network: fx.GraphModule, data: Split) -> int:
+    with torch.no_grad():
+        return int(class_scores(network(data.inputs[:2].clone()), len(data.inputs[:2])).shape[1])
+
+
+def _teacher(
+    network: fx.GraphModule, teacher: fx.GraphModule | None, settings: Training, train: Split, device: torch.device
+) -> tuple[Teacher | None, list[str]]:
+    """The teacher on the device, and the names of the network's nodes that are compared with it."""
+    if teacher is None or settings.distill == "none":
+        return None, []
+    pairs: list[tuple[str, str]] = []
+    if settings.distill == "features":
+        inputs: tuple[Tensor, ...] = (train.inputs[:2],)
+        pairs = shared_features(network, teacher, inputs)
+        if not pairs:
+            raise InputError(
+                "--distill features: no activations of the two networks correspond", "use --distill logits"
+            )
+    taught = Teacher(teacher.to(device), [twin for _, twin in pairs])
+    return taught, [name for name, _ in pairs]

@@ -1,0 +1,290 @@
+"""The one training loop: the same on a CPU, on a GPU and on several of them, on one machine or on many."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx
+from torch.nn import functional
+
+from compress.data import Split
+from compress.errors import ModelError
+from compress.evaluate import class_scores
+from compress.progress import Progress
+from compress.recover import samples
+from compress.recover.distill import FEATURE_WEIGHT, Teacher, feature_loss, soft_loss
+from compress.recover.hooks import Hook
+from compress.recover.launch import Interrupt
+from compress.recover.modes import Modes
+from compress.recover.schedule import factor, warmup_steps
+from compress.recover.state import StateFile
+from compress.recover.weights import optimizer, put, taken
+from compress.training import Training
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_CHECK = 20  # steps between two looks at the loss, which a GPU has to be waited for
+
+
+@dataclass(frozen=True)
+class Best:
+    """The weights of the best epoch (0: as they came) and how good they are: accuracy, then -loss, on validation."""
+
+    epoch: int
+    score: tuple[float, float]
+    tensors: Mapping[str, Tensor]
+
+
+class Loop:
+    """One training; `run` goes through it.
+
+    Args:
+        network: A traced network; its tensors are trained.
+        train, validation: Samples to train on, and to choose the best epoch by.
+        settings, seed: What is done.
+        accelerator: Where it is done, and with how many processes.
+        teacher: The original network, if anything is learned from it.
+        features: Names of the nodes of ``network`` that are compared with the teacher's.
+        hooks: What is done beside it.
+        file: Where the state is kept, if anywhere.
+        progress: Told about epochs.
+        log: A ``SummaryWriter``, if any.
+    """
+
+    def __init__(
+        self,
+        network: fx.GraphModule,
+        train: Split,
+        validation: Split,
+        settings: Training,
+        seed: int,
+        accelerator: Accelerator,
+        *,
+        progress: Progress,
+        teacher: Teacher | None = None,
+        features: Sequence[str] = (),
+        hooks: Sequence[Hook] = (),
+        file: StateFile | None = None,
+        log: Any = None,
+    ) -> None:
+        self.network, self.settings, self.seed = network, settings, seed
+        self.train, self.validation = train, validation
+        self.accelerator, self.teacher, self.hooks = accelerator, teacher, tuple(hooks)
+        self.file, self.progress, self.log = file, progress, log
+        self.rank, self.processes = accelerator.process_index, accelerator.num_processes
+        self.steps_per_epoch = samples.batch_count(len(train), settings.batch_size)
+        self.total = settings.epochs * self.steps_per_epoch
+        self.augment = samples.Augmentation(settings.augment, tuple(train.inputs.shape[1:]), seed)
+        self.has_features = bool(features)
+        self.model = Modes(network, self.processes, features)
+        # The model is prepared first: a network that runs in several processes is moved before its optimizer is made
+        self.ready: Any = accelerator.prepare_model(self.model)
+        self.optimizer: Any = accelerator.prepare_optimizer(optimizer(network, settings))
+        self.step = 0
+        self.history: list[dict[str, Any]] = []
+        self.best: Best | None = None
+        self.stopped = ""  # why it ended before its last epoch
+        self.diverged = False
+        self._loss = torch.zeros((), dtype=torch.float32, device=accelerator.device)
+        self._order: tuple[int, tuple[Tensor, ...]] = (-1, ())
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are complete."""
+        return self.step // self.steps_per_epoch
+
+    def run(self) -> Best:
+        """Train to the end, to the last epoch that patience allows, or until the loss is no number.
+
+        Raises:
+            KeyboardInterrupt: After a Ctrl-C, when the state has been saved.
+        """
+        devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
+        deterministic = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+        with torch.random.fork_rng(devices=devices), deterministic, Interrupt() as interrupt:
+            if self.best is None:
+                self._judge()
+            for hook in self.hooks:
+                hook.start(self)
+            while self.step < self.total and not self.stopped:
+                self._step()
+                self._after_step()
+                if interrupt.wanted:
+                    self._interrupted()
+        if self.best is None:
+            raise AssertionError("the network as it came was not judged")
+        put(self.network, self.best.tensors)
+        return self.best
+
+    def _step(self) -> None:
+        """One step of the optimizer. What it draws at random depends on seed, step and process alone."""
+        self.model.train()
+        torch.manual_seed(samples.stream(self.seed, "step", self.step, self.rank))
+        rate = self.rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        for hook in self.hooks:
+            hook.before_step(self)
+        batch = self._batch()
+        parts = samples.share(batch, self.rank, self.processes, self.settings.accumulate)
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.ready):
+                loss = self._loss_of(part) / len(batch)
+                # Gradients are averaged over processes, and the mean over all samples is meant
+                self.accelerator.backward(loss * self.processes)
+            self._loss += loss.detach()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        for hook in self.hooks:
+            hook.after_step(self)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        warmup = warmup_steps(self.total, self.settings.warmup)
+        return self.settings.peak * factor(step, self.total, warmup, self.settings.schedule)
+
+    def _batch(self) -> Tensor:
+        epoch, position = divmod(self.step, self.steps_per_epoch)
+        if self._order[0] != epoch:
+            size = self.settings.batch_size
+            self._order = (epoch, samples.batches(len(self.train), size, self.seed, epoch))
+        return self._order[1][position]
+
+    def _loss_of(self, numbers: Tensor) -> Tensor:
+        """The loss of some samples, summed over them."""
+        settings, device = self.settings, self.accelerator.device
+        inputs = self.augment(self.train.inputs[numbers], numbers, self.step // self.steps_per_epoch).to(device)
+        targets = self.train.targets[numbers].to(device)
+        wanted = None
+        if self.teacher is not None:
+            with self.accelerator.autocast():
+                wanted, wanted_features = self.teacher(inputs)
+        output = self.ready(inputs)
+        output, features = output if self.has_features else (output, [])
+        scores = class_scores(output, len(inputs)).float()
+        loss = functional.cross_entropy(scores, targets, reduction="sum", label_smoothing=settings.label_smoothing)
+        if wanted is None:
+            return loss
+        soft = soft_loss(scores, wanted, settings.temperature)
+        loss = (1 - settings.distill_weight) * loss + settings.distill_weight * soft
+        return loss + FEATURE_WEIGHT * feature_loss(features, wanted_features) if features else loss
+
+    def _after_step(self) -> None:
+        ends_epoch = self.step % self.steps_per_epoch == 0
+        saves = self.file is not None and self.step % self.file.every == 0
+        if (ends_epoch or saves or self.step % _CHECK == 0) and not math.isfinite(self._total_loss()):
+            self._diverge("loss")
+        elif ends_epoch:
+            for hook in self.hooks:
+                hook.after_epoch(self)
+            self._judge()
+        if (ends_epoch or saves) and not self.diverged:
+            self.save()
+
+    def _total_loss(self) -> float:
+        """The sum of the losses of the steps of this epoch, over all processes."""
+        return float(self.accelerator.reduce(self._loss.clone(), "sum"))
+
+    def _diverge(self, what: str) -> None:
+        epoch = self.step // self.steps_per_epoch + (self.step % self.steps_per_epoch > 0)
+        best = self.best.epoch if self.best is not None else 0
+        kept = f"the weights of epoch {best} are kept" if best else "the weights are left as they were"
+        self.diverged = True
+        self.stopped = f"the {what} is not a number any more in epoch {epoch} (step {self.step}): {kept}"
+        self.progress.warn(f"{self.stopped}; a lower --lr may help")
+
+    def _judge(self) -> None:
+        """Loss and accuracy on the validation samples: the best epoch is kept, and too many that are none end it."""
+        accuracy, loss = self._validated()
+        if not math.isfinite(loss):
+            if self.best is None:
+                raise ModelError("the model's scores on the validation samples are not numbers, before any training")
+            self._diverge("loss on the validation samples")
+            return
+        entry: dict[str, Any] = {"epoch": self.epoch}
+        if self.step:
+            entry |= {"learning rate": self.rate(self.step - 1), "loss": self._total_loss() / self.steps_per_epoch}
+        self.history.append(entry | {"validation loss": loss, "validation accuracy": accuracy})
+        self._loss.zero_()
+        self._tell(self.history[-1])
+        score = (accuracy, -loss)
+        if self.best is None or score > self.best.score:
+            self.best = Best(self.epoch, score, taken(self.network))
+        waited = self.epoch - self.best.epoch
+        if self.settings.patience and waited >= self.settings.patience and self.step < self.total:
+            self.stopped = f"no better epoch than {self.best.epoch} in {waited}"
+
+    def _validated(self) -> tuple[float, float]:
+        """Accuracy and mean loss on the validation samples, over all processes."""
+        self.model.eval()
+        device, size = self.accelerator.device, len(self.validation)
+        found = torch.zeros(2, device=device)
+        numbers = torch.arange(size)[self.rank :: self.processes]
+        with torch.no_grad():
+            for part in numbers.split(max(self.settings.batch_size, 256)):
+                inputs, targets = self.validation.inputs[part].to(device), self.validation.targets[part].to(device)
+                scores = class_scores(self.model(inputs), len(inputs)).float()
+                found[0] += (scores.argmax(1) == targets).sum()
+                found[1] += functional.cross_entropy(scores, targets, reduction="sum")
+        right, loss = self.accelerator.reduce(found, "sum").tolist()
+        return right / size, loss / size
+
+    def _tell(self, entry: Mapping[str, Any]) -> None:
+        epoch = entry["epoch"]
+        loss = f"loss {entry['loss']:.4f}, " if "loss" in entry else ""
+        accuracy = f"{100 * entry['validation accuracy']:.2f} % of {len(self.validation):,} validation samples right"
+        self.progress.step(f"Epoch {epoch} of {self.settings.epochs}: {loss}{accuracy}")
+        if self.log is not None:
+            for name, value in entry.items():
+                if name != "epoch":
+                    self.log.add_scalar(name, value, epoch)
+
+    def _interrupted(self) -> None:
+        # Of several processes, others may be a step behind and could not take part in a save: the last one counts
+        if self.file is not None and self.processes == 1 and math.isfinite(self._total_loss()):
+            self.save()
+            self.progress.warn(f"stopped after step {self.step} of {self.total}; --resume goes on from there")
+        raise KeyboardInterrupt
+
+    def save(self) -> None:
+        """Write the state, if it is kept. All processes take part, one writes."""
+        if self.file is None or self.best is None:
+            return
+        loss = self._total_loss()
+        if not self.accelerator.is_main_process:
+            return
+        scaler = self.accelerator.scaler
+        self.file.save(
+            {
+                "step": self.step,
+                "loss": loss,
+                "stopped": self.stopped,
+                "history": self.history,
+                "tensors": taken(self.network),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": None if scaler is None else scaler.state_dict(),
+                "best": [self.best.epoch, list(self.best.score), dict(self.best.tensors)],
+                "hooks": [hook.state() for hook in self.hooks],
+            }
+        )
+
+    def load(self, content: Mapping[str, Any]) -> None:
+        """Go on from a state."""
+        self.step, self.history, self.stopped = content["step"], list(content["history"]), content["stopped"]
+        self._loss.fill_(content["loss"] if self.rank == 0 else 0.0)
+        put(self.network, content["tensors"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        if self.accelerator.scaler is not None and content["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(content["scaler"])
+        epoch, (accuracy, loss), tensors = content["best"]
+        self.best = Best(epoch, (accuracy, loss), tensors)
+        for hook, state in zip(self.hooks, content["hooks"], strict=True):
+            hook.load(state)
