@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compress.budget import at_steps
-from compress.errors import CompressError
+from compress.errors import CompressError, ModelError
 from compress.graph import (
     Coupling,
     Program,
@@ -108,7 +109,7 @@ def _measure(case: Case, module: nn.Module, ratios: Sequence[float], row: Row) -
     clock = _Clock(row.seconds)
     args, kwargs = case.inputs()
     try:
-        program = trace(module, args, kwargs, follow_data=case.detector)
+        program = _trace(case, module, args, kwargs)
     except Exception as error:  # a model's own code may raise anything
         row.status, row.problem = "not traced", _first_line(error)
         return
@@ -125,6 +126,18 @@ def _measure(case: Case, module: nn.Module, ratios: Sequence[float], row: Row) -
         cut(case, module, coupling, ratio, row, last=ratio == max(ratios))
     if found.share < 0.8 and _stream_is_output(found):
         row.outputs_too = _with_outputs(program, min(ratios), case.tolerance)
+
+
+def _trace(case: Case, module: nn.Module, args: Any, kwargs: Any) -> Program:
+    """A graph for any data; for a network whose path depends on its data, the path that the example takes."""
+    if not case.detector:
+        try:
+            return trace(module, args, kwargs)
+        except ModelError as error:
+            with contextlib.suppress(ModelError):
+                return trace(module, args, kwargs, follow_data=True)
+            raise error
+    return trace(module, args, kwargs, follow_data=True)
 
 
 def remove(coupling: Coupling, ratio: float, seed: int = 0) -> dict[str, NDArray[np.int64]]:

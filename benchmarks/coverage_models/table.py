@@ -149,12 +149,18 @@ def _table(rows: Sequence[Row]) -> list[str]:
             text.append(f"| `{row.name}` | {row.status} | | | | | | | |")
             continue
         seconds = sum(row.seconds.get(stage, 0) for stage in STAGES)
-        own = row.in_place.replace("|", "/") or "yes"
+        own = _construct(row.in_place) if row.in_place else "yes"
         text.append(
             f"| `{row.name}` | {row.status} | {row.error:.1e} | {row.share:.0%} | {row.groups} "
             f"| {_size(row.parameters)} | {_size(row.macs)} | {seconds:.1f} | {own} |"
         )
     return text
+
+
+def _construct(problem: str) -> str:
+    """The first of the constructs that keep a module from holding the slice."""
+    first = problem.partition(" do not follow the slice")[0].partition(", ")[0]
+    return first.replace("|", "/")
 
 
 def _size(before_after: Sequence[int]) -> str:

@@ -242,3 +242,18 @@ def test_a_table_of_places_is_looked_up_by_a_repeated_index(lab: Any) -> None:
 
     module = lab.network(forward, a=nn.Linear(3, 6), table=nn.Parameter(torch.randn(5, 6)), b=nn.Linear(6, 2))
     lab.check(module, torch.randn(2, 4, 3), groups={"a": 6})
+
+
+def test_a_piece_whose_place_is_a_tensor(lab: Any) -> None:
+    def forward(m: Any, x: Tensor) -> Any:
+        h = m.a(x)
+        return m.b(torch.narrow(h, 1, m.place, 2)), m.c(torch.narrow(h, 2, m.place, 4))
+
+    parts = {"a": nn.Linear(3, 6), "b": nn.Linear(6, 2), "c": nn.Linear(4, 2), "place": torch.tensor(1)}
+    coupling = lab.analyse(lab.network(forward, **parts), torch.randn(2, 4, 3))
+    assert coupling.groups == ()
+    assert {f.reason for f in coupling.frozen if f.tensor == "a.weight" and f.dim == 0} == {
+        "cut at a place that the data names"
+    }
+    free = lab.network(lambda m, x: m.b(torch.narrow(m.a(x), 1, m.place, 2)), **parts)
+    lab.check(free, torch.randn(2, 4, 3), groups={"a": 6})

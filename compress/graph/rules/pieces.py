@@ -9,7 +9,7 @@ import numpy as np
 
 from compress.graph.labels import Factor, Value, join, match, permute_take
 from compress.graph.reshape import reshape
-from compress.graph.rules.registry import Call, Cut, fixed, only, rewrite, rule
+from compress.graph.rules.registry import Call, Cut, fixed, mixing, only, rewrite, rule
 
 
 def cut_piece(call: Call, x: Value, dim: int, start: int, stop: int) -> Value:
@@ -82,6 +82,10 @@ def split_sizes(cut: Cut) -> dict[str, Any]:
 def slice_(call: Call) -> Value:
     x = call["self"]
     dim = call.get("dim", 0) % x.rank
+    if isinstance(call.get("start"), Value):  # a tensor says where: no index along this dim may move
+        x = mixing(call, x, [dim])
+        call.relations.pin_all(x.along(dim), "cut at a place that the data names")
+        return Value(call.shape, tuple(f for f in x.factors if f.axis != dim))
     start, stop, step = _bounds(call, x.shape[dim])
     if step == 1:
         return cut_piece(call, x, dim, start, stop)
