@@ -69,6 +69,6 @@ def enliven(module: nn.Module, seed: int = 1) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for tensor in module.parameters():
-            if tensor.dim() > 1 and tensor.is_floating_point():
+            if tensor.dim() > 1 and tensor.numel() and tensor.is_floating_point():
                 scale = (tensor.numel() / tensor.shape[0]) ** -0.5
                 tensor.copy_(torch.randn(tensor.shape, generator=generator) * scale)

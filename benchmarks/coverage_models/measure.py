@@ -40,7 +40,8 @@ class Row:
     """What was found; written as one line of JSON.
 
     Attributes:
-        status: ``exact``; ``partly``: groups were left whole, and are named; ``not traced``; ``BAD``.
+        status: ``exact``; ``partly``: groups were left whole, and are named; ``not traced``; ``refused``: the path
+            depends on the data, and the module cannot hold the slice; ``BAD``.
         error: Worst relative error over the ratios.
         problem: What failed first, "" if nothing did.
         share: Prunable channel indices of layer weights over all, and how many there are.
@@ -181,7 +182,7 @@ def _cut_module(case: Case, module: nn.Module, coupling: Coupling, ratio: float,
     clock.lap("verify")
     row.error = max(row.error, found.error)
     if found.problem:
-        row.status, row.problem, row.in_place = "BAD", row.problem or f"at {ratio:.0%}: {found.problem}", found.problem
+        row.status, row.problem, row.in_place = "refused", row.problem or f"at {ratio:.0%}: {found.problem}", found.problem
     if last:
         _sizes(coupling, alive, row)
 
