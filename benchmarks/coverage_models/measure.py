@@ -182,7 +182,8 @@ def _cut_module(case: Case, module: nn.Module, coupling: Coupling, ratio: float,
     clock.lap("verify")
     row.error = max(row.error, found.error)
     if found.problem:
-        row.status, row.problem, row.in_place = "refused", row.problem or f"at {ratio:.0%}: {found.problem}", found.problem
+        row.status, row.in_place = "refused", found.problem
+        row.problem = row.problem or f"at {ratio:.0%}: {found.problem}"
     if last:
         _sizes(coupling, alive, row)
 
