@@ -19,6 +19,7 @@ PLUGINS = ROOT.parent / "plugins" / "compress_plugins"
 LEVELS = (
     {"errors", "progress", "training", "inputs"},
     {"graph"},
+    {"calibration"},
     {"plugin", "registry", "plan", "budget", "testing"},
     {"export", "report", "recover", "checkpoint", "data", "datasets", "evaluate", "measure"},
     {"pipeline", "recipe", "gate", "request", "result"},

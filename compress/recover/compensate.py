@@ -3,7 +3,9 @@
 Layer after layer, in graph order, the weight of every linear layer and convolution of the sliced network is refitted
 by ridge least squares: its inputs are those of the sliced network, with all errors made so far, its target is the
 output of the dense network on the same data. Where the layer's output is added to a shortcut, the target also makes
-up for what the shortcut has lost. A refit that does not help on held-out calibration data is not taken.
+up for what the shortcut has lost. Then the layer and those right before it are refitted together (``newton.py``), to
+the dense result behind the norm and the sum that follow. Batch norms behind layers that cannot be refitted get the
+statistics of the sliced network. Nothing that does not help on held-out calibration data is taken.
 """
 
 from __future__ import annotations
@@ -16,20 +18,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
+from compress.calibration.layers import Layers, is_layer, op_of
+from compress.calibration.normal import Layer, Moments, flat_weight, unflatten
+from compress.calibration.walk import Walker, affordable
 from compress.graph import Coupling, attribute
 from compress.graph.labels import Value
-from compress.graph.propagate import bind, op_name
 from compress.graph.rules import Kept
-from compress.recover.normal import Layer, Moments, flat_weight, unflatten
-from compress.recover.walk import Walker, affordable
+from compress.recover.jointly import Budget, jointly
+from compress.recover.norms import restated
+from compress.recover.window import ADD, THROUGH, Window, window
 
 RIDGE = 1e-4
 MAX_FEATURES = 8192  # a normal matrix of 0.5 GB; wider layers keep their weights
-_CONVOLUTIONS = ("aten::conv1d", "aten::conv2d", "aten::conv3d")
-_THROUGH = ("aten::dropout", "aten::contiguous", "aten::clone", "aten::alias")
-_ADD = ("aten::add", "aten::add_")
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,16 @@ class Compensation:
         samples: Calibration samples used.
         refitted: By layer the held-out error after the refit over that before.
         skipped: By layer the reason it was left as it was.
+        together: By the last of layers that were refitted together, the same ratio of the error behind it.
+        norms: By batch norm whose statistics were estimated again, the same ratio.
     """
 
     module: fx.GraphModule
     samples: int
     refitted: dict[str, float] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    together: dict[str, float] = field(default_factory=dict)
+    norms: dict[str, float] = field(default_factory=dict)
 
 
 def compensate(
@@ -58,6 +64,8 @@ def compensate(
     batch: int = 64,
     ridge: float = RIDGE,
     seed: int = 0,
+    layers: bool = True,
+    together: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Compensation:
     """Refit the sliced network to the dense one on unlabelled data.
@@ -71,17 +79,27 @@ def compensate(
         batch: Samples that are run at once.
         ridge: Strength of the pull towards the present weights, relative to the mean squared input.
         seed: Draws the positions of convolutions.
+        layers: Refit layers; without it only the statistics of batch norms are estimated again.
+        together: Refit layers together with those right before them, too.
         progress: Called with layers done and layers in all.
     """
-    inputs = inputs[: affordable(coupling)]
+    module = _own_copy(sliced)
+    solver = Layers(module, coupling.flow.untrained)
+    windows = _windows(module, solver) if layers and together else {}
+    dense = {n.name: n for n in coupling.program.module.graph.nodes}
+    held = {dense[s.name]: dense[last.name] for s, last in _held(windows).items() if s.name in dense}
+    inputs = inputs[: affordable(coupling, hold=held)]
     batch = min(batch, max(1, len(inputs) // 5))  # so that a fifth can judge
-    run = _Run(coupling, alive, _own_copy(sliced), list(inputs.split(batch)), ridge, seed)
-    layers = [n for n in run.sliced.nodes if _layer_op(n)]
-    for done, node in enumerate(layers):
-        run.refit(node)
-        if progress is not None:
-            progress(done + 1, len(layers))
-    return Compensation(run.sliced.module, len(inputs), run.refitted, run.skipped)
+    run = _Run(coupling, alive, solver, list(inputs.split(batch)), ridge, seed, windows)
+    stops = [n for n in run.sliced.nodes if (layers and is_layer(n)) or op_of(n) == "aten::batch_norm"]
+    total = sum(map(is_layer, stops)) or len(stops)
+    done = 0
+    for node in stops:
+        run.stop(node)
+        done += is_layer(node) or not layers
+        if progress is not None and (is_layer(node) or not layers):
+            progress(done, total)
+    return Compensation(module, len(inputs), run.refitted, run.skipped, run.together, run.norms)
 
 
 def _own_copy(module: fx.GraphModule) -> fx.GraphModule:
@@ -98,8 +116,20 @@ def _own_copy(module: fx.GraphModule) -> fx.GraphModule:
     return fx.GraphModule(attributes, graph, class_name="Network")
 
 
-def _layer_op(node: fx.Node) -> bool:
-    return node.op == "call_function" and op_name(node.target) in ("aten::linear", *_CONVOLUTIONS)
+def _windows(module: fx.GraphModule, solver: Layers) -> dict[fx.Node, Window]:
+    """By layer those that are refitted together with it, where there are any."""
+    nodes = list(module.graph.nodes)
+
+    def solvable(node: fx.Node) -> bool:
+        return not solver.obstacle(node)
+
+    found = {n: window(nodes, n, solvable) for n in nodes if is_layer(n) and solvable(n)}
+    return {n: w for n, w in found.items() if len(w.layers) > 1}
+
+
+def _held(windows: dict[fx.Node, Window]) -> dict[fx.Node, fx.Node]:
+    """What windows read from outside, until their last layer."""
+    return {source: last for last, part in windows.items() for source in part.inputs}
 
 
 class _Run:
@@ -109,74 +139,55 @@ class _Run:
         self,
         coupling: Coupling,
         alive: NDArray[np.bool_],
-        sliced: fx.GraphModule,
+        layers: Layers,
         chunks: Sequence[Tensor],
         ridge: float,
         seed: int,
+        windows: dict[fx.Node, Window],
     ) -> None:
         batches = [(c,) for c in chunks]
-        self.coupling, self.kept, self.ridge = coupling, Kept(alive), ridge
+        self.coupling, self.kept, self.ridge, self.layers = coupling, Kept(alive), ridge, layers
         self.dense = Walker(coupling.program.module, batches)
-        self.sliced = Walker(sliced, batches)
+        self.sliced = Walker(layers.module, batches, _held(windows))
         self.twin = {n.name: n for n in self.dense.nodes}
         self.generator = torch.Generator().manual_seed(seed)
         self.judges = max(1, len(chunks) // 5) if len(chunks) > 1 else 0
+        self.windows, self.budget = windows, Budget(len(windows))
         self.refitted: dict[str, float] = {}
         self.skipped: dict[str, str] = {}
-        uses: dict[str, int] = {}
-        for node in self.sliced.nodes:
-            if node.op == "get_attr":
-                uses[str(node.target)] = uses.get(str(node.target), 0) + len(node.users)
-        self.uses = uses
+        self.together: dict[str, float] = {}
+        self.norms: dict[str, float] = {}
+        self.solved: set[fx.Node] = set()
 
-    def refit(self, node: fx.Node) -> None:
-        """Refit one layer of the sliced network, then leave both networks just before it."""
+    def stop(self, node: fx.Node) -> None:
+        """Refit one layer or norm of the sliced network, then leave both networks just before it."""
         while self.sliced.nodes[self.sliced.position] is not node:
             self.sliced.step()
-        args = bind(node.target, node.args, node.kwargs)
-        name = str(args["weight"].target) if getattr(args["weight"], "op", "") == "get_attr" else node.name
-        twin = self.twin[node.name]
-        self.dense.run_to(twin)
-        reason = self._obstacle(args)
+        if is_layer(node):
+            self._refit(node)
+        else:
+            self._restate(node)
+
+    def _refit(self, node: fx.Node) -> None:
+        name = self.layers.name(node)
+        reason = self.layers.obstacle(node)
         if reason:
             self.skipped[name] = reason
             return
-        layer = self._layer(node, args)
+        layer = self.layers.layer(node)
         if layer.features > MAX_FEATURES:
             self.skipped[name] = f"{layer.features} inputs are too many for a normal matrix"
             return
-        self._fit(node, args, layer, name, self._targets(node, twin))
-
-    def _obstacle(self, args: dict[str, Any]) -> str:
-        weight = args["weight"]
-        if weight.op != "get_attr":
-            return "its weight is computed"
-        if str(weight.target) in self.coupling.flow.untrained:
-            return "its weight is frozen"
-        if self.uses[str(weight.target)] > 1:
-            return "its weight is shared"
-        if isinstance(args.get("padding"), str):
-            return "padding by name"
-        bias = args.get("bias")
-        return "its bias is shared" if bias is not None and self.uses[str(bias.target)] > 1 else ""
-
-    def _layer(self, node: fx.Node, args: dict[str, Any]) -> Layer:
-        weight = attribute(self.sliced.module, str(args["weight"].target))
-        spatial = weight.dim() - 2
-        if op_name(node.target) == "aten::linear":
-            return Layer(weight)
-
-        def sizes(key: str, default: int) -> tuple[int, ...]:
-            value = args.get(key, default)
-            value = [value] if isinstance(value, int) else list(value)
-            return tuple(value * spatial if len(value) == 1 else value)
-
-        return Layer(weight, args.get("groups", 1), sizes("stride", 1), sizes("padding", 0), sizes("dilation", 1))
+        twin = self.twin[node.name]
+        self.dense.run_to(twin)
+        self._fit(node, layer, name, self._targets(node, twin))
+        self.solved.add(node)
+        if node in self.windows and self.judges:
+            self._fit_together(self.windows[node], name)
 
     def _targets(self, node: fx.Node, twin: fx.Node) -> list[Tensor]:
         """What the layer should put out on every batch: the dense output, corrected for a lossy shortcut."""
-        value = self.coupling.flow.values[twin]
-        targets = [self._cut(t, value) for t in self.dense.values(twin)]
+        targets = self._dense(twin)
         shortcut = self._shortcut(node)
         if shortcut is None:
             return targets
@@ -184,12 +195,15 @@ class _Run:
         dense_other = self.twin[other.name]
         if not (self.sliced.has(other) and self.dense.has(dense_other)):
             return targets
-        lost = self.coupling.flow.values[dense_other]
-        pairs = zip(targets, self.dense.values(dense_other), self.sliced.values(other), strict=True)
-        return [t + (self._cut(d, lost) - s) / scale for t, d, s in pairs]
+        pairs = zip(targets, self._dense(dense_other), self.sliced.values(other), strict=True)
+        return [t + (d - s) / scale for t, d, s in pairs]
+
+    def _dense(self, twin: fx.Node) -> list[Tensor]:
+        """What a node of the dense network gave, without what the slice removed."""
+        value = self.coupling.flow.values[twin]
+        return [self._cut(t, value) for t in self.dense.values(twin)]
 
     def _cut(self, tensor: Tensor, value: Value) -> Tensor:
-        """A dense tensor without what the slice removed."""
         mask = self.kept.element_mask(value)
         if mask is None:
             return tensor
@@ -203,14 +217,14 @@ class _Run:
         scale: Tensor | float = 1.0
         while len(node.users) == 1:
             user = next(iter(node.users))
-            op = op_name(user.target) if user.op == "call_function" else ""
-            if op in _ADD and not user.kwargs:
+            op = op_of(user)
+            if op in ADD and not user.kwargs:
                 others = [a for a in user.args if a is not node]
                 same = len(others) == 1 and isinstance(others[0], fx.Node) and len(user.args) == 2
                 return (others[0], scale) if same and self._is_activation(others[0]) else None  # type: ignore[return-value]
             if op == "aten::batch_norm" and user.args[0] is node and not user.args[5]:
                 scale = self._norm_scale(user, scale)
-            elif op not in _THROUGH:
+            elif op not in THROUGH:
                 return None
             node = user
         return None
@@ -220,23 +234,22 @@ class _Run:
 
     def _norm_scale(self, node: fx.Node, scale: Tensor | float) -> Tensor:
         weight, variance, eps = node.args[1], node.args[4], node.args[7]
-        module = self.sliced.module
-        gain = 1.0 if weight is None else attribute(module, str(weight.target)).detach()  # type: ignore[union-attr]
-        factor = gain / torch.sqrt(attribute(module, str(variance.target)) + eps)  # type: ignore[union-attr]
+        gain = 1.0 if weight is None else self.layers.tensor(weight).detach()
+        factor = gain / torch.sqrt(self.layers.tensor(variance) + eps)
         factor = torch.where(factor.abs() < 1e-6, torch.full_like(factor, float("inf")), factor)
         spatial = len(node.meta["val"].shape) - 2 if "val" in node.meta else 2
         return scale * factor.reshape(1, -1, *(1,) * spatial)
 
-    def _fit(self, node: fx.Node, args: dict[str, Any], layer: Layer, name: str, targets: list[Tensor]) -> None:
+    def _fit(self, node: fx.Node, layer: Layer, name: str, targets: list[Tensor]) -> None:
         groups = layer.groups
         fit, judge = (Moments(groups, layer.features, layer.weight.shape[0] // groups) for _ in range(2))
-        inputs = self.sliced.values(args["input"])
+        inputs = self.sliced.values(self.layers.args(node)["input"])
         for i, (x, y) in enumerate(zip(inputs, targets, strict=True)):
             (judge if i >= len(inputs) - self.judges else fit).add(*layer.rows(x, y, self.generator))
         old = flat_weight(layer.weight, groups)
-        bias = self._bias(args, node)
-        new, intercept = fit.solve(old, self.ridge, bias is not None)
-        before = judge.error(old, _as_groups(bias, groups) if bias is not None else torch.zeros_like(intercept))
+        shift = self.layers.shift(node)
+        new, intercept = fit.solve(old, self.ridge, shift is not None)
+        before = judge.error(old, self._present(shift, intercept))
         after = judge.error(new, intercept)
         if self.judges and not after < before:
             self.skipped[name] = "a refit does not help on held-out data" if before > 0 else "nothing was lost"
@@ -244,39 +257,45 @@ class _Run:
         self.refitted[name] = after / before if before > 0 else 1.0
         with torch.no_grad():
             layer.weight.copy_(unflatten(new, layer.weight))
-            if bias is not None:
-                self._write_bias(args, node, intercept.reshape(-1))
+            if shift is not None:
+                moved = self.layers.tensor_named(shift[0])
+                if shift[1] > 0:
+                    moved.copy_(intercept.reshape(-1))
+                else:
+                    moved -= intercept.reshape(-1).to(moved.dtype)
 
-    def _bias(self, args: dict[str, Any], node: fx.Node) -> Tensor | None:
-        """The present bias; that of a following batch norm's mean for a layer without one; None without either."""
-        if args.get("bias") is not None:
-            tensor: Tensor = attribute(self.sliced.module, str(args["bias"].target))
-            return tensor.detach()
-        mean = self._following_mean(node)
-        return None if mean is None else torch.zeros_like(mean)
+    def _present(self, shift: tuple[str, int] | None, like: Tensor) -> Tensor:
+        """The constant that a layer adds now; a norm's mean is no part of it."""
+        if shift is None or shift[1] < 0:
+            return torch.zeros_like(like)
+        return self.layers.tensor_named(shift[0]).double().reshape(like.shape)
 
-    def _following_mean(self, node: fx.Node) -> Tensor | None:
-        users = list(node.users)
-        if len(users) != 1 or users[0].op != "call_function" or op_name(users[0].target) != "aten::batch_norm":
-            return None
-        norm = users[0]
-        if norm.args[3] is None or norm.args[5] or self.uses[str(norm.args[3].target)] > 1:  # type: ignore[union-attr]
-            return None
-        tensor: Tensor = attribute(self.sliced.module, str(norm.args[3].target))  # type: ignore[union-attr]
-        return tensor
-
-    def _write_bias(self, args: dict[str, Any], node: fx.Node, intercept: Tensor) -> None:
-        if args.get("bias") is not None:
-            bias: nn.Parameter = attribute(self.sliced.module, str(args["bias"].target))
-            bias.copy_(intercept.to(bias.dtype))
+    def _fit_together(self, part: Window, name: str) -> None:
+        twin = self.twin[part.end.name]
+        self.dense.run_to(twin)
+        if not self.dense.has(twin):
             return
-        mean = self._following_mean(node)
-        if mean is not None:
-            mean -= intercept.to(mean.dtype)
+        envs = [{s: values[s] for s in part.inputs} for values in self.sliced.env]
+        ratio = jointly(part, self.layers, envs, self._dense(twin), self.judges, self.budget, self.generator)
+        if ratio is None:
+            return
+        self.together[name] = ratio
+        for values, fresh in zip(self.sliced.env, envs, strict=True):
+            values.update({n: v for n, v in fresh.items() if n in values})
 
-
-def _as_groups(bias: Tensor, groups: int) -> Tensor:
-    return bias.double().reshape(groups, -1)
+    def _restate(self, node: fx.Node) -> None:
+        """Statistics of a batch norm, unless the layer before it was refitted to the dense one."""
+        source: Any = node.args[0]
+        mean = None if node.args[3] is None else self.layers.mean_of(node)
+        if source in self.solved or mean is None:
+            return
+        twin = self.twin[node.name].args[0]
+        self.dense.run_to(twin)  # type: ignore[arg-type]
+        if not self.dense.has(twin):  # type: ignore[arg-type]
+            return
+        ratio = restated(node, self.layers, self.sliced.values(source), self._dense(twin), self.judges)  # type: ignore[arg-type]
+        if ratio is not None:
+            self.norms[mean[0].rpartition(".")[0]] = ratio
 
 
 def _constant(node: fx.Node) -> bool:

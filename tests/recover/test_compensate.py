@@ -18,7 +18,7 @@ from compress.evaluate import evaluate
 from compress.graph import Coupling, analyse, slice_graph, slice_verified, trace
 from compress.plugin import Context, make_plan
 from compress.recover import Compensation, compensate
-from compress.recover.walk import affordable
+from compress.calibration.walk import affordable
 from compress.registry import create
 
 # The package gives its function the name of this module

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor, fx
 from compress.graph import Coupling, attribute
 from compress.graph.labels import Value
 
+Hold = Mapping[fx.Node, fx.Node]
+
 
 class Walker:
     """Runs a graph one node at a time for all batches; a value is dropped after its last use.
@@ -19,20 +21,17 @@ class Walker:
     Args:
         module: The network.
         batches: For each batch the network's inputs.
+        hold: Nodes whose values are kept until another node has run, even if nothing reads them any more.
     """
 
-    def __init__(self, module: fx.GraphModule, batches: Sequence[tuple[Tensor, ...]]) -> None:
+    def __init__(self, module: fx.GraphModule, batches: Sequence[tuple[Tensor, ...]], hold: Hold | None = None) -> None:
         self.module = module
         self.nodes: list[fx.Node] = list(module.graph.nodes)
         self.position = 0
         self.batches = batches
         self.env: list[dict[fx.Node, Any]] = [{} for _ in batches]
         self._last_users: dict[fx.Node, list[fx.Node]] = {}
-        last: dict[fx.Node, fx.Node] = {}
-        for node in self.nodes:
-            for source in node.all_input_nodes:
-                last[source] = node
-        for source, user in last.items():
+        for source, user in last_uses(self.nodes, hold or {}).items():
             self._last_users.setdefault(user, []).append(source)
 
     def run_to(self, node: fx.Node) -> None:
@@ -70,23 +69,37 @@ class Walker:
             values.pop(node, None)
 
 
-def affordable(coupling: Coupling, memory: int = 4_000_000_000) -> int:
-    """Samples whose activations, of both networks at the widest point, fit into ``memory`` bytes."""
+def last_uses(nodes: Sequence[fx.Node], hold: Hold) -> dict[fx.Node, fx.Node]:
+    """After which node the value of another is no longer needed."""
+    order = {node: i for i, node in enumerate(nodes)}
+    last: dict[fx.Node, fx.Node] = {}
+    for node in nodes:
+        for source in node.all_input_nodes:
+            last[source] = node
+    for source, until in hold.items():
+        if order[until] > order[last.get(source, source)]:
+            last[source] = until
+    return last
+
+
+def affordable(coupling: Coupling, memory: int = 4_000_000_000, hold: Hold | None = None) -> int:
+    """Samples whose activations, of two copies of the network at the widest point, fit into ``memory`` bytes."""
     values, live, peak = coupling.flow.values, 0, 1
     nodes = list(coupling.program.module.graph.nodes)
-    last = {source: node for node in nodes for source in node.all_input_nodes}
+    ends: dict[fx.Node, list[fx.Node]] = {}
+    for source, user in last_uses(nodes, hold or {}).items():
+        ends.setdefault(user, []).append(source)
     for node in nodes:
         if node.op == "call_function":
-            live += _numbers(values.get(node))
+            live += numbers(values.get(node))
             peak = max(peak, live)
-        live -= sum(
-            _numbers(values.get(s)) for s in node.all_input_nodes if s.op == "call_function" and last[s] is node
-        )
+        live -= sum(numbers(values.get(s)) for s in ends.get(node, []) if s.op == "call_function")
     batch = int(coupling.program.inputs[0].shape[0])
     return max(2, memory // (2 * 4 * max(1, peak // batch)))
 
 
-def _numbers(value: Any) -> int:
+def numbers(value: Any) -> int:
+    """How many numbers a node's result holds."""
     if isinstance(value, tuple):
-        return sum(_numbers(v) for v in value)
+        return sum(numbers(v) for v in value)
     return math.prod(value.shape) if isinstance(value, Value) else 0

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compress.recover import normal
-from compress.recover.normal import Layer, Moments, flat_weight, unflatten
+from compress.calibration import normal
+from compress.calibration.normal import Layer, Moments, flat_weight, unflatten
 
 CONVOLVE: dict[int, Any] = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
