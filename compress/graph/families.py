@@ -43,28 +43,43 @@ def _incidence(slots: tuple[Slot, ...], classes: Classes) -> tuple[Ints, Ints, I
     where = np.repeat(np.arange(len(slots)), sizes)
     index = np.concatenate([np.arange(n) for n in sizes])
     row, unit = classes.units_of(np.concatenate([slot.labels for slot in slots]))
-    order = np.lexsort((index[row], where[row], unit))
-    return unit[order], where[row][order], index[row][order]
+    order = np.argsort(unit, kind="stable")  # rows come by slot and index
+    row = row[order]
+    return unit[order], where[row], index[row]
 
 
 def _groups(
     slots: tuple[Slot, ...], rows: tuple[Ints, Ints, Ints], blocks: NDArray[np.bool_], outputs: Mapping[str, int]
 ) -> tuple[Group, ...]:
     unit, where, index = rows
-    starts = np.flatnonzero(np.r_[True, unit[1:] != unit[:-1]]) if len(unit) else np.zeros(0, dtype=np.int64)
-    families: dict[tuple[bytes, bool], list[tuple[int, int]]] = defaultdict(list)
-    stops = np.r_[starts[1:], len(unit)] if len(unit) else starts
-    signatures, width = where.tobytes(), where.itemsize
-    for start, stop, block in zip(starts.tolist(), stops.tolist(), blocks[unit[starts]].tolist(), strict=True):
-        if stop - start > 1:  # others are read by nothing that would get smaller: see _unread
-            families[signatures[start * width : stop * width], block].append((start, stop))
     names: dict[str, int] = defaultdict(int)
     positions = {(slot.tensor, slot.dim): i for i, slot in reversed(list(enumerate(slots)))}
     groups = []
-    for (signature, block), spans in sorted(families.items(), key=lambda item: item[1][0]):
-        spans.sort(key=lambda span: index[span[0]])
-        groups.append(_group(slots, signature, block, spans, unit, index, names, outputs))
+    for found in _families(unit, where, blocks):
+        first = found[np.argsort(index[found], kind="stable")]
+        length = int(np.searchsorted(unit, unit[first[0]], "right")) - int(first[0])
+        signature = where[first[0] : first[0] + length]
+        groups.append(_group(slots, signature, bool(blocks[unit[first[0]]]), first, unit, index, names, outputs))
     return tuple(sorted(groups, key=lambda g: positions[g.members[0].tensor, g.members[0].dim]))
+
+
+def _families(unit: Ints, where: Ints, blocks: NDArray[np.bool_]) -> list[Ints]:
+    """Where the rows of units start, by families of units that lie in the same slots; in order of the first unit.
+
+    Units of a single row are left out: they are read by nothing that would get smaller, see :func:`_unread`.
+    """
+    starts = np.flatnonzero(np.diff(unit, prepend=-1))
+    lengths = np.diff(starts, append=len(unit))
+    found = []
+    for length in np.unique(lengths[lengths > 1]).tolist():
+        own = starts[lengths == length]
+        table = np.empty((len(own), length + 1), dtype=np.int64)
+        table[:, 0] = blocks[unit[own]]
+        table[:, 1:] = where[own[:, None] + np.arange(length)]
+        whole = table.view(np.dtype((np.void, table.itemsize * (length + 1)))).ravel()
+        _, family, counts = np.unique(whole, return_inverse=True, return_counts=True)
+        found += np.split(own[np.argsort(family, kind="stable")], np.cumsum(counts)[:-1])
+    return sorted(found, key=lambda family: int(family[0]))
 
 
 def _unread(unit: Ints) -> Ints:
@@ -75,16 +90,14 @@ def _unread(unit: Ints) -> Ints:
 
 def _group(
     slots: tuple[Slot, ...],
-    signature: bytes,
+    positions: Ints,
     block: bool,
-    spans: list[tuple[int, int]],
+    first: Ints,
     unit: Ints,
     index: Ints,
     names: dict[str, int],
     outputs: Mapping[str, int],
 ) -> Group:
-    positions = np.frombuffer(signature, dtype=np.int64)
-    first = np.asarray([start for start, _ in spans])
     table = index[first[:, None] + np.arange(len(positions))]
     dims, columns = np.unique(positions, return_index=True)  # sorted: the columns of one dim are neighbours
     members = tuple(

@@ -113,10 +113,9 @@ class Relations:
 
     def balance(self, labels: Labels, axis: int) -> None:
         """Every row along ``axis`` keeps the same number of labels; nothing to demand of a single row."""
-        rows = np.moveaxis(labels, axis, -1).reshape(-1, labels.shape[axis])
-        if len(rows) < 2:
+        if labels.size <= labels.shape[axis]:
             return
-        rows = np.unique(rows, axis=0)
+        rows = distinct_rows(np.moveaxis(labels, axis, -1).reshape(-1, labels.shape[axis]))
         if len(rows) < 2:
             return
         key = (rows.shape, rows.tobytes())
@@ -132,6 +131,15 @@ class Relations:
         first = np.take(labels, [0], axis=axis)
         self.equal(labels, first)
         return first
+
+
+def distinct_rows(rows: Labels) -> Labels:
+    """The distinct rows of a table in sorted order."""
+    ordered = rows[np.argsort(rows[:, 0], kind="stable")]
+    first = ordered[:, 0]
+    if (first[1:] != first[:-1]).all():  # nearly always, and much faster than a comparison of whole rows
+        return ordered
+    return np.unique(rows, axis=0)
 
 
 def squeeze_constant(labels: Labels) -> Labels:
@@ -233,8 +241,7 @@ def permute_take(x: Value, dims: Sequence[int]) -> Value:
 
 def place(x: Value, dims: Sequence[int], rank: int) -> Value:
     """Put dim ``i`` of ``x`` at position ``dims[i]`` of a tensor of ``rank`` dims; the others get size 1."""
-    order = np.argsort(dims)
-    moved = permute_take(x, [int(i) for i in order])
+    moved = permute_take(x, sorted(range(len(dims)), key=dims.__getitem__))
     shape = [1] * rank
     for d, n in zip(sorted(dims), moved.shape, strict=True):
         shape[d] = n

@@ -53,12 +53,32 @@ def reshape(relations: Relations, x: Value, shape: Sequence[int]) -> Value:
         return Value(shape)
     if not x.factors:
         return Value(shape)
+    moved = _moved(x, shape)
+    if moved is not None:
+        return moved
     refined = refinement(x.shape, shape)
     if refined is None:
         relations.pin_all(x.factors, f"view from {list(x.shape)} to {list(shape)} cuts across blocks")
         return Value(shape)
     fine = _split(relations, x, _parts(x.shape, refined), refined)
     return _merge(relations, fine, _parts(shape, refined), shape)
+
+
+def _moved(x: Value, shape: tuple[int, ...]) -> Value | None:
+    """The value where only dims of size 1 come and go and no factor has blocks; None otherwise."""
+    old, new = ([d for d, n in enumerate(sizes) if n > 1] for sizes in (x.shape, shape))
+    if [x.shape[d] for d in old] != [shape[d] for d in new]:
+        return None
+    target = dict(zip(old, new, strict=True))
+    factors = []
+    for f in sorted(x.factors, key=lambda f: f.axis):
+        flat = f.labels.reshape(-1)
+        if f.axis not in target or len(flat) != x.shape[f.axis] or (flat == flat[0]).all():
+            return None
+        small = [1] * len(shape)
+        small[target[f.axis]] = len(flat)
+        factors.append(Factor(flat.reshape(small), target[f.axis]))
+    return Value(shape, tuple(factors))
 
 
 def _split(relations: Relations, x: Value, parts: list[list[int]], refined: list[int]) -> Value:
