@@ -18,6 +18,12 @@ class CompressError(Exception):
         self.hint = hint
 
 
+class Elsewhere(CompressError):
+    """Not an error: this process has done its part, and the main one writes the result (exit code 0)."""
+
+    exit_code = 0
+
+
 class GateFailed(CompressError):
     """A limit of the CI gate was not met (exit code 1)."""
 

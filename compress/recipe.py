@@ -8,7 +8,7 @@ from typing import Any
 
 import tomli_w
 
-from compress.request import PruneRequest
+from compress.request import DataSource, FinetuneRequest, ModelSource, PruneRequest
 
 SCHEMA = "compress.recipe/1"
 
@@ -21,15 +21,6 @@ def prune_recipe(request: PruneRequest, options: Mapping[str, Any], budget: Mapp
         options: All options of the method with their values.
         budget: ``{"kind": ..., "value": ...}`` as it was applied; None where the method decides.
     """
-    model: dict[str, Any] = {"path": str(request.model.path)}
-    if request.model.arch is not None:
-        model["arch"] = request.model.arch
-    if request.model.arch_args:
-        model["arch_args"] = dict(request.model.arch_args)
-    if request.model.input_shapes is not None:
-        model["input_shapes"] = [list(s) for s in request.model.input_shapes]
-    if request.model.input_types:
-        model["input_types"] = [str(t) for t in request.model.input_types]
     prune: dict[str, Any] = {
         "method": request.method,
         "granularity": request.granularity,
@@ -43,11 +34,45 @@ def prune_recipe(request: PruneRequest, options: Mapping[str, Any], budget: Mapp
     if budget is not None:
         prune["budget"] = dict(budget)
     prune["options"] = {k: v for k, v in options.items() if v is not None}
-    recipe: dict[str, Any] = {"schema": SCHEMA, "seed": request.settings.seed, "model": model, "prune": prune}
+    recipe: dict[str, Any] = {"schema": SCHEMA, "seed": request.settings.seed}
+    recipe |= {"model": _model(request.model), "prune": prune}
     if request.data is not None:
-        data = asdict(request.data)
-        recipe["data"] = {k: list(v) if isinstance(v, tuple) else v for k, v in data.items() if v is not None}
+        recipe["data"] = _data(request.data)
+    if request.training is not None:
+        recipe["finetune"] = request.training.resolved()
     return recipe
+
+
+def finetune_recipe(request: FinetuneRequest, teacher: tuple[ModelSource, str] | None) -> dict[str, Any]:
+    """What a finetune run amounts to, defaults filled in, as plain values in a fixed order.
+
+    Args:
+        request: What was asked.
+        teacher: The original and its sha256, if it was at hand.
+    """
+    recipe: dict[str, Any] = {"schema": SCHEMA, "seed": request.settings.seed, "model": _model(request.model)}
+    recipe |= {"data": _data(request.data), "finetune": request.training.resolved()}
+    if teacher is not None:
+        source, digest = teacher
+        recipe["teacher"] = {**_model(source), "sha256": digest}
+    return recipe
+
+
+def _model(source: ModelSource) -> dict[str, Any]:
+    model: dict[str, Any] = {"path": str(source.path)}
+    if source.arch is not None:
+        model["arch"] = source.arch
+    if source.arch_args:
+        model["arch_args"] = dict(source.arch_args)
+    if source.input_shapes is not None:
+        model["input_shapes"] = [list(s) for s in source.input_shapes]
+    if source.input_types:
+        model["input_types"] = [str(t) for t in source.input_types]
+    return model
+
+
+def _data(source: DataSource) -> dict[str, Any]:
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(source).items() if v is not None}
 
 
 def to_toml(recipe: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Literal, get_args
 
 from compress.errors import InputError
 from compress.inputs import InputType
+from compress.training import Running, Training
 
 BudgetKind = Literal["ratio", "macs", "params", "bytes"]
 Granularity = Literal["unit", "weight"]
@@ -122,12 +124,36 @@ class PruneRequest:
     keep_module: bool = False
     calibrate: bool = True  # refit the layers on the training data, where data is given
     data: DataSource | None = None
+    training: Training | None = None  # afterwards, with the original as teacher
+    running: Running = field(default_factory=Running)
     force: bool = False
     settings: Settings = Settings()
     command: tuple[str, ...] = ()  # as typed, for the report
 
     def __post_init__(self) -> None:
         _check_choice("--granularity", self.granularity, get_args(Granularity))
+        if self.training is not None and self.data is None:
+            raise InputError("--epochs trains on data, and there is none", hint="add --data")
+
+
+@dataclass(frozen=True)
+class FinetuneRequest:
+    """Train this model again and write its best epoch as a bundle."""
+
+    model: ModelSource
+    data: DataSource
+    output: Path
+    training: Training = field(default_factory=Training)
+    running: Running = field(default_factory=Running)
+    teacher: ModelSource | None = None  # the original; None: the file that a bundle names, if it is there
+    force: bool = False
+    settings: Settings = Settings()
+    command: tuple[str, ...] = ()  # as typed, for the report
+
+
+def command_line() -> tuple[str, ...]:
+    """The command as typed, for the report."""
+    return ("compress", *sys.argv[1:])
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,20 @@ class Pruned:
 
 
 @dataclass(frozen=True)
+class Finetuned:
+    """The bundle that was written, and its training."""
+
+    bundle: Path
+    best: int  # the epoch whose weights it holds; 0: as they came
+    stopped: str  # why the training ended before its last epoch; "" if it did not
+    report: Mapping[str, Any]  # report.json
+
+    def to_json(self) -> dict[str, Any]:
+        """The report."""
+        return dict(self.report)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Accuracy of one model on the test split of one data source."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from compress.errors import InputError
@@ -49,7 +50,7 @@ class Training:
     weight_decay: float = 1e-4
     schedule: Schedule = "cosine"
     warmup: float = 0.05
-    batch_size: int = 128
+    batch_size: int = 64
     accumulate: int = 1
     precision: Precision = "no"
     label_smoothing: float = 0.0
@@ -91,6 +92,24 @@ class Training:
     def resolved(self) -> dict[str, Any]:
         """All settings with their values, for a recipe."""
         return {**vars(self), "lr": self.peak}
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a training is kept and watched; its result is the same.
+
+    Attributes:
+        resume: Go on from the state of an interrupted run.
+        save_every: Steps between two saves of the state; the end of an epoch always saves.
+        tensorboard: Folder for a log, if one is wanted.
+    """
+
+    resume: bool = False
+    save_every: int = 500
+    tensorboard: Path | None = None
+
+    def __post_init__(self) -> None:
+        _check("save-every", self.save_every, self.save_every >= 1, "at least 1")
 
 
 def _check(flag: str, value: float, right: bool, allowed: str) -> None:

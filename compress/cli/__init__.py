@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from compress import __version__
-from compress.cli import evaluate, export, inspect, measure, methods, prune
+from compress.cli import evaluate, export, finetune, inspect, measure, methods, prune
 from compress.cli.output import output_of
-from compress.errors import CompressError
+from compress.errors import CompressError, Elsewhere
 
 _OK, _USAGE, _INTERNAL, _INTERRUPTED = 0, 2, 4, 130
 
@@ -51,7 +51,7 @@ def _compress(
     """Make trained PyTorch models physically smaller, verify the result and report it."""
 
 
-for command in (inspect, methods, prune, evaluate, measure, export):
+for command in (inspect, methods, prune, finetune, evaluate, measure, export):
     command.add_to(app)
 
 
@@ -70,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code == _INTERRUPTED:  # typer makes an exit code of it
             raise KeyboardInterrupt
         return code if isinstance(code, int) else _OK
+    except Elsewhere:
+        return _OK
     except KeyboardInterrupt:
         output_of(words).error("interrupted")
         return _INTERRUPTED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -58,7 +59,8 @@ class Shared:
         """How to speak to the user. Raises InputError for `--quiet --verbose`."""
         if self.quiet and self.verbose:
             raise InputError("--quiet and --verbose contradict each other", hint="leave one")
-        return Output(self.json, self.quiet, self.verbose, not self.no_progress, self.color)
+        main = os.environ.get("RANK", "0") == "0"  # as torchrun and accelerate launch number processes
+        return Output(self.json, self.quiet, self.verbose, not self.no_progress, self.color, main)
 
     def settings(self) -> Settings:
         """What the pipeline wants of these. Raises InputError."""

@@ -28,25 +28,29 @@ class Output:
     verbose: bool = False
     progress: bool = True
     color: Color = "auto"
+    main: bool = True  # of several processes, one speaks; errors come from all
 
     def result(self, data: Mapping[str, Any], human: str, quiet: str) -> None:
         """Writes what the command was asked for: as JSON, as a text, or in its shortest form."""
+        if not self.main:
+            return
         shown = quiet if self.quiet else human
         print(json.dumps(data, indent=2, allow_nan=False) if self.json else shown, flush=True)
 
     def step(self, text: str) -> None:
         """A stage begins."""
-        if not self.quiet:
+        if self.main and not self.quiet:
             self._say(self._styled("step", text))
 
     def detail(self, text: str) -> None:
         """Something that only `--verbose` shows."""
-        if self.verbose:
+        if self.main and self.verbose:
             self._say(f"  {text}")
 
     def warn(self, text: str) -> None:
         """Something went otherwise than the user may expect."""
-        self._say(f"{self._styled('warning', 'warning:')} {text}")
+        if self.main:
+            self._say(f"{self._styled('warning', 'warning:')} {text}")
 
     def error(self, message: str, hint: str = "") -> None:
         """What went wrong and what to do next."""
@@ -62,7 +66,7 @@ class Output:
         """Passes `items` on: under a bar with the time left on a terminal, else with a line now and then."""
         if total is None and isinstance(items, Sized):
             total = len(items)
-        if self.quiet or not self.progress:
+        if self.quiet or not (self.progress and self.main):
             yield from items
         elif sys.stderr.isatty():
             yield from self._bar(items, text, total)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,8 +14,9 @@ from compress.cli import layout, parse
 from compress.cli.groups import LAST, Data, Model, Shared, flag, grouped
 from compress.cli.methods import complete
 from compress.cli.output import Output
+from compress.cli.training import AfterPruning, running
 from compress.errors import InputError
-from compress.request import DEFAULT_RATIO, BudgetTarget, DataSource, Granularity, PruneRequest
+from compress.request import DEFAULT_RATIO, BudgetTarget, DataSource, Granularity, PruneRequest, command_line
 
 if TYPE_CHECKING:
     from compress.result import Pruned
@@ -161,6 +161,7 @@ def _prune(
             "without their labels.",
         ),
     ] = True,
+    basics: AfterPruning,
     data: Data,
     shared: Shared,
 ) -> None:
@@ -173,6 +174,8 @@ def _prune(
       compress prune model.safetensors --arch models.py:build --data digits --macs 0.5
 
       compress prune model.pt --method tetris --bin 500 -o smaller
+
+      compress prune resnet.safetensors --arch models.py:build --data digits --ratio 0.5 --epochs 20
 
       compress prune vit.pth --params 3M --exclude 'blocks.0.*' --exclude head
     """
@@ -192,9 +195,11 @@ def _prune(
         keep_module=scope.keep_module,
         calibrate=calibrate,
         data=data.source(),
+        training=basics.training(),
+        running=running(basics),
         force=force,
         settings=shared.settings(),
-        command=("compress", *sys.argv[1:]),
+        command=command_line(),
     )
     from compress import pipeline
 

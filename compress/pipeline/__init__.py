@@ -2,8 +2,9 @@
 
 from compress.pipeline.evaluate import evaluate_model
 from compress.pipeline.export import export_model
+from compress.pipeline.finetune import finetune_model
 from compress.pipeline.inspect import inspect_model
 from compress.pipeline.measure import measure_model
 from compress.pipeline.prune import prune
 
-__all__ = ["evaluate_model", "export_model", "inspect_model", "measure_model", "prune"]
+__all__ = ["evaluate_model", "export_model", "finetune_model", "inspect_model", "measure_model", "prune"]

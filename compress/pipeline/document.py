@@ -15,7 +15,7 @@ from compress.measure import LatencyPair
 from compress.pipeline.opening import Opened
 from compress.pipeline.slicing import Sliced
 from compress.recipe import to_toml
-from compress.recover import Compensation
+from compress.recover import Compensation, Trained
 from compress.report import (
     Budget,
     DataUsed,
@@ -59,6 +59,7 @@ class Facts:
     speed: LatencyPair
     reload_error: float
     warnings: tuple[str, ...] = ()
+    trained: Trained | None = None
 
 
 def document(facts: Facts) -> dict[str, Any]:
@@ -90,8 +91,9 @@ def document(facts: Facts) -> dict[str, Any]:
         pins=tuple(_pins(facts.coupling)),
         rolled_back=tuple(RolledBack(n, r) for n, r in sliced.rolled_back.items()),
         verification=Verification(slice=sliced.error, reload=facts.reload_error),
+        history=() if facts.trained is None else facts.trained.history,
         recipe=to_toml(facts.recipe),
-        warnings=(*facts.warnings, *_module_note(sliced)),
+        warnings=(*facts.warnings, *_module_note(sliced), *_training_note(facts.trained)),
     )
 
 
@@ -130,7 +132,8 @@ def _data(facts: Facts) -> DataUsed | None:
     if data is None or facts.request.data is None:
         return None
     calibration = None if facts.refit is None else facts.refit.samples
-    return DataUsed(facts.request.data.spec, calibration=calibration, test=len(data.test))
+    train = None if facts.trained is None else facts.trained.train
+    return DataUsed(facts.request.data.spec, train=train, calibration=calibration, test=len(data.test))
 
 
 def _layers(coupling: Coupling, sliced: Sliced) -> list[LayerChange]:
@@ -172,3 +175,7 @@ def _module_note(sliced: Sliced) -> tuple[str, ...]:
     if sliced.in_place is None or not sliced.in_place.problem:
         return ()
     return (f"the original module's code cannot hold this slice ({sliced.in_place.problem}); the bundle's graph can",)
+
+
+def _training_note(trained: Trained | None) -> tuple[str, ...]:
+    return () if trained is None or not trained.diverged else (f"the training ended early: {trained.stopped}",)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -19,26 +19,29 @@ from compress.pipeline.bundle import input_records, normalisation, provenance, r
 from compress.pipeline.document import Facts, Side, document
 from compress.pipeline.opening import Opened, analysed, open_model, traced
 from compress.pipeline.slicing import Sliced, slice_units, slice_weights
+from compress.pipeline.training import check_trainable, train
 from compress.plan import Plan, plan_json
 from compress.plugin import Context, make_plan
 from compress.progress import Progress
 from compress.recipe import prune_recipe, to_toml
-from compress.recover import Compensation, compensate
+from compress.recover import Compensation, Trained, compensate
 from compress.registry import create
 from compress.report import markdown
 from compress.request import PruneRequest
 from compress.result import Pruned, Size
+from compress.training import Training
 
 CALIBRATION_SAMPLES = 1000
 
 
 def prune(request: PruneRequest, progress: Progress) -> Pruned:
-    """Checkpoint to bundle: analyse, plan, slice, verify, refit, measure, write.
+    """Checkpoint to bundle: analyse, plan, slice, verify, refit, train, measure, write.
 
     Raises:
         InputError: Something about the request, the file or the data is wrong.
         ModelError: The model cannot be handled, or has nothing to prune.
         PluginError: The method broke its contract.
+        Elsewhere: Where it trains, this is not the main one of several processes.
     """
     check_output(request.output, request.force)
     method, instance = create(request.method, request.options)
@@ -48,6 +51,8 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     opened = open_model(request.model, request.settings, request.data, progress)
     progress.step("Tracing")
     program = traced(opened)
+    if request.training is not None:
+        check_trainable(program, opened)
     coupling = analysed(program, progress, prune_outputs=request.prune_outputs, allow_frozen=request.allow_frozen)
     budget = Budget() if request.budget is None else Budget(request.budget.kind, request.budget.value)
     context = Context(
@@ -61,7 +66,21 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     module = sliced.module if refit is None else refit.module
     decides = request.budget is None and method.kind != "criterion"
     recipe = prune_recipe(request, asdict(instance), None if decides else asdict(budget))
-    return _write(_Work(request, opened, program, coupling, context, sliced, refit, module, recipe), progress)
+    work = _Work(request, opened, program, coupling, context, sliced, refit, module, recipe)
+    return _write(work, progress) if request.training is None else _trained(work, request.training, progress)
+
+
+def _trained(work: _Work, training: Training, progress: Progress) -> Pruned:
+    """The same with a training first, with the original as its teacher."""
+    request = work.request
+    teacher = None if training.distill == "none" else work.program.module
+    done, file = train(
+        work.module, work.opened, teacher, training=training, running=request.running, output=request.output,
+        recipe=work.recipe, progress=progress,
+    )  # fmt: skip
+    result = _write(replace(work, module=done.module, trained=done), progress)
+    file.remove()
+    return result
 
 
 def _check(request: PruneRequest, kind: str) -> None:
@@ -141,6 +160,7 @@ class _Work:
     refit: Compensation | None
     module: fx.GraphModule
     recipe: Mapping[str, Any]
+    trained: Trained | None = None
 
 
 def _write(work: _Work, progress: Progress) -> Pruned:
@@ -153,9 +173,11 @@ def _write(work: _Work, progress: Progress) -> Pruned:
     reload = reloaded(Program(work.module, work.program.inputs, work.program.dynamic_batch), weights, opened)
     progress.step("Measuring")
     before, after, speed = _measured(work, len(weights), progress)
-    report = document(
-        Facts(request, opened, work.coupling, work.sliced, work.refit, work.recipe, before, after, speed, reload)
-    )
+    facts = Facts(
+        request, opened, work.coupling, work.sliced, work.refit, work.recipe, before, after, speed, reload,
+        trained=work.trained,
+    )  # fmt: skip
+    report = document(facts)
     write_bundle(
         request.output,
         program_module=work.module,

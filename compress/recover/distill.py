@@ -15,7 +15,7 @@ from compress.graph.calls import op_name
 from compress.graph.trace import owner
 from compress.recover.modes import copied, forward_of
 
-FEATURE_WEIGHT = 10.0
+FEATURE_WEIGHT = 1.0
 _MOST = 4  # features that are compared where all have as many positions
 _COMPARED = (
     *("add", "add_", "relu", "relu_", "gelu", "silu", "silu_", "hardswish", "hardswish_"),

@@ -15,7 +15,7 @@ _NAMED = 4  # tensors in one cell
 def markdown(report: Mapping[str, Any]) -> str:
     """report.json as Markdown: a sentence, before and after, widths, what kept its size, how to repeat it."""
     parts = [
-        f"# {_text(_name(report))}, pruned by `{report['method']['name']}`",
+        f"# {_text(_name(report))}, {_done(report['method']['name'])}",
         _sentence(report),
         _table(("", "before", "after", "change"), summary_rows(report), right=(1, 2, 3)),
         *_gates(report),
@@ -31,6 +31,10 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 def _name(report: Mapping[str, Any]) -> str:
     return str(report["input"]["path"]).replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+
+def _done(method: str) -> str:
+    return "fine-tuned" if method == "finetune" else f"pruned by `{method}`"
 
 
 def _sentence(report: Mapping[str, Any]) -> str:
