@@ -257,3 +257,16 @@ def test_a_piece_whose_place_is_a_tensor(lab: Any) -> None:
     }
     free = lab.network(lambda m, x: m.b(torch.narrow(m.a(x), 1, m.place, 2)), **parts)
     lab.check(free, torch.randn(2, 4, 3), groups={"a": 6})
+
+
+def test_a_piece_set_to_zero_in_place(lab: Any) -> None:
+    """The bias of the keys, as Swin V2 clears it."""
+
+    def forward(m: Any, x: Tensor) -> Any:
+        bias = m.bias.clone()
+        bias[4:8].zero_()
+        q, k, v = torch.nn.functional.linear(x, m.weight, bias).chunk(3, -1)
+        return m.o(q * k + v)
+
+    parts = {"weight": nn.Parameter(torch.randn(12, 3)), "bias": nn.Parameter(torch.randn(12)), "o": nn.Linear(4, 2)}
+    lab.check(lab.network(forward, **parts), torch.randn(2, 3), groups={"weight": 4}, zeroing=False)

@@ -46,6 +46,7 @@ UNTAGGED = (
     "aten::copy",
     "aten::hardswish",
     "aten::fill",
+    "aten::zero",
     "aten::zeros_like",
     "aten::ones_like",
     "aten::full_like",
