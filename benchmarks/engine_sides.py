@@ -148,7 +148,8 @@ def ours(name: str) -> dict[str, Any]:
     meter.lap("slice")
     found = meter.found(weights=_weights(sliced) / _weights(module))
     run = program.replayable
-    return found | {"problem": _judge(lambda: module(*args), lambda: sliced(*program.inputs)) if run else ""}
+    problem = _judge(name, lambda: module(*args), lambda: sliced(*program.inputs)) if run else ""
+    return found | {"problem": problem}
 
 
 def theirs(name: str) -> dict[str, Any]:
@@ -172,7 +173,7 @@ def theirs(name: str) -> dict[str, Any]:
     pruner.step()
     meter.lap("step")
     found = meter.found(weights=_weights(module) / before)
-    return found | {"problem": _judge(lambda: build(name)[0](*args), lambda: module(*args))}
+    return found | {"problem": _judge(name, lambda: build(name)[0](*args), lambda: module(*args))}
 
 
 def _hints(name: str, module: nn.Module) -> dict[str, Any]:
@@ -197,20 +198,21 @@ def _tensors(result: Any) -> list[Tensor]:
     return [tensor for each in nested for tensor in _tensors(each)]
 
 
-def _shapes(result: Any) -> list[tuple[int, ...]]:
-    return [tuple(t.shape) for t in _tensors(result) if t.dim() != 2 or t.shape[-1] != 4]  # how many boxes is chance
+def _shapes(name: str, result: Any) -> list[tuple[int, ...]]:
+    boxes = name.startswith(DETECTORS)  # how many there are is chance
+    return [tuple(t.shape[1 if boxes else 0 :]) for t in _tensors(result)]
 
 
 def _weights(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def _judge(before: Callable[[], Any], after: Callable[[], Any]) -> str:
+def _judge(name: str, before: Callable[[], Any], after: Callable[[], Any]) -> str:
     """What is wrong with the smaller network, "" if nothing is: it runs, and its output has the shape it had."""
     with torch.no_grad():
-        wanted = _shapes(before())
+        wanted = _shapes(name, before())
         try:
-            got = _shapes(after())
+            got = _shapes(name, after())
         except Exception as error:  # whatever the pruned network raises is the result
             return f"the pruned network fails: {type(error).__name__}: {error}"[:200]
     return "" if got == wanted else f"output {wanted} became {got}"[:200]

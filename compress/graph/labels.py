@@ -102,7 +102,7 @@ class Relations:
         self.definitions.append(tuple(rows))
 
     def pin(self, labels: Labels, reason: str) -> None:
-        labels = np.unique(labels)
+        labels = self.distinct(labels)
         labels = labels[labels > 0]
         if labels.size:
             self.pins.append(Pin(labels, self.op, self.where, reason))
@@ -124,7 +124,15 @@ class Relations:
             self.balances.append(rows)
 
     def nonempty(self, labels: Labels) -> None:
-        self.pieces.append(np.unique(labels))
+        self.pieces.append(self.distinct(labels))
+
+    def distinct(self, labels: Labels) -> Labels:
+        """The labels of an array, each once and sorted."""
+        if labels.size * 16 < self.count or not labels.size:
+            return np.unique(labels)
+        met = np.zeros(int(labels.max()) + 1, dtype=bool)  # faster than to sort a large array
+        met[labels] = True
+        return np.flatnonzero(met)
 
     def align(self, labels: Labels, axis: int) -> Labels:
         """Make the labels equal along ``axis`` and return them with size 1 there."""
@@ -136,10 +144,13 @@ class Relations:
 def distinct_rows(rows: Labels) -> Labels:
     """The distinct rows of a table in sorted order."""
     ordered = rows[np.argsort(rows[:, 0], kind="stable")]
-    first = ordered[:, 0]
-    if (first[1:] != first[:-1]).all():  # nearly always, and much faster than a comparison of whole rows
+    new = ordered[1:, 0] != ordered[:-1, 0]
+    if not new.all():
+        new |= (ordered[1:] != ordered[:-1]).any(1)
+        ordered = ordered[np.r_[True, new]]
+    if (ordered[1:, 0] != ordered[:-1, 0]).all():  # nearly always, and much faster than to sort whole rows
         return ordered
-    return np.unique(rows, axis=0)
+    return np.unique(ordered, axis=0)
 
 
 def squeeze_constant(labels: Labels) -> Labels:

@@ -105,7 +105,7 @@ def _split_axis(relations: Relations, pieces: list[Labels], part: list[int]) -> 
     # Labels that differ per block are fine when the blocks themselves already are units.
     new = [i for i, s in enumerate(supports) if len(s) > 1 and s[:-1] not in supports]
     if len(new) > 1:  # only the finest may make blocks of its own, the others would be blocks of blocks
-        finest = max(new, key=lambda i: len(np.unique(pieces[i])))
+        finest = max(new, key=lambda i: len(relations.distinct(pieces[i])))
         for i in new:
             if i != finest:
                 relations.pin(pieces[i], "a view that cuts across earlier blocks")

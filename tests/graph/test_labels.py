@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from compress.graph.labels import (
     Factor,
     Relations,
     Value,
     contract,
+    distinct_rows,
     join,
     match,
     pad_rank,
@@ -163,3 +165,18 @@ def test_contract_is_linear() -> None:
     assert out.shape == (2, 2)
     assert out.factors[0].labels.tolist() == [[5, 6]]
     assert edges(relations) == {(1, 7), (2, 8), (3, 9), (4, 10)}
+
+
+@pytest.mark.parametrize(
+    "rows", [[[3, 1], [2, 9], [3, 1]], [[1, 2], [1, 1], [1, 2], [0, 5]], [[4, 4]], [[2, 0], [1, 0]]]
+)
+def test_distinct_rows_are_those_of_numpy(rows: list[list[int]]) -> None:
+    table = np.array(rows)
+    assert distinct_rows(table).tolist() == np.unique(table, axis=0).tolist()
+
+
+def test_distinct_labels_are_sorted_whatever_the_size_of_the_array() -> None:
+    relations = Relations()
+    relations.fresh(1000)
+    for labels in (np.array([7, 3, 7]), np.tile(np.array([[7], [3]]), (1, 100)), np.zeros(0, dtype=np.int64)):
+        assert relations.distinct(labels).tolist() == np.unique(labels).tolist()
