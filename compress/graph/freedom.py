@@ -81,25 +81,32 @@ def freedom(coupling: Coupling) -> Freedom:
                 pin = why.get(cls)
                 if pin is not None:
                     held[pin.reason, pin.op, pin.where] += 1
-                elif pinned[cls]:
-                    held["tied to a dimension that stays", "", ""] += 1
-                elif stuck[cls]:
-                    held["no smaller number of these indices leaves its blocks equal", "", ""] += 1
                 else:
-                    held["nothing else gets smaller with these indices", "", ""] += 1
+                    held["tied to a dimension that stays" if pinned[cls] else _STUCK[stuck[cls]], "", ""] += 1
     found = [Held(reason, op, where, n) for (reason, op, where), n in held.items()]
     return Freedom(prunable, tuple(sorted(found, key=lambda h: -h.indices)))
 
 
-def _removable(coupling: Coupling) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """By class: whether a unit may go and takes it along; and whether only its family's size forbids that."""
+_STUCK = (
+    "nothing else gets smaller with these indices",
+    "no smaller number of these indices leaves its blocks equal",
+    "views in between tie these indices to each other: all would go or none",
+)
+
+
+def _removable(coupling: Coupling) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """By class: whether a unit may go and takes it along; and which of ``_STUCK`` forbids it where not."""
     free = np.zeros(len(coupling.classes.pinned), dtype=bool)
-    stuck = free.copy()
+    stuck = np.zeros(len(free), dtype=np.int64)
     for cluster in clusters(coupling):
+        alone = len(cluster.cells) == 1 and len(cluster.cells[0].units) == 1
         for cell in cluster.cells:
-            (free if cluster.steps > 1 else stuck)[coupling.group(cell.group).units[cell.units]] = True
+            units = coupling.group(cell.group).units[cell.units]
+            free[units] = cluster.steps > 1
+            stuck[units] = 2 if alone else 1
     for derived, parts in coupling.classes.parts.entry.items():
-        free[derived], stuck[derived] = free[list(parts)].any(), stuck[list(parts)].any()
+        found = stuck[list(parts)]
+        free[derived], stuck[derived] = free[list(parts)].any(), 2 if (found == 2).all() else found.any()
     return free, stuck
 
 

@@ -79,6 +79,16 @@ def test_units_that_blocks_keep_from_going_are_held(lab: Any) -> None:
     assert counts(found) == (0, 20, {"no smaller number of these indices leaves its blocks equal": 20})
 
 
+def test_shuffles_that_tie_channels_together_are_named(lab: Any) -> None:
+    def forward(m: Any, x: Any) -> Any:
+        h = m.a(x)
+        return m.b(h + h.reshape(-1, 2, 3).transpose(1, 2).reshape(-1, 6))  # 0 3 1 4 2 5 is added to 0 1 2 3 4 5
+
+    found = freedom(lab.analyse(lab.network(forward, a=nn.Linear(2, 6), b=nn.Linear(6, 3)), torch.randn(2, 2)))
+    # Blocks lose the same positions: 0 and 3, 1 and 4, 2 and 5. The sum: 1 and 3, 2 and 1, 3 and 4, 4 and 2.
+    assert counts(found) == (0, 12, {"views in between tie these indices to each other: all would go or none": 12})
+
+
 def test_weights_are_found_behind_other_constants(lab: Any) -> None:
     def forward(m: Any, x: Any) -> Any:
         h = torch.relu(x @ (m.a * 2).t())
