@@ -44,7 +44,7 @@ class Training:
 
     epochs: int = 10
     lr: float | None = None
-    optimizer: Optimizer = "adamw"
+    optimizer: Optimizer = "sgd"
     momentum: float = 0.9
     nesterov: bool = True
     weight_decay: float = 1e-4

@@ -34,7 +34,7 @@ class Basics:
         float | None,
         _option(help=f"The highest learning rate. Where left out: {_RATES}.", show_default=False),
     ] = None
-    optimizer: Annotated[Optimizer, _option(help="AdamW, or SGD with momentum.")] = Training.optimizer
+    optimizer: Annotated[Optimizer, _option(help="SGD with momentum, or AdamW.")] = Training.optimizer
     batch_size: Annotated[int, _option(help="Samples per step, over all processes.")] = Training.batch_size
     precision: Annotated[Precision, _option(help="Mixed precision.")] = Training.precision
     augment: Annotated[

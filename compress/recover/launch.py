@@ -40,6 +40,8 @@ def accelerator(precision: str, device: torch.device) -> Accelerator:
     from accelerate.state import AcceleratorState
     from accelerate.utils import DistributedDataParallelKwargs
 
+    if precision == "fp16" and device.type == "cpu":  # Accelerate would compute in 32 bits without a word
+        raise InputError("--precision fp16 needs a GPU, and the training runs on the CPU", "--precision bf16")
     if processes() > 1 and device.index is not None:
         raise InputError(f"--device {device}: each of {processes()} processes takes a GPU of its own", "--device cuda")
     AcceleratorState._reset_state(reset_partial_state=True)  # it may hold the settings of an earlier training

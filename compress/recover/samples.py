@@ -54,8 +54,8 @@ def batches(samples: int, size: int, seed: int, epoch: int) -> tuple[Tensor, ...
 
 
 def share(batch: Tensor, process: int, processes: int, parts: int) -> tuple[Tensor, ...]:
-    """The samples of a batch that a process runs, in as many parts as asked."""
-    return torch.tensor_split(batch[process::processes], parts)
+    """The samples of a batch that a process runs, in as many parts as asked; what a part holds is up to no process."""
+    return tuple(part[process::processes] for part in torch.tensor_split(batch, parts))
 
 
 def check_share(samples: int, size: int, processes: int, parts: int) -> None:
