@@ -3,8 +3,9 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from compress.recipe import prune_recipe, to_toml
-from compress.request import BudgetTarget, DataSource, ModelSource, PruneRequest, Settings
+from compress.recipe import finetune_recipe, prune_recipe, to_toml
+from compress.request import BudgetTarget, DataSource, FinetuneRequest, ModelSource, PruneRequest, Settings
+from compress.training import Training
 
 MODEL = ModelSource(Path(__file__))
 
@@ -67,3 +68,15 @@ def test_a_method_that_decides_has_no_budget() -> None:
 def test_where_the_result_goes_is_not_part_of_it() -> None:
     one, other = (prune_recipe(PruneRequest(MODEL, Path(out)), {}, None) for out in ("a", "b"))
     assert to_toml(one) == to_toml(other)
+
+
+def test_a_training() -> None:
+    request = FinetuneRequest(MODEL, DataSource("digits"), Path("out"), Training(epochs=3, optimizer="adamw"))
+    recipe = finetune_recipe(request, (ModelSource(Path(__file__), "m.py:build"), "ab" * 32))
+    assert recipe["model"] == {"path": __file__} and recipe["data"] == {"spec": "digits"}
+    assert (recipe["finetune"]["epochs"], recipe["finetune"]["lr"]) == (3, 0.001)  # the optimizer's usual rate
+    assert recipe["teacher"] == {"path": __file__, "arch": "m.py:build", "sha256": "ab" * 32}
+    assert tomllib.loads(to_toml(recipe)) == recipe
+    assert "teacher" not in finetune_recipe(request, None)
+    pruning = PruneRequest(MODEL, Path("out"), data=DataSource("digits"), training=Training(lr=0.5))
+    assert prune_recipe(pruning, {}, None)["finetune"]["lr"] == 0.5

@@ -17,6 +17,7 @@ from compress.request import (
     PruneRequest,
     Settings,
 )
+from compress.training import Training
 
 HERE = ModelSource(Path(__file__))
 DIGITS = DataSource("digits")
@@ -45,6 +46,7 @@ def test_devices(device: str) -> None:
         (lambda: BudgetTarget("macs", 0), "--macs must be above 0, got 0"),
         (lambda: BudgetTarget("bytes", float("inf")), "--bytes must be above 0, got inf"),
         (lambda: EvalRequest(HERE, DIGITS, batch_size=0), "--batch-size must be at least 1, got 0"),
+        (lambda: PruneRequest(HERE, Path("out"), training=Training()), "--epochs trains on data, and there is none"),
         (lambda: MeasureRequest(HERE, runs=0), "--runs must be at least 1, got 0"),
         (lambda: MeasureRequest(HERE, warmup=-1), "--warmup must be at least 0, got -1"),
         (lambda: ExportRequest(HERE, formats=()), "no format to export to"),

@@ -42,14 +42,8 @@ def digits(count: int = 200) -> Split:
 
 def network(seed: int = 0, classes: int = 10, module: nn.Module | None = None) -> fx.GraphModule:
     torch.manual_seed(seed)
-    made = module or nn.Sequential(
-        nn.Conv2d(1, 4, 3, stride=2),
-        nn.BatchNorm2d(4),
-        nn.ReLU(),
-        nn.Dropout(0.1),
-        nn.Flatten(),
-        nn.Linear(36, classes),
-    )
+    before = (nn.Conv2d(1, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.1))
+    made = module or nn.Sequential(*before, nn.Flatten(), nn.Linear(36, classes))
     return trace(made.eval(), (torch.randn(2, 1, 8, 8),)).module
 
 
