@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from coverage_models.case import Case, Inputs, images, randomise
+from coverage_models.case import Case, Inputs, enliven, images, randomise
 
 DETECTORS = ("fasterrcnn", "maskrcnn", "keypointrcnn", "retinanet", "ssd", "fcos")
 VIDEO = ("mc3", "r2plus1d", "r3d", "s3d", "swin3d", "mvit")
@@ -45,6 +45,8 @@ def _build(name: str) -> nn.Module:
         options |= {"min_size": 96, "max_size": 160}
     module: nn.Module = builder(weights=None, **options)
     randomise(module)
+    if name.startswith("ssd"):  # of boxes with equal scores, which the defaults give, any may come first
+        enliven(module)
     return module
 
 
