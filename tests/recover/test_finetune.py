@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
@@ -277,9 +278,8 @@ def test_what_does_not_go_together() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TensorBoard itself
 def test_a_log_for_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+    accumulator = importlib.import_module("tensorboard.backend.event_processing.event_accumulator")
     trained = finetune(network(), digits(), FAST, log=tmp_path / "log")
-    events = EventAccumulator(str(tmp_path / "log")).Reload()
+    events = accumulator.EventAccumulator(str(tmp_path / "log")).Reload()
     found = [event.value for event in events.Scalars("validation loss")]
     assert found == pytest.approx([entry["validation loss"] for entry in trained.history], rel=1e-5)

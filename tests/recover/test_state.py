@@ -42,7 +42,7 @@ def test_a_save_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
     file = StateFile(tmp_path, {})
     file.save({"step": 1})
     with pytest.raises(TypeError):
-        file.save({"step": 2, "bad": (x for x in ())})  # no pickle takes a generator
+        file.save({"step": 2, "bad": (n for n in range(1))})  # no pickle takes a generator
     assert file.load()["step"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
 
