@@ -103,9 +103,33 @@ def clusters(coupling: Coupling) -> tuple[Cluster, ...]:
         cells[root(i)] += [Cell(group.name, parts[k]) for k in np.argsort(first)]
     fixed = {root(i) for i in held}
     return tuple(
-        Cluster(tuple(found), 1 if i in fixed else math.gcd(*(len(c.units) for c in found)))
+        cluster
         for i, found in cells.items()
+        for cluster in ([Cluster(tuple(found), 1)] if i in fixed else _loosened(coupling, found))
     )
+
+
+def _loosened(coupling: Coupling, cells: list[Cell]) -> list[Cluster]:
+    """One cluster; where single units (a head of each kind) would keep all others whole, these stay by themselves."""
+    whole = Cluster(tuple(cells), math.gcd(*(len(c.units) for c in cells)))
+    loose = [c for c in cells if len(c.units) > 1]
+    if whole.steps > 1 or not loose or len(loose) == len(cells) or not _balanced(coupling, loose):
+        return [whole]
+    single = tuple(c for c in cells if len(c.units) == 1)
+    return [Cluster(tuple(loose), math.gcd(*(len(c.units) for c in loose))), Cluster(single, 1)]
+
+
+def _balanced(coupling: Coupling, cells: list[Cell]) -> bool:
+    """Whether every row of every balance loses the same when these cells alone lose the same fraction."""
+    moved = np.zeros(len(coupling.classes.pinned), dtype=bool)
+    for cell in cells:
+        moved[coupling.group(cell.group).units[cell.units]] = True
+    for rows in coupling.flow.relations.balances:
+        position, unit = coupling.classes.units_of(rows.ravel())
+        lost = np.bincount(position[moved[unit]] // rows.shape[1], minlength=len(rows))
+        if (lost != lost[0]).any():
+            return False
+    return True
 
 
 def lowest(cluster: Cluster, scores: Mapping[str, NDArray[np.floating]], step: int) -> dict[str, Ints]:

@@ -60,3 +60,24 @@ def test_empty_pieces_names_the_group_that_took_the_last(lab: Any) -> None:
     first = next(g for g in coupling.groups if g.size == 2)
     assert empty_pieces(coupling, coupling.alive({first.name: [0]})) == set()
     assert empty_pieces(coupling, coupling.alive({first.name: [0, 1]})) == {first.name}
+
+
+def test_heads_that_cannot_go_do_not_keep_their_features(lab: Any) -> None:
+    """A convolution in groups mixes the features of each head: equal numbers of queries, keys and values."""
+
+    def forward(m: Any, x: Any) -> Any:
+        both = torch.cat([m.qkv(x), m.mix(m.qkv(x))], 1).reshape(x.shape[0], 4, 12, -1).transpose(-1, -2)
+        q, k, v = both.chunk(3, -1)
+        y = q @ (k.transpose(-1, -2) @ v)
+        return m.o(y.transpose(-1, -2).reshape(x.shape[0], 16, -1))
+
+    parts = {"qkv": nn.Conv1d(3, 24, 1), "mix": nn.Conv1d(24, 24, 1, groups=6), "o": nn.Conv1d(16, 2, 1)}
+    module = lab.network(forward, **parts)
+    found = clusters(lab.analyse(module, torch.randn(2, 3, 5)))
+    assert {c.steps: {(cell.group, len(cell.units)) for cell in c.cells} for c in found} == {
+        4: {("qkv", 4), ("qkv#2", 4), ("mix", 4), ("mix#2", 4)},
+        1: {("qkv.blocks", 1), ("mix.blocks", 1)},
+    }
+    outcome = lab.prune(module, torch.randn(2, 3, 5), ratio=0.5)
+    assert outcome.verification.passed
+    assert len(outcome.coupling.kept(outcome.alive)["qkv.weight"][0]) == 12
