@@ -98,8 +98,9 @@ def finetune(
     zeros = KeepZeros(network)
     if zeros.masks:
         progress.detail(f"zeros in {len(zeros.masks)} weights stay zeros")
-    main = accelerator.is_main_process
-    writer = launch.tensorboard(log, 0 if content is None else content["step"]) if log is not None and main else None
+    writer = None
+    if log is not None and accelerator.is_main_process:
+        writer = launch.tensorboard(log, 0 if content is None else content["step"])
     loop = Loop(
         network, train, validation, settings, seed, accelerator,
         progress=progress, teacher=taught, features=features, hooks=(zeros, *hooks), file=file, log=writer,
@@ -108,21 +109,27 @@ def finetune(
         loop.load(content)
         progress.step(f"Going on after step {loop.step} of {loop.total}")
     try:
-        best = loop.run()
+        loop.run()
     finally:
         if writer is not None:
             writer.close()
+        if teacher is not None:
+            teacher.cpu()
+    return _trained(loop, progress)
+
+
+def _trained(loop: Loop, progress: Progress) -> Trained:
+    if loop.best is None:
+        raise AssertionError("a training that has not run")
     if loop.stopped and not loop.diverged:
         progress.step(f"Stopped after epoch {loop.epoch}: {loop.stopped}")
-    if teacher is not None:
-        teacher.cpu()
     return Trained(
-        module=network.cpu(),
+        module=loop.network.cpu(),
         history=tuple(loop.history),
-        best=best.epoch,
-        train=len(train),
-        validation=len(validation),
-        distill=settings.distill,
+        best=loop.best.epoch,
+        train=len(loop.train),
+        validation=len(loop.validation),
+        distill=loop.settings.distill,
         stopped=loop.stopped,
         diverged=loop.diverged,
     )

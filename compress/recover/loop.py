@@ -99,8 +99,8 @@ class Loop:
         """Epochs that are complete."""
         return self.step // self.steps_per_epoch
 
-    def run(self) -> Best:
-        """Train to the end, to the last epoch that patience allows, or until the loss is no number.
+    def run(self) -> None:
+        """Train to the end, to the last epoch that patience allows, or until the loss is no number; keep the best.
 
         Raises:
             KeyboardInterrupt: After a Ctrl-C, when the state has been saved.
@@ -120,7 +120,6 @@ class Loop:
         if self.best is None:
             raise AssertionError("the network as it came was not judged")
         put(self.network, self.best.tensors)
-        return self.best
 
     def _step(self) -> None:
         """One step of the optimizer. What it draws at random depends on seed, step and process alone."""
