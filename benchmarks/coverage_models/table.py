@@ -87,7 +87,9 @@ def _held(rows: Sequence[Row]) -> list[Row]:
 _INTRODUCTION = """# Coverage
 
 Does it work on a model at the first try, and is it exact? Every model below was built with random weights and random
-normalisation parameters, cut without a word about its structure, and compared with the masked original in float64.
+normalisation parameters (those of `sample_models/` are trained), cut without a word about its structure, and compared
+with the masked original in float64. Networks whose path depends on their data, such as detectors, are cut in place and
+compared with their own module, what was removed set to zero.
 
 Written by `python benchmarks/coverage.py --markdown docs/coverage.md`, with {ratios} of every family of units
 removed at random, whole heads and groups included; sizes are those after the largest cut. One core; inputs are the
@@ -165,4 +167,5 @@ def _construct(problem: str) -> str:
 
 def _size(before_after: Sequence[int]) -> str:
     before, after = before_after
-    return f"{before / 1e6:.2f} M → {after / 1e6:.2f} M"
+    scale, unit = (1e6, "M") if before >= 1e6 else (1e3, "k")
+    return f"{before / scale:.2f} {unit} → {after / scale:.2f} {unit}"
