@@ -72,8 +72,13 @@ class Layers:
             return "its bias is computed"
         return "its bias is shared" if bias is not None and self.uses[id(self.tensor(bias))] > 1 else ""
 
+    def readable(self, node: fx.Node) -> bool:
+        """Whether rows of a regression can be read from a layer: a parameter as weight, padding in numbers."""
+        args = self.args(node)
+        return args["weight"].op == "get_attr" and not isinstance(args.get("padding"), str)
+
     def layer(self, node: fx.Node) -> Layer:
-        """How rows of a regression are read from a layer without an obstacle."""
+        """How rows of a regression are read from a readable layer."""
         args = self.args(node)
         weight: Tensor = self.tensor(args["weight"])
         if op_of(node) == "aten::linear":

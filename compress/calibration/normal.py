@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,16 +40,37 @@ class Layer:
 
         A random sample of output positions (tokens, pixels) is taken, the same for all samples of the batch.
         """
+        sizes = self._sizes(x, y)
+        chosen = _sample(math.prod(sizes), generator)
+        return self._inputs(x, sizes, chosen), self._outputs(y, chosen)
+
+    def inputs(self, x: Tensor, sizes: Sequence[int], generator: torch.Generator) -> Tensor:
+        """The inputs alone, (groups, N, features).
+
+        Args:
+            x: One batch.
+            sizes: Spatial sizes of a convolution's output.
+            generator: Draws the positions.
+        """
+        sizes = tuple(sizes) if self.stride else self._sizes(x, x)
+        return self._inputs(x, sizes, _sample(math.prod(sizes), generator))
+
+    def _sizes(self, x: Tensor, y: Tensor) -> tuple[int, ...]:
+        """Between which positions of the output there is a choice."""
+        return tuple(y.shape[2:]) if self.stride else (math.prod(x.shape[1:-1]),)
+
+    def _inputs(self, x: Tensor, sizes: tuple[int, ...], chosen: Tensor) -> Tensor:
         if not self.stride:
-            tokens, outs = (t.reshape(t.shape[0], -1, t.shape[-1]) for t in (x, y))
-            chosen = _sample(tokens.shape[1], generator)
-            return tuple(t[:, chosen].reshape(1, -1, t.shape[-1]).double() for t in (tokens, outs))  # type: ignore[return-value]
-        chosen = _sample(math.prod(y.shape[2:]), generator)
-        patches = self._patches(x, torch.unravel_index(chosen, y.shape[2:]))
+            return x.reshape(x.shape[0], -1, x.shape[-1])[:, chosen].reshape(1, -1, x.shape[-1]).double()
+        patches = self._patches(x, torch.unravel_index(chosen, sizes))
         n, p = patches.shape[:2]
-        grouped = patches.reshape(n * p, self.groups, -1).transpose(0, 1)
-        out = y.flatten(2)[:, :, chosen].transpose(1, 2).reshape(n * p, self.groups, -1).transpose(0, 1)
-        return grouped.double(), out.double()
+        return patches.reshape(n * p, self.groups, -1).transpose(0, 1).double()
+
+    def _outputs(self, y: Tensor, chosen: Tensor) -> Tensor:
+        if not self.stride:
+            return y.reshape(y.shape[0], -1, y.shape[-1])[:, chosen].reshape(1, -1, y.shape[-1]).double()
+        rows = y.flatten(2)[:, :, chosen].transpose(1, 2)
+        return rows.reshape(-1, self.groups, y.shape[1] // self.groups).transpose(0, 1).double()
 
     def _patches(self, x: Tensor, positions: tuple[Tensor, ...]) -> Tensor:
         """(N, positions, C, *kernel): the inputs of the given output positions; only these are copied."""
@@ -94,13 +116,14 @@ class Moments:
 
         Minimises |X W + b - Y|^2 + ridge * mean(diag(X'X)) |W - prior|^2.
         """
-        xx, xy = self._centred() if intercept else (self.xx, self.xy)
+        xx, xy = self.centred() if intercept else (self.xx, self.xy)
         scale = xx.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-30)
         eye = torch.eye(xx.shape[1], dtype=xx.dtype)
         weight = prior + torch.linalg.solve(xx + ridge * scale[:, None, None] * eye, xy - xx @ prior)
         return weight, self.shift(weight) if intercept else torch.zeros_like(self.y)
 
-    def _centred(self) -> tuple[Tensor, Tensor]:
+    def centred(self) -> tuple[Tensor, Tensor]:
+        """Products of the rows' deviations from their mean: of inputs with inputs, and with outputs."""
         mean = self.x / max(self.count, 1)
         return (
             self.xx - mean[:, :, None] * self.x[:, None, :],

@@ -115,6 +115,10 @@ def _method(facts: Facts) -> Method:
     if facts.refit is not None:
         for name, ratio in facts.refit.refitted.items():
             notes.setdefault(name, {})["error after refit / before"] = ratio
+        for name, ratio in facts.refit.together.items():
+            notes.setdefault(name, {})["error after joint refit / before"] = ratio
+        for name, ratio in facts.refit.norms.items():
+            notes.setdefault(name, {})["error after new statistics / before"] = ratio
         for name, reason in facts.refit.skipped.items():
             notes.setdefault(name, {})["not refitted"] = reason
     budget = prune.get("budget")

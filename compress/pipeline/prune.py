@@ -31,8 +31,6 @@ from compress.request import PruneRequest
 from compress.result import Pruned, Size
 from compress.training import Training
 
-CALIBRATION_SAMPLES = 1000
-
 
 def prune(request: PruneRequest, progress: Progress) -> Pruned:
     """Checkpoint to bundle: analyse, plan, slice, verify, refit, train, measure, write.
@@ -56,13 +54,14 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     coupling = analysed(program, progress, prune_outputs=request.prune_outputs, allow_frozen=request.allow_frozen)
     budget = Budget() if request.budget is None else Budget(request.budget.kind, request.budget.value)
     context = Context(
-        coupling, budget, request.granularity, request.only, request.exclude, request.settings.seed, opened.data
+        *(coupling, budget, request.granularity, request.only, request.exclude, request.settings.seed, opened.data),
+        progress=progress,
     )
     progress.step(f"Planning with {method.name}: {len(context.groups)} groups of units")
     plan = make_plan(instance, context)
     progress.step("Slicing and verifying")
     sliced = _slice(coupling, plan, opened, request, progress)
-    refit = _refit(coupling, sliced, opened, request, progress)
+    refit = _refit(context, sliced, request, progress)
     module = sliced.module if refit is None else refit.module
     decides = request.budget is None and method.kind != "criterion"
     recipe = prune_recipe(request, asdict(instance), None if decides else asdict(budget))
@@ -123,27 +122,20 @@ def _slice(coupling: Coupling, plan: Plan, opened: Opened, request: PruneRequest
     return sliced
 
 
-def _refit(
-    coupling: Coupling, sliced: Sliced, opened: Opened, request: PruneRequest, progress: Progress
-) -> Compensation | None:
+def _refit(context: Context, sliced: Sliced, request: PruneRequest, progress: Progress) -> Compensation | None:
     """Closed-form compensation where training samples are at hand; masks would not survive it."""
-    train = None if opened.data is None else opened.data.train
+    train = None if context.data is None else context.data.train
     if not request.calibrate or train is None or sliced.plan.masks:
         return None
-    # At random, as a file may list its samples class by class
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(request.settings.seed))
-    inputs = train.inputs[order[:CALIBRATION_SAMPLES]]
-    layers: list[tuple[int, int]] = []
+    inputs, _ = context.samples()
     progress.step(f"Refitting on {len(inputs)} training samples")
     result = compensate(
-        coupling,
-        sliced.alive,
-        sliced.module,
-        inputs,
-        seed=request.settings.seed,
-        progress=lambda done, total: layers.append((done, total)),
+        context.coupling, sliced.alive, sliced.module, inputs, seed=request.settings.seed, progress=progress
     )
-    progress.detail(f"{len(result.refitted)} of {len(layers)} layers refitted")
+    progress.detail(
+        f"{len(result.refitted)} of {len(result.refitted) + len(result.skipped)} layers refitted, "
+        f"{len(result.together)} of them together with those before"
+    )
     return result
 
 

@@ -11,7 +11,7 @@ statistics of the sliced network. Nothing that does not help on held-out calibra
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from compress.calibration.walk import Walker, affordable
 from compress.graph import Coupling, attribute
 from compress.graph.labels import Value
 from compress.graph.rules import Kept
+from compress.progress import Progress, Silent
 from compress.recover.jointly import Budget, jointly
 from compress.recover.norms import restated
 from compress.recover.window import ADD, THROUGH, Window, window
@@ -66,7 +67,7 @@ def compensate(
     seed: int = 0,
     layers: bool = True,
     together: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Compensation:
     """Refit the sliced network to the dense one on unlabelled data.
 
@@ -81,7 +82,7 @@ def compensate(
         seed: Draws the positions of convolutions.
         layers: Refit layers; without it only the statistics of batch norms are estimated again.
         together: Refit layers together with those right before them, too.
-        progress: Called with layers done and layers in all.
+        progress: Is told how many layers are done.
     """
     module = _own_copy(sliced)
     solver = Layers(module, coupling.flow.untrained)
@@ -92,13 +93,8 @@ def compensate(
     batch = min(batch, max(1, len(inputs) // 5))  # so that a fifth can judge
     run = _Run(coupling, alive, solver, list(inputs.split(batch)), ridge, seed, windows)
     stops = [n for n in run.sliced.nodes if (layers and is_layer(n)) or op_of(n) == "aten::batch_norm"]
-    total = sum(map(is_layer, stops)) or len(stops)
-    done = 0
-    for node in stops:
+    for node in (progress or Silent()).track(stops, "refitting", len(stops)):
         run.stop(node)
-        done += is_layer(node) or not layers
-        if progress is not None and (is_layer(node) or not layers):
-            progress(done, total)
     return Compensation(module, len(inputs), run.refitted, run.skipped, run.together, run.norms)
 
 

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pytest
@@ -12,17 +13,19 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from compress.budget import Budget
+from compress.calibration.walk import affordable
 from compress.checkpoint.read import load_model
 from compress.data import load_data
 from compress.evaluate import evaluate
 from compress.graph import Coupling, analyse, slice_graph, slice_verified, trace
 from compress.plugin import Context, make_plan
+from compress.progress import Silent
 from compress.recover import Compensation, compensate
-from compress.calibration.walk import affordable
 from compress.registry import create
 
 # The package gives its function the name of this module
 recovery = importlib.import_module("compress.recover.compensate")
+T = TypeVar("T")
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
 
 
@@ -212,13 +215,22 @@ def test_layers_that_cannot_be_refitted_are_named(monkeypatch: pytest.MonkeyPatc
     }
 
 
+class Told(Silent):
+    def __init__(self) -> None:
+        self.said: list[tuple[str, int | None, int]] = []
+
+    def track(self, items: Iterable[T], text: str, total: int | None = None) -> Iterator[T]:
+        passed = list(items)
+        self.said.append((text, total, len(passed)))
+        return iter(passed)
+
+
 def test_progress_counts_the_layers() -> None:
     net, x = duplicated(), torch.randn(32, 2, 4, 4)
     coupling = analyse(trace(net.eval(), (x[:2],)))
-    alive = coupling.alive({})
-    told: list[tuple[int, int]] = []
-    compensate(coupling, alive, slice_graph(coupling, alive), x, progress=lambda *n: told.append(n))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    alive, told = coupling.alive({}), Told()
+    compensate(coupling, alive, slice_graph(coupling, alive), x, progress=told)
+    assert told.said == [("refitting", 3, 3)]
 
 
 def test_half_of_the_residual_network_goes_and_its_accuracy_stays() -> None:
