@@ -86,12 +86,32 @@ def check_plugin(plugin: Any) -> None:
         before = {k: v.clone() for k, v in module.state_dict().items()}
         for granularity in ("unit", "weight"):
             where = f"{type(plugin).__name__} on the {name} ({granularity})"
-            context = Context(coupling, Budget("ratio", 0.4), granularity, seed=3)
+            context = Context(coupling, Budget("ratio", 0.4), granularity, seed=3, data=_samples(inputs[0], module))
             if granularity == "weight" and not isinstance(plugin, Pruner):
                 continue
             _check_plan(plugin, context, where)
         changed = [k for k, v in module.state_dict().items() if not torch.equal(v, before[k])]
         _require(not changed, f"{type(plugin).__name__} changed weights of the {name}: {', '.join(changed[:3])}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Samples:
+    inputs: Tensor
+    targets: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class _Data:
+    train: _Samples
+
+
+def _samples(example: Tensor, module: nn.Module) -> _Data:
+    """Random samples for methods that look at data, with random classes."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        classes = module(example).shape[1]
+    inputs = torch.randn(48, *example.shape[1:], generator=generator)
+    return _Data(_Samples(inputs, torch.randint(classes, (48,), generator=generator)))
 
 
 def _require(condition: bool, message: str) -> None:
