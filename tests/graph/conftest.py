@@ -115,7 +115,8 @@ class Lab:
         """Views of a tensor with the indices that each keeps: the tensor, or the kept groups of a convolution."""
         if kept.ndim == 1:
             return [(tensor, kept)]
-        groups = module.get_submodule(name.rpartition(".")[0]).groups
+        layer: Any = module.get_submodule(name.rpartition(".")[0])
+        groups: int = layer.groups
         blocks = tensor.unflatten(0, (groups, -1))
         stay = range(groups) if rows is None else np.unique(rows // blocks.shape[1])
         return [(blocks[g], index) for g, index in zip(stay, kept, strict=True)]

@@ -75,7 +75,7 @@ def test_groups_leave_out_what_reaches_into_a_frozen_parameter() -> None:
 
 
 def test_one_frozen_tensor_is_enough() -> None:
-    net = network()
+    net: Any = network()
     net.second.bias.requires_grad_(False)
     assert [g.name for g in Context(coupled(net)).groups] == ["first"]
     with pytest.raises(ModelError, match=r"every parameter of second\.bias is frozen") as caught:

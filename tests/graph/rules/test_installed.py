@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -103,7 +104,7 @@ def test_with_the_package_installed_it_is_sliced_exactly(site: Path) -> None:
     install(site, "striped-rules", "striped_rules")
     coupling = analyse(trace(network(), (torch.randn(2, 3, 8, 8),)))
     assert coupling.flow.unruled == {}
-    found = slice_verified(coupling, {"first": [0, 3, 5]})
+    found = slice_verified(coupling, {"first": np.array([0, 3, 5])})
     assert not found.rolled_back
     assert found.verification.error < 1e-12
     assert found.module.by.shape == (13,)

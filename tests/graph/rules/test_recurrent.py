@@ -68,12 +68,12 @@ def test_in_place(lab: Any, kind: str, read: str, options: dict[str, Any], rows:
     module = lab.randomised(Net(kind, read, **options).eval())
     x = torch.randn(2, 7, 5)
     outcome = lab.cut(module, lab.analyse(module, x), 0.5)
-    found = slice_module(module, outcome.coupling, outcome.alive, outcome.sliced)
+    found: Any = slice_module(module, outcome.coupling, outcome.alive, outcome.sliced)
     assert found.module is not None, found.problem
     assert (found.module.r.input_size, found.module.r.hidden_size) == (3, 4)
     assert module.r.hidden_size == 8
     assert torch.allclose(found.module(x), outcome.sliced(x), atol=1e-6)
-    again = Net(kind, read, **options).eval()  # as its class builds it, with the smaller sizes
+    again: Any = Net(kind, read, **options).eval()  # as its class builds it, with the smaller sizes
     again.embed, again.head = found.module.embed, found.module.head
     again.r = getattr(nn, kind)(3, 4, batch_first=True, **options).eval()
     again.load_state_dict(found.module.state_dict())
@@ -86,7 +86,7 @@ def test_sizes_of_a_layer_do_not_follow_those_of_another_dim(lab: Any) -> None:
         lambda self, x: self.head(self.r(x)[0]), r=nn.LSTM(8, 8, batch_first=True), head=nn.Linear(8, 3)
     )
     outcome = lab.cut(module, lab.analyse(module, torch.randn(2, 4, 8)), 0.5)
-    found = slice_module(module, outcome.coupling, outcome.alive, outcome.sliced)
+    found: Any = slice_module(module, outcome.coupling, outcome.alive, outcome.sliced)
     assert found.module is not None, found.problem
     assert (found.module.r.input_size, found.module.r.hidden_size) == (8, 4)
 
@@ -96,7 +96,7 @@ def test_projections(lab: Any) -> None:
     module = lab.randomised(Net("LSTM", num_layers=2, bidirectional=True, proj_size=5).eval())
     coupling = lab.check(module, torch.randn(2, 7, 5), groups={"r.weight_ih_l0": 8, "r.weight_hr_l0": 5})
     outcome = lab.cut(module, coupling, 0.4)
-    found = slice_module(module, coupling, outcome.alive, outcome.sliced)
+    found: Any = slice_module(module, coupling, outcome.alive, outcome.sliced)
     assert found.module is not None, found.problem
     assert (found.module.r.hidden_size, found.module.r.proj_size) == (5, 3)
 
@@ -194,7 +194,7 @@ def test_cells(lab: Any, kind: str, bias: bool) -> None:
     module, x = lab.network(forward, **parts), torch.randn(2, 4, 5)
     coupling = lab.check(module, x, groups={"a": 6, "r.weight_ih": 8})
     outcome = lab.cut(module, coupling, 0.5)
-    found = slice_module(module, coupling, outcome.alive, outcome.sliced)
+    found: Any = slice_module(module, coupling, outcome.alive, outcome.sliced)
     assert found.module is not None, found.problem
     assert (found.module.r.input_size, found.module.r.hidden_size) == (3, 4)
     gates = {"LSTMCell": 4, "GRUCell": 3, "RNNCell": 1}[kind]
@@ -219,7 +219,7 @@ def test_packed_sequences(lab: Any) -> None:
     assert lab.sizes(coupling) == {"a": 6, "r.weight_ih_l0": 8}
     outcome = lab.cut(module, coupling, 0.5)
     assert outcome.verification.passed, outcome.verification
-    found = slice_module(module, coupling, outcome.alive, outcome.sliced)
+    found: Any = slice_module(module, coupling, outcome.alive, outcome.sliced)
     assert found.module is not None, found.problem
     assert found.module.r.hidden_size == 4
 
