@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from compress.evaluate import Accuracy
+    from compress.report import Prunable
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Inspection:
     frozen: tuple[Kept, ...]
     notes: tuple[str, ...] = ()
     input_types: tuple[str, ...] = ()  # "float32", "int64", "int64<1000"
+    prunable: Prunable | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

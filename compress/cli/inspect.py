@@ -13,6 +13,7 @@ from compress.report.table import amount
 from compress.request import InspectRequest
 
 if TYPE_CHECKING:
+    from compress.report import Prunable
     from compress.result import Inspection, Kept
 
 _NAMED = 3  # of layers or tensors in one cell
@@ -71,11 +72,21 @@ def _page(found: Inspection) -> str:
         parts.append(layout.table(("group", "kind", "units", "layers"), groups, right=(2,)))
     else:
         parts.append("Nothing in this model can be removed.")
+    if found.prunable is not None:
+        parts += _share(found.prunable)
     if found.frozen:
         parts.append(layout.table(("keeps its size", "because"), _kept(found.frozen)))
     if found.notes:
         parts.append("\n".join(f"note: {note}" for note in found.notes))
     return "\n\n".join(parts)
+
+
+def _share(found: Prunable) -> list[str]:
+    """How much can go, and what holds the rest."""
+    share = layout.percent(found.indices / found.total) if found.total else "none"
+    told = f"Prunable: {found.indices:,} of {found.total:,} channel indices of layer weights ({share})"
+    rows = [(f"{held.indices:,}", held.reason, held.op, _some(held.places)) for held in found.held]
+    return [told] + ([layout.table(("held", "because", "by", "in"), rows, right=(0,))] if rows else [])
 
 
 def _input(shape: tuple[int, ...], kind: str) -> str:
@@ -89,7 +100,10 @@ def _class(kind: str) -> str:
 
 def _layers(tensors: Sequence[str]) -> str:
     """The layers that tensors belong to: "fc1, fc2", "stem.0, stem.1, blocks.0.conv2 and 7 more"."""
-    names = list(dict.fromkeys(tensor.rpartition(".")[0] or tensor for tensor in tensors))
+    return _some(list(dict.fromkeys(tensor.rpartition(".")[0] or tensor for tensor in tensors)))
+
+
+def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
 
@@ -99,7 +113,4 @@ def _kept(frozen: Sequence[Kept]) -> list[tuple[str, str]]:
     places: dict[str, list[str]] = {}
     for item in frozen:
         places.setdefault(item.reason, []).append(item.where or "(root)")
-    return [
-        (", ".join(where[:_NAMED]) + (f" and {len(where) - _NAMED} more" if len(where) > _NAMED else ""), reason)
-        for reason, where in places.items()
-    ]
+    return [(_some(where), reason) for reason, where in places.items()]

@@ -13,6 +13,7 @@ from compress.graph import Coupling, attribute, layer_weights
 from compress.graph.propagate import UNTRAINED
 from compress.measure import LatencyPair
 from compress.pipeline.opening import Opened
+from compress.pipeline.prunable import prunable
 from compress.pipeline.slicing import Sliced
 from compress.recipe import to_toml
 from compress.recover import Compensation, Trained
@@ -89,6 +90,7 @@ def document(facts: Facts) -> dict[str, Any]:
             for g in facts.coupling.groups
         ),
         pins=tuple(_pins(facts.coupling)),
+        prunable=prunable(facts.coupling),
         rolled_back=tuple(RolledBack(n, r) for n, r in sliced.rolled_back.items()),
         verification=Verification(slice=sliced.error, reload=facts.reload_error),
         history=() if facts.trained is None else facts.trained.history,
@@ -117,6 +119,8 @@ def _method(facts: Facts) -> Method:
             notes.setdefault(name, {})["error after refit / before"] = ratio
         for name, ratio in facts.refit.together.items():
             notes.setdefault(name, {})["error after joint refit / before"] = ratio
+        for name, reason in facts.refit.apart.items():
+            notes.setdefault(name, {})["not refitted jointly"] = reason
         for name, ratio in facts.refit.norms.items():
             notes.setdefault(name, {})["error after new statistics / before"] = ratio
         for name, reason in facts.refit.skipped.items():

@@ -10,6 +10,7 @@ from compress.graph import macs
 from compress.graph.propagate import op_name
 from compress.measure import count_parameters
 from compress.pipeline.opening import analysed, open_model, traced
+from compress.pipeline.prunable import prunable
 from compress.progress import Progress
 from compress.request import InspectRequest
 from compress.result import Inspection, Kept, Layer, UnitGroup
@@ -48,6 +49,7 @@ def inspect_model(request: InspectRequest, progress: Progress) -> Inspection:
         frozen=tuple(frozen),
         notes=loaded.notes,
         input_types=tuple(str(t) for t in opened.types),
+        prunable=prunable(coupling),
     )
 
 

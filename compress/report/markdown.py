@@ -21,6 +21,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         *_gates(report),
         *_layers(report),
         *_notes(report),
+        *_prunable(report),
         *_pinned(report),
         *_checks(report),
         *_training(report),
@@ -90,6 +91,21 @@ def _notes(report: Mapping[str, Any]) -> list[str]:
     rows = [(f"`{layer}`", *(_cell(note.get(name)) for name in names)) for layer, note in notes.items()]
     table = _table(("weight", *(name.replace("_", " ") for name in names)), rows, right=range(1, len(names) + 1))
     return ["## Layer by layer", _details(f"What was decided for {len(rows)} weights", table)]
+
+
+def _prunable(report: Mapping[str, Any]) -> list[str]:
+    found = report["prunable"]
+    if not found or not found["total"]:
+        return []
+    share = f"{100 * found['indices'] / found['total']:.1f} %"
+    told = f"{found['indices']:,} of {found['total']:,} channel indices of layer weights ({share})."
+    rows = [
+        (f"{each['indices']:,}", each["reason"], each["op"] and f"`{each['op']}`", _some(each["places"]))
+        for each in found["held"]
+    ]
+    table = _table(("held", "because", "by", "in"), rows, right=(0,))
+    parts = ["## What can be pruned", told]
+    return parts + ([_folded(f"{len(rows)} reasons hold the rest", table, len(rows))] if rows else [])
 
 
 def _pinned(report: Mapping[str, Any]) -> list[str]:

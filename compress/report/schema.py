@@ -122,6 +122,25 @@ class Pin:
 
 
 @dataclass(frozen=True)
+class Held:
+    """Indices that no unit can remove, for one reason; `op` is "" where it is a consequence of others."""
+
+    reason: str
+    op: str
+    places: tuple[str, ...]  # modules; the network itself is none
+    indices: int
+
+
+@dataclass(frozen=True)
+class Prunable:
+    """How many channel indices of all layer weights a unit can remove, and what holds the others, most first."""
+
+    indices: int
+    total: int
+    held: tuple[Held, ...] = ()
+
+
+@dataclass(frozen=True)
 class RolledBack:
     """A family of units that was left whole after all, and why."""
 
@@ -163,6 +182,7 @@ class Report:
         recipe: The resolved recipe as TOML; None without one.
         speedup: Median latency before over after, measured side by side; above 1 is faster.
         history: Of a training, one entry per epoch: names and numbers.
+        prunable: Of the channel indices of all layer weights, how many could be pruned, and what holds the others.
     """
 
     command: tuple[str, ...]
@@ -179,6 +199,7 @@ class Report:
     layers: tuple[LayerChange, ...] = ()
     groups: tuple[GroupChange, ...] = ()
     pins: tuple[Pin, ...] = ()
+    prunable: Prunable | None = None
     rolled_back: tuple[RolledBack, ...] = ()
     verification: Verification = Verification()
     history: tuple[Mapping[str, Any], ...] = ()

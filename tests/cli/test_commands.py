@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from compress.evaluate import Accuracy
-from compress.report import GroupChange, InputFile, Measures, Method, Verification, build_report
+from compress.report import GroupChange, Held, InputFile, Measures, Method, Prunable, Verification, build_report
 from compress.request import (
     BudgetTarget,
     DataSource,
@@ -53,6 +53,7 @@ INSPECTION = Inspection(
     groups=(UnitGroup("fc1", "features", 300, ("fc1.weight", "fc1.bias", "fc2.weight")),),
     frozen=(Kept("fc2", "output of the model"),),
     notes=("state dict under key 'model'",),
+    prunable=Prunable(900, 1000, (Held("an operation without a rule", "aten::sort", ("a", "b", "c", "d"), 100),)),
 )
 
 
@@ -97,6 +98,8 @@ def test_inspect(run: Call, pipeline: Any, checkpoint: str) -> None:
         "(300 in all)",
         "output of the model",
         "under key 'model'",
+        "900 of 1,000 channel indices of layer weights (90.00 %)",
+        "aten::sort  a, b, c and 1 more",
     ):
         assert text in done.out
 

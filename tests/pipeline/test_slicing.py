@@ -164,6 +164,7 @@ def test_sizes_written_in_the_code_hold_a_module_but_not_its_graph() -> None:
 def test_parts_that_the_module_takes_alone_but_not_together(monkeypatch: pytest.MonkeyPatch) -> None:
     net = network()
     coupling = analysed(net, 4)
+
     def refusing(module: nn.Module, c: Coupling, alive: Any, sliced: Any) -> Any:
         outcome = slice_module(module, c, alive, sliced)
         together = shrinks(c, alive, "0") and shrinks(c, alive, "4")

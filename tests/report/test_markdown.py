@@ -70,3 +70,11 @@ def test_notes_of_layers_are_folded_side_by_side(least: dict[str, Any]) -> None:
     assert "| weight | kept weights | error after refit / before |" in lines
     assert "| `0` | 3 | - |" in lines
     assert "| `2` | - | 0.125 |" in lines
+
+
+def test_what_can_be_pruned_and_what_holds_the_rest(least: dict[str, Any], full: dict[str, Any]) -> None:
+    lines = markdown(build_report(**full)).splitlines()
+    start = lines.index("## What can be pruned")
+    assert lines[start + 2] == "30 of 40 channel indices of layer weights (75.0 %)."
+    assert lines[start + 6 : start + 8] == ["| 8 | has no rule | `aten::sort` | `post` |", "| 2 | a tie |  |  |"]
+    assert "can be pruned" not in markdown(build_report(**least))
