@@ -32,6 +32,8 @@ class Net(nn.Module):
             x = torch.ops.untraceable_example.twice(x)
         if self.kind == "numpy":
             x = torch.from_numpy(x.detach().numpy() * 2)
+        if self.kind == "rows":
+            x = x[torch.where(x[:, 0] > 0)]
         return self.layer(x)
 """
 
@@ -41,6 +43,7 @@ class Net(nn.Module):
     [
         ("branch", 'if self.kind == "branch" and x.sum() > 0:', "it needs the values of tensors", "torch.where"),
         ("numpy", "x = torch.from_numpy(x.detach().numpy() * 2)", "it needs the values of tensors", "torch for NumPy"),
+        ("rows", "x = x[torch.where(x[:, 0] > 0)]", "it needs the values of tensors", "torch.where"),
         (
             "operator",
             "x = torch.ops.untraceable_example.twice(x)",

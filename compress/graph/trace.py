@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import UnsupportedOperatorException
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from compress.errors import ModelError
 from compress.graph.arguments import Arguments, flatten, positional
@@ -138,9 +139,11 @@ def _exported(module: nn.Module, arguments: Arguments, inputs: tuple[Tensor, ...
             with torch.no_grad(), quiet():
                 dims = shapes if dynamic else None
                 exported = torch.export.export(module, given, named, dynamic_shapes=dims, strict=False)
-                return Program(plain(exported.module(check_guards=False)), inputs, dynamic, arguments)
+                program = Program(plain(exported.module(check_guards=False)), inputs, dynamic, arguments)
         except Exception:  # torch.export raises many kinds; what the recording met is reported
             continue
+        if not any(free_unbacked_symbols(node.meta.get("val")) for node in program.module.graph.nodes):
+            return program  # else sizes depend on values (torch.where, nonzero), and labels need sizes
     return None
 
 
