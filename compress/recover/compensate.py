@@ -45,6 +45,7 @@ class Compensation:
         refitted: By layer the held-out error after the refit over that before.
         skipped: By layer the reason it was left as it was.
         together: By the last of layers that were refitted together, the same ratio of the error behind it.
+        apart: By the last of layers that could be refitted together the reason why they were not.
         norms: By batch norm whose statistics were estimated again, the same ratio.
     """
 
@@ -53,6 +54,7 @@ class Compensation:
     refitted: dict[str, float] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     together: dict[str, float] = field(default_factory=dict)
+    apart: dict[str, str] = field(default_factory=dict)
     norms: dict[str, float] = field(default_factory=dict)
 
 
@@ -95,7 +97,7 @@ def compensate(
     stops = [n for n in run.sliced.nodes if (layers and is_layer(n)) or op_of(n) == "aten::batch_norm"]
     for node in (progress or Silent()).track(stops, "refitting", len(stops)):
         run.stop(node)
-    return Compensation(module, len(inputs), run.refitted, run.skipped, run.together, run.norms)
+    return Compensation(module, len(inputs), run.refitted, run.skipped, run.together, run.apart, run.norms)
 
 
 def _own_copy(module: fx.GraphModule) -> fx.GraphModule:
@@ -152,6 +154,7 @@ class _Run:
         self.refitted: dict[str, float] = {}
         self.skipped: dict[str, str] = {}
         self.together: dict[str, float] = {}
+        self.apart: dict[str, str] = {}
         self.norms: dict[str, float] = {}
         self.solved: set[fx.Node] = set()
 
@@ -271,13 +274,15 @@ class _Run:
         self.dense.run_to(twin)
         if not self.dense.has(twin):
             return
-        envs = [{s: values[s] for s in part.inputs} for values in self.sliced.env]
-        ratio = jointly(part, self.layers, envs, self._dense(twin), self.judges, self.budget, self.generator)
-        if ratio is None:
+        read = [*part.inputs, *(s for s in part.layers[-1].all_input_nodes if s.op != "get_attr")]
+        envs = [{s: values[s] for s in read} for values in self.sliced.env]
+        done = jointly(part, self.layers, envs, self._dense(twin), self.judges, self.budget, self.generator)
+        if isinstance(done, str):
+            self.apart[name] = done
             return
-        self.together[name] = ratio
+        self.together[name] = done
         for values, fresh in zip(self.sliced.env, envs, strict=True):
-            values.update({n: v for n, v in fresh.items() if n in values})
+            values.update(fresh)
 
     def _restate(self, node: fx.Node) -> None:
         """Statistics of a batch norm, unless the layer before it was refitted to the dense one."""

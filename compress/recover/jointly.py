@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compress.calibration.layers import Layers
+from compress.graph.quiet import quiet
 from compress.recover.newton import PASSES, STEPS, Joint, Tensors
 from compress.recover.window import Window
 
@@ -31,11 +33,13 @@ class Budget:
         self.left, self.windows = _WORK, windows
 
     def share(self) -> float:
-        return self.left / max(self.windows, 1)
+        """What the next window may take."""
+        self.windows -= 1
+        return self.left / (self.windows + 1)
 
     def spend(self, work: float) -> None:
+        """Work that was done."""
         self.left -= work
-        self.windows -= 1
 
 
 def jointly(
@@ -46,41 +50,65 @@ def jointly(
     judges: int,
     budget: Budget,
     generator: torch.Generator,
-) -> float | None:
+) -> float | str:
     """Refit the layers of a window to the dense results.
 
     Args:
         part: The window.
         layers: Of the sliced graph; their tensors are changed in place where that helps.
-        envs: For each batch what the window reads; when its layers are changed, everything before the last is added.
+        envs: For each batch what the window and its last layer read; the latter is kept up to date.
         targets: For each batch the dense result at the window's end.
         judges: How many batches, the last, only judge.
         budget: Work that may be done.
         generator: Draws the samples.
 
     Returns:
-        The held-out error after over that before, None where nothing was changed.
+        The held-out error after over that before, or why nothing was changed.
     """
-    joint = Joint(part, layers, generator)
-    work, memory = _price(joint, envs[0], targets[0])
-    count = int(min(MOST, budget.share() / (work * PASSES), _MEMORY / memory))
-    batches = count // max(1, len(targets[0]))
-    wide = any(layers.layer(node).features > MAX_FEATURES for node in part.layers)
-    if wide or batches < 1 or count < min(LEAST, sum(map(len, targets[:-judges]))):
-        budget.spend(0)
-        return None
-    fit = len(envs) - judges
-    held = envs[fit:], targets[fit:]
-    with torch.no_grad():
-        change, before, after = _steps(joint, envs[:fit], targets[:fit], held, batches, generator)
-        budget.spend(work * PASSES * min(batches, fit) * len(targets[0]))
+    # Attention is differentiated forwards in plain operations only; torch warns of its own use of TorchScript
+    with torch.no_grad(), quiet(), sdpa_kernel(SDPBackend.MATH):
+        joint = Joint(part, layers, generator)
+        fit = len(envs) - judges
+        reason, batches = _plan(joint, envs, targets, fit, budget)
+        if reason:
+            return reason
+        held = envs[fit:], targets[fit:]
+        try:
+            change, before, after = _steps(joint, envs[:fit], targets[:fit], held, batches, generator)
+        except (RuntimeError, NotImplementedError) as error:  # an operation without a derivative
+            return f"cannot be linearised: {(str(error).splitlines() or [type(error).__name__])[0][:120]}"
         if not after < before:
-            return None
+            return "a joint refit does not help on held-out data"
         joint.write(change)
         for env in envs:
-            values = joint.run({}, env)
-            env.update({s: values[s] for s in part.layers[-1].all_input_nodes if s in values})
+            env.update(_read_by_last(joint, env))
     return after / before
+
+
+def _plan(
+    joint: Joint, envs: Sequence[dict[fx.Node, Any]], targets: Sequence[Tensor], fit: int, budget: Budget
+) -> tuple[str, int]:
+    """Why there is nothing to be done, and the number of batches of one step."""
+    share = budget.share()
+    for node in joint.part.layers:
+        features = joint.layers.layer(node).features
+        if features > MAX_FEATURES:
+            return f"{joint.layers.name(node)} has {features} inputs, too many for a joint refit", 0
+    for node, value in _read_by_last(joint, envs[0]).items():
+        if isinstance(value, Tensor) and not torch.allclose(value, envs[0][node], rtol=1e-3, atol=1e-4):
+            return "what it reads is overwritten in place", 0
+    work, memory = _price(joint, envs[0])
+    batches = min(fit, int(min(share / (work * PASSES), _MEMORY / memory)), max(1, MOST // len(targets[0])))
+    if batches < min(fit, -(-LEAST // len(targets[0]))):
+        return "too large for a joint refit", 0
+    budget.spend(work * PASSES * batches)
+    return "", batches
+
+
+def _read_by_last(joint: Joint, env: dict[fx.Node, Any]) -> dict[fx.Node, Any]:
+    """What the last layer reads, computed anew."""
+    values = joint.run({}, env)
+    return {s: values[s] for s in joint.part.layers[-1].all_input_nodes if s in values}
 
 
 def _steps(
@@ -108,13 +136,11 @@ def _steps(
     return change, before, best
 
 
-def _price(joint: Joint, env: dict[fx.Node, Any], target: Tensor) -> tuple[float, float]:
-    """Multiply-accumulates of the layers of a window and bytes of its results, of one sample."""
-    with torch.no_grad():
-        values = joint.run({}, env)
-    work = 0.0
+def _price(joint: Joint, env: dict[fx.Node, Any]) -> tuple[float, float]:
+    """Multiply-accumulates of the layers of a window and bytes of its results, of one batch."""
+    values = joint.run({}, env)
+    work = 1.0
     for node in joint.part.layers:
         weight = joint.layers.layer(node).weight
         work += weight.numel() * values[node].numel() / weight.shape[0]
-    memory = sum(4 * v.numel() for v in values.values() if isinstance(v, Tensor))
-    return work / len(target), max(memory / len(target), 1)
+    return work, 1.0 + sum(4 * v.numel() for v in values.values() if isinstance(v, Tensor))

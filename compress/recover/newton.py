@@ -13,11 +13,9 @@ import torch
 from torch import Tensor, fx
 from torch.func import jvp, vjp
 from torch.nn import functional
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compress.calibration.layers import Layers, op_of
 from compress.calibration.normal import flat_weight, unflatten
-from compress.graph.quiet import quiet
 from compress.recover.window import Window
 
 STEPS = 2
@@ -79,16 +77,15 @@ class Joint:
                 return values[node]
             return env[node].clone() if node in self.written else env[node]
 
-        with sdpa_kernel(SDPBackend.MATH):  # the only one that is differentiated forwards
-            for node in self.part.nodes:
-                args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), read)
-                values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
-                if node in self.shifts and self.shifts[node] in change:
-                    step = change[self.shifts[node]]
-                    spatial = 0 if op_of(node) == "aten::linear" else values[node].dim() - 2
-                    values[node] = values[node] + step.reshape(-1, *(1,) * spatial)
-                if offsets and node in offsets:
-                    values[node] = values[node] + offsets[node]
+        for node in self.part.nodes:
+            args, kwargs = fx.node.map_arg((node.args, dict(node.kwargs)), read)
+            values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+            if node in self.shifts and self.shifts[node] in change:
+                step = change[self.shifts[node]]
+                spatial = 0 if op_of(node) == "aten::linear" else values[node].dim() - 2
+                values[node] = values[node] + step.reshape(-1, *(1,) * spatial)
+            if offsets and node in offsets:
+                values[node] = values[node] + offsets[node]
         return values
 
     def end(self, change: Tensors, env: Env) -> Tensor:
@@ -144,8 +141,7 @@ class Joint:
         wanted = (functional.relu(target) if self.part.rectified else target) - out
 
         def product(direction: Tensors) -> Tensors:
-            with quiet():  # torch warns of its own use of TorchScript at the first call
-                _, image = jvp(result, (start,), (direction,))  # type: ignore[misc]
+            _, image = jvp(result, (start,), (direction,))  # type: ignore[misc]
             found: Tensors = back(image * counts)[0]
             return found
 
