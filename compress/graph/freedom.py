@@ -1,8 +1,8 @@
 """How much of a network the engine may remove: the share of its channel indices that belong to a unit.
 
 Counted are the indices of the channel dims of all layer weights: parameters of two dims or more that enter a linear
-layer, a convolution, a matrix product, an einsum or an embedding as its weight, by way of other constants too (a
-transpose, a standardisation). Left out, because no method could want them gone:
+layer, a convolution, a recurrent layer, a matrix product, an einsum or an embedding as its weight, by way of other
+constants too (a transpose, a standardisation). Left out, because no method could want them gone:
 
 - kernel positions of convolutions;
 - input dims that meet the network's input before any other layer weight (the channels of an image);

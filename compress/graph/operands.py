@@ -12,6 +12,7 @@ from torch import fx
 from compress.graph.calls import bind, op_name
 from compress.graph.groups import Coupling
 from compress.graph.labels import Value
+from compress.graph.rules.recurrent import CELLS, RECURRENT
 from compress.graph.slice import attribute
 
 _CONVOLUTIONS = {f"aten::conv{n}d" for n in (1, 2, 3)} | {"aten::convolution"}
@@ -25,7 +26,7 @@ _PRODUCTS = {
     "aten::baddbmm": (("batch1", -1), ("batch2", -2)),
     "aten::_grouped_mm": (("self", -1), ("mat2", -2)),
 }
-LAYERS = {"aten::linear", "aten::einsum", *_CONVOLUTIONS, *_TRANSPOSED, *_PRODUCTS}
+LAYERS = {"aten::linear", "aten::einsum", *_CONVOLUTIONS, *_TRANSPOSED, *_PRODUCTS, *RECURRENT, *CELLS}
 _LOOKUPS = {"aten::index", "aten::index_select", "aten::select"}  # an expert of a mixture
 
 
@@ -80,6 +81,21 @@ def layer_operands(coupling: Coupling) -> Iterator[Operand]:
             touched.add(node)
 
 
+def output_dims(coupling: Coupling) -> dict[str, int]:
+    """By parameter that a layer reads as it is, the dim that its outputs come from: 1 where a weight is (in, out)."""
+    graph = coupling.program.module.graph
+    constant = _constants(graph)
+    found: dict[str, int] = {}
+    for node in graph.nodes:
+        for use in _uses(node, constant) if node in coupling.flow.calls else ():
+            rank = 0 if use.weight.op != "get_attr" else len(use.weight.meta["val"].shape)
+            summed = {axis % rank for axis in use.summed} if rank else set()
+            kept = [dim for dim in range(2 if use.kernel else rank) if dim not in summed]
+            if kept and summed:
+                found.setdefault(str(use.weight.target), kept[-1])
+    return found
+
+
 def _constants(graph: fx.Graph) -> set[fx.Node]:
     """Nodes that do not depend on the network's input, but for which part of a constant they look up."""
     found: set[fx.Node] = set()
@@ -118,11 +134,26 @@ def _uses(node: fx.Node, constant: set[fx.Node]) -> Iterator[_Use]:
         yield from _use(args[right], args[left], (other if rank > 1 else -1,), constant)
     elif op == "aten::einsum":
         yield from _einsum(args, constant)
+    elif op in CELLS:
+        yield from _use(args["w_ih"], args["input"], (-1,), constant)
+        yield from _use(args["w_hh"], None, (-1,), constant)
+    elif op in RECURRENT:
+        yield from _recurrent(args, constant)
 
 
 def _use(weight: Any, data: Any, summed: tuple[int, ...], constant: set[fx.Node], **kind: bool) -> Iterator[_Use]:
     if isinstance(weight, fx.Node) and weight in constant:
         yield _Use(weight, data if isinstance(data, fx.Node) else None, summed, **kind)
+
+
+def _recurrent(args: dict[str, Any], constant: set[fx.Node]) -> Iterator[_Use]:
+    """The weights of all layers; those of the first that read the input come first for each direction."""
+    directions = 2 if args["bidirectional"] else 1
+    per_direction = len(args["params"]) // (args["num_layers"] * directions)
+    for i, weight in enumerate(args["params"]):
+        if len(weight.meta["val"].shape) > 1:
+            reads_input = i < directions * per_direction and i % per_direction == 0
+            yield from _use(weight, args.get("input", args.get("data")) if reads_input else None, (-1,), constant)
 
 
 def _einsum(args: dict[str, Any], constant: set[fx.Node]) -> Iterator[_Use]:

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.evaluate import Accuracy
 from compress.graph import Coupling, attribute, layer_weights
+from compress.graph.operands import output_dims
 from compress.graph.propagate import UNTRAINED
 from compress.measure import LatencyPair
 from compress.pipeline.opening import Opened
@@ -84,7 +87,7 @@ def document(facts: Facts) -> dict[str, Any]:
         before=_measures(facts.before, facts.speed.before),
         after=_measures(facts.after, facts.speed.after),
         speedup=facts.speed.speedup,
-        layers=tuple(_layers(facts.coupling, sliced)),
+        layers=tuple(widths(facts.coupling, sliced.alive)),
         groups=tuple(
             GroupChange(g.name, g.kind, g.size, g.size - len(sliced.plan.removed.get(g.name, ())))
             for g in facts.coupling.groups
@@ -144,15 +147,18 @@ def _data(facts: Facts) -> DataUsed | None:
     return DataUsed(facts.request.data.spec, train=train, calibration=calibration, test=len(data.test))
 
 
-def _layers(coupling: Coupling, sliced: Sliced) -> list[LayerChange]:
-    kept = coupling.kept(sliced.alive)
+def widths(coupling: Coupling, alive: NDArray[np.bool_]) -> list[LayerChange]:
+    """The outputs of every layer before and after; ``alive`` says of every label whether it stays."""
+    kept = coupling.kept(alive)
     frozen = {(f.tensor, f.dim): f.reason for f in coupling.frozen}
+    outputs = output_dims(coupling)
     found = []
     for name in layer_weights(coupling):
         weight: Tensor = attribute(coupling.program.module, name)
-        before = int(weight.shape[0])
-        after = len(kept.get(name, {}).get(0, range(before)))
-        reason = frozen.get((name, 0)) if after == before else None
+        dim = outputs.get(name, 0)
+        before = int(weight.shape[dim])
+        after = len(kept.get(name, {}).get(dim, range(before)))
+        reason = frozen.get((name, dim)) if after == before else None
         found.append(LayerChange(name.removesuffix(".weight"), _kind(name, weight), before, after, reason))
     return found
 

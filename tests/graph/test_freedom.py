@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compress.graph.freedom import Freedom, Held, freedom
-from compress.graph.operands import layer_operands
+from compress.graph.operands import layer_operands, output_dims
 
 OUTPUT = "an output of the network keeps its size"
 DATA = "meets the network's input, whose size is given along this dimension"
@@ -33,6 +33,35 @@ def test_kernel_positions_and_the_channels_of_an_image_are_left_out(lab: Any) ->
 def test_a_normalised_input_is_still_the_input(lab: Any) -> None:
     module = lab.network(lambda m, x: m.b(m.a((x * 2 - 1).flatten(1))), a=nn.Linear(3, 4), b=nn.Linear(4, 2))
     assert counts(freedom(lab.analyse(module, torch.randn(2, 1, 3)))) == (8, 8, {})
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_count(lab: Any, kind: Any) -> None:
+    rnn = kind(3, 6, 2, batch_first=True, bidirectional=True)
+    module = lab.network(lambda m, x: m.head(m.rnn(x)[0]), rnn=rnn, head=nn.Linear(12, 4))
+    rows = sum(p.shape[0] for p in rnn.parameters() if p.dim() > 1)
+    columns = 4 * 6 + 2 * 12  # of the recurrent weights, and of the second layer; the first reads the input
+    assert counts(freedom(lab.analyse(module, torch.randn(2, 5, 3)))) == (rows + columns + 12,) * 2 + ({},)
+
+
+def test_recurrent_cells_count(lab: Any) -> None:
+    module = lab.network(lambda m, x: m.head(m.cell(x)), cell=nn.GRUCell(3, 6), head=nn.Linear(6, 4))
+    assert counts(freedom(lab.analyse(module, torch.randn(2, 3)))) == (18 + 18 + 6 + 6,) * 2 + ({},)
+
+
+def test_outputs_of_weights_that_are_written_the_other_way(lab: Any) -> None:
+    class Swapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(4, 6))
+            self.first, self.up = nn.Conv2d(3, 4, 1), nn.ConvTranspose2d(4, 6, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.first(x)
+            return self.up(x).mean((2, 3)) + x.mean((2, 3)) @ self.weight
+
+    found = output_dims(lab.analyse(Swapped().eval(), torch.randn(2, 3, 4, 4)))
+    assert found == {"first.weight": 0, "up.weight": 1, "weight": 1}
 
 
 def test_a_stream_that_is_the_output_counts_as_held(lab: Any) -> None:
