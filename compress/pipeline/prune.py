@@ -130,7 +130,13 @@ def _refit(context: Context, sliced: Sliced, request: PruneRequest, progress: Pr
     inputs, _ = context.samples()
     progress.step(f"Refitting on {len(inputs)} training samples")
     result = compensate(
-        context.coupling, sliced.alive, sliced.module, inputs, seed=request.settings.seed, progress=progress
+        context.coupling,
+        sliced.alive,
+        sliced.module,
+        inputs,
+        seed=request.settings.seed,
+        together=request.method == "reconstruct",  # takes minutes, which only that method is asked for
+        progress=progress,
     )
     progress.detail(
         f"{len(result.refitted)} of {len(result.refitted) + len(result.skipped)} layers refitted, "
