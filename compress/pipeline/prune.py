@@ -61,7 +61,7 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     plan = make_plan(instance, context)
     progress.step("Slicing and verifying")
     sliced = _slice(coupling, plan, opened, request, progress)
-    refit = _refit(context, sliced, request, progress)
+    refit = _refit(context, sliced, request, getattr(instance, "joint_refit", False), progress)
     module = sliced.module if refit is None else refit.module
     decides = request.budget is None and method.kind != "criterion"
     recipe = prune_recipe(request, asdict(instance), None if decides else asdict(budget))
@@ -122,8 +122,13 @@ def _slice(coupling: Coupling, plan: Plan, opened: Opened, request: PruneRequest
     return sliced
 
 
-def _refit(context: Context, sliced: Sliced, request: PruneRequest, progress: Progress) -> Compensation | None:
-    """Closed-form compensation where training samples are at hand; masks would not survive it."""
+def _refit(
+    context: Context, sliced: Sliced, request: PruneRequest, together: bool, progress: Progress
+) -> Compensation | None:
+    """Closed-form compensation where training samples are at hand; masks would not survive it.
+
+    Joint refits take minutes, for which a method has to ask.
+    """
     train = None if context.data is None else context.data.train
     if not request.calibrate or train is None or sliced.plan.masks:
         return None
@@ -135,7 +140,7 @@ def _refit(context: Context, sliced: Sliced, request: PruneRequest, progress: Pr
         sliced.module,
         inputs,
         seed=request.settings.seed,
-        together=request.method == "reconstruct",  # takes minutes, which only that method is asked for
+        together=together,
         progress=progress,
     )
     progress.detail(

@@ -23,6 +23,8 @@ ITERATIONS = 4  # of conjugate gradients; more of them fit the noise of the samp
 PASSES = STEPS * (5 * ITERATIONS + 5)  # forward passes that all steps take, a backward pass counting as two
 DAMPING = 1e-3  # of the second moments, relative to their mean
 
+FEW = 128  # samples of the preconditioner
+
 Env = Mapping[fx.Node, Any]
 Tensors = dict[str, Tensor]  # changes of parameters by their names
 
@@ -111,7 +113,8 @@ class Joint:
             product, part = self._linearised(start, env, target)
             products.append(product)
             gradient = {n: gradient[n] + part[n] for n in names}
-        precondition = self._preconditioner(start, envs, targets)
+        few = slice(max(1, -(-FEW // len(targets[0]))))
+        precondition = self._preconditioner(start, envs[few], targets[few])
         z = precondition(gradient)
         direction, total = z, {n: torch.zeros_like(t) for n, t in start.items()}
         fall = _dot(gradient, z)
@@ -180,7 +183,8 @@ class Joint:
         count: dict[fx.Node, int] = dict.fromkeys(self.weights, 0)
         for env, target in zip(envs, targets, strict=True):
             for node, x, influence in self._influences(start, env, target):
-                inputs, outputs = self.layers.layer(node).rows(x, influence, self.generator)
+                rows = self.layers.layer(node).rows(x, influence, self.generator)
+                inputs, outputs = (r.float() for r in rows)  # near enough for a preconditioner
                 if node in self.shifts:
                     inputs = torch.cat([inputs, torch.ones_like(inputs[..., :1])], -1)
                 found = [inputs.transpose(1, 2) @ inputs, outputs.transpose(1, 2) @ outputs]
@@ -221,4 +225,4 @@ def _dot(a: Tensors, b: Tensors) -> Tensor:
 def _inverse(matrix: Tensor) -> Tensor:
     scale = matrix.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-30)
     eye = torch.eye(matrix.shape[1], dtype=matrix.dtype)
-    return torch.linalg.inv(matrix + DAMPING * scale[:, None, None] * eye).float()
+    return torch.linalg.inv((matrix + DAMPING * scale[:, None, None] * eye).double()).float()

@@ -19,6 +19,7 @@ class Reconstruct:
     """Removes the units that the layers reading them can best do without once refitted; looks at training samples"""
 
     source: ClassVar[str] = "block form of Hassibi and Stork, Optimal Brain Surgeon, NeurIPS 1992, layer by layer"
+    joint_refit: ClassVar[bool] = True
 
     samples: int = option(1000, "training samples on which layers are measured; labels are not used")
     ridge: float = option(1e-4, "added to the second moments of a layer's inputs, relative to their mean")
