@@ -122,9 +122,11 @@ def _build(library: str, name: str, args: dict[str, Any]) -> nn.Module:
     with _quiet(), hollow_parameters():
         module = make(name, args)
     names = [each for each, _ in module.named_parameters(remove_duplicate=False)]
-    if len(names) == len(list(module.parameters())):
+    placed = not any(buffer.is_meta for buffer in module.buffers())
+    if placed and len(names) == len(list(module.parameters())):
         return module
-    with _quiet():  # tied weights: assigning would untie them, so this one is built in full
+    # Tied weights would be untied by assigning, and buffers that were made where a parameter lies hold nothing
+    with _quiet():
         return make(name, args)
 
 

@@ -62,13 +62,12 @@ def slice_module(
     changed: dict[str, tuple[Any, Any]] = {}
     _refresh(small, changed)
     constants = _constants(coupling, alive)
-    for path, name, old, new in constants:
-        _explain(small, path, name, old, new, changed)
+    unexplained = [c for c in constants if not _explain(small, *c, changed)]
     expected = Wide(sliced).outputs(coupling.program.inputs) if sliced is not None else None
     judged = _difference(small, coupling.program, expected or run_masked_module(module, coupling, alive))
     if not judged.passed:
         problem = judged.problem or f"outputs differ by {judged.error:.1e}"
-        where = sorted({path or "the model's own forward" for path, _, _, _ in constants})
+        where = sorted({path or "the model's own forward" for path, _, _, _ in unexplained or constants})
         reason = f"sizes computed inside {', '.join(where[:3])}" if where else "sizes computed in its code"
         return ModuleSlice(None, {}, f"{reason} do not follow the slice ({problem})")
     return ModuleSlice(small, changed, error=judged.error)
@@ -149,14 +148,16 @@ def _constants(coupling: Coupling, alive: NDArray[np.bool_]) -> list[tuple[str, 
     return found
 
 
-def _explain(module: nn.Module, path: str, name: str, old: Any, new: Any, changed: dict[str, tuple[Any, Any]]) -> None:
-    """Find the attribute of the owning module (or of one it lies in) that holds a changed constant."""
+def _explain(module: nn.Module, path: str, name: str, old: Any, new: Any, changed: dict[str, tuple[Any, Any]]) -> bool:
+    """Set the attribute of the owning module (or of one it lies in) that holds a changed constant, if it is found."""
     holders = [path]
     while holders[-1]:
         holders.append(holders[-1].rpartition(".")[0])
     own = attribute(module, path) if path else module
     if name in ("groups", "num_groups") and hasattr(own, name):
         _set(own, path, name, new, changed)
+        return True
+    found: list[bool] = []
     pairs = zip(old, new, strict=False) if isinstance(old, (list, tuple)) and isinstance(new, (list, tuple)) else ()
     for before, after in pairs:
         if before == after or not isinstance(before, int) or before < 2:
@@ -169,6 +170,8 @@ def _explain(module: nn.Module, path: str, name: str, old: Any, new: Any, change
                 _set(holder, holder_path, key, after, changed)
             if matching:
                 break
+        found.append(bool(matching) or (before, after) in changed.values())  # two calls may read one attribute
+    return bool(found) and all(found)
 
 
 def _difference(small: nn.Module, program: Program, expected: list[Tensor]) -> Verification:

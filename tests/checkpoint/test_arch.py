@@ -193,6 +193,16 @@ def test_harmless_names_in_a_file_are_used() -> None:
     assert arch.from_file("mlp:4-2", {}, state).architecture == "mlp:4-2"
 
 
+def test_buffers_that_lie_where_a_parameter_lies_are_real() -> None:
+    timm = pytest.importorskip("timm")
+    options = {"img_size": 28, "embed_dim": 12, "depths": (2,), "num_heads": (2,), "window_size": 4, "num_classes": 3}
+    original = timm.create_model("swin_tiny_patch4_window7_224", **options).eval()
+    built = arch.build("timm:swin_tiny_patch4_window7_224", options, original.state_dict())
+    assert not any(buffer.is_meta for buffer in built.module.buffers())
+    x = torch.randn(2, 3, 28, 28)
+    torch.testing.assert_close(built.module(x), original(x))
+
+
 def test_timm_by_name() -> None:
     timm = pytest.importorskip("timm")
     original = timm.create_model("resnet10t", num_classes=6).eval()

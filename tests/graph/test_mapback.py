@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -86,6 +87,30 @@ def test_hard_coded_sizes_are_reported_with_the_construct(lab: Any) -> None:
     assert found.module is None
     assert found.changed == {}
     assert found.problem.startswith("sizes computed inside the model's own forward do not follow the slice")
+
+
+class OneHead(nn.Module):
+    """Attention whose scale follows the size that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qk = nn.Linear(6, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k = self.qk(x).chunk(2, -1)
+        return nn.functional.scaled_dot_product_attention(q, k, x)
+
+
+def test_the_construct_that_is_reported_is_not_one_that_was_refreshed(lab: Any) -> None:
+    def forward(m: Any, x: Tensor) -> Any:
+        return m.head(m.attention(m.depthwise(m.stem(x)).flatten(2).mT).mean(1))
+
+    parts = {"stem": nn.Conv2d(3, 6, 1), "depthwise": nn.Conv2d(6, 6, 1, groups=6), "head": nn.Linear(6, 2)}
+    module = lab.randomised(lab.network(forward, attention=OneHead(), **parts)).eval()
+    coupling = lab.analyse(module, torch.randn(2, 3, 4, 4))
+    alive = coupling.alive({group.name: np.array([1]) for group in coupling.groups})
+    found = slice_module(module, coupling, alive, slice_graph(coupling, alive))
+    assert found.problem.startswith("sizes computed inside attention do not follow the slice (outputs differ")
 
 
 def test_tensors_written_out_in_the_code_are_reported(lab: Any) -> None:
