@@ -7,7 +7,7 @@ An architecture is written ``mlp:64-300-100-10:relu``, ``torchvision:resnet18``,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import nn
 
 from compress.checkpoint import zoo
 from compress.checkpoint.fit import Fit, compare, fill
-from compress.checkpoint.statedict import without_prefixes
+from compress.checkpoint.statedict import within, without_prefixes
 from compress.checkpoint.userfile import call_user, load_callable, near_or_some
 from compress.errors import InputError
 
@@ -53,9 +53,15 @@ def build(arch: str, arch_args: Mapping[str, Any] | None, state: dict[str, torch
         fits = [compare(module, variant) for variant, _ in variants]
     # The fewest disagreements win; of equals, the state with most prefixes taken off.
     best = min(reversed(range(len(fits))), key=lambda index: fits[index].wrong)
-    if fits[best].wrong:
+    if not fits[best].wrong:
+        return _filled(arch, fits[best], *variants[best])
+    part, prefix = within(state, fits[0].missing)
+    inner = compare(fits[0].module, part)
+    if inner.wrong:
         raise _does_not_fit(arch, fits[best])
-    return _filled(arch, fits[best], *variants[best])
+    others = [name for name in state if not name.startswith(prefix)]
+    note = f"the weights under {prefix!r} are the model's; left out: {', '.join(others[:4])}"
+    return _filled(arch, replace(inner, notes=(note, *inner.notes)), part, "")
 
 
 def find(state: dict[str, torch.Tensor]) -> Built:
@@ -156,7 +162,15 @@ def _from_factory(arch: str, arch_args: Mapping[str, Any] | None) -> nn.Module:
 
 def _filled(arch: str, fit: Fit, state: dict[str, torch.Tensor], removed: str) -> Built:
     notes = [f"prefix {removed!r} removed from every name"] if removed else []
+    expected = fit.module.state_dict()
+    types = {(v.dtype, expected[k].dtype) for k, v in state.items() if v.is_floating_point() and k in expected}
+    cast = sorted((_plain(a), _plain(b)) for a, b in types if a != b)
+    notes += [f"{old} in the file, {new} as in the architecture" for old, new in cast]
     return Built(fill(fit, state), arch, (*notes, *fit.notes))
+
+
+def _plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _harmless(args: Any) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def read_torch(path: Path, form: Form, *, trust_pickle: bool) -> Any:
     except Exception as error:  # arbitrary code ran: any failure is the file's
         raise InputError(
             f"{path} could not be unpickled: {type(error).__name__}: {error}",
-            f"its classes must be importable here; {_RESAVE}",
+            f"say where its code is: PYTHONPATH=FOLDER compress ...; or {_RESAVE}",
         ) from error
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -81,6 +81,19 @@ def without_prefixes(state: dict[str, torch.Tensor]) -> Iterator[tuple[dict[str,
         state = {key[len(prefix) :]: value for key, value in state.items()}
         removed += prefix
         yield state, removed
+
+
+def within(state: dict[str, torch.Tensor], names: Iterable[str]) -> tuple[dict[str, torch.Tensor], str]:
+    """The part of `state` that holds all `names` under one prefix, and that prefix; nothing if there is not just one.
+
+    A training module has the network as an attribute, and weights of its own (of a loss, of a metric) beside it.
+    """
+    names = list(names)
+    starts = [key.removesuffix(names[0]) for key in state if key.endswith(f".{names[0]}")] if names else []
+    fitting = [start for start in starts if all(start + name in state for name in names)]
+    if len(fitting) != 1:
+        return {}, ""
+    return {key.removeprefix(fitting[0]): each for key, each in state.items() if key.startswith(fitting[0])}, fitting[0]
 
 
 def _locate(payload: Mapping[Any, Any], path: Path) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import math
 
 from torch import fx, nn
 
-from compress.graph import macs
+from compress.graph import Frozen, macs
 from compress.graph.propagate import op_name
 from compress.measure import count_parameters
 from compress.pipeline.opening import analysed, open_model, traced
@@ -27,7 +27,7 @@ def inspect_model(request: InspectRequest, progress: Progress) -> Inspection:
     progress.step("Tracing")
     coupling = analysed(traced(opened), progress)
     loaded = opened.loaded
-    frozen = [Kept(f"{f.tensor} dim {f.dim} ({f.indices})", _reason(f.reason, f.op, f.where)) for f in coupling.frozen]
+    frozen = [Kept(f"{f.tensor} dim {f.dim} ({f.indices})", _reason(f)) for f in coupling.frozen]
     frozen += [
         Kept(", ".join(places[:3]), f"{op} has no label rule: what goes into it keeps its size")
         for op, places in coupling.flow.unruled.items()
@@ -53,9 +53,11 @@ def inspect_model(request: InspectRequest, progress: Progress) -> Inspection:
     )
 
 
-def _reason(reason: str, op: str, where: str) -> str:
-    place = f"{op} in {where}" if where else op
-    return f"{reason} ({place})" if place and op != "output" else reason
+def _reason(frozen: Frozen) -> str:
+    """With the operation, and its module where that is not the tensor's own."""
+    elsewhere = frozen.where and not frozen.tensor.startswith(f"{frozen.where}.")
+    place = f"{frozen.op} in {frozen.where}" if elsewhere else frozen.op
+    return f"{frozen.reason} ({place})" if place and frozen.op != "output" else frozen.reason
 
 
 def _layers(module: nn.Module) -> list[Layer]:

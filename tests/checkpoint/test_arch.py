@@ -193,6 +193,23 @@ def test_harmless_names_in_a_file_are_used() -> None:
     assert arch.from_file("mlp:4-2", {}, state).architecture == "mlp:4-2"
 
 
+def test_a_network_inside_a_training_module_is_found_by_its_prefix(factories: Path) -> None:
+    inside = {f"net.core.{name}": value for name, value in linear(2).items()}
+    built = arch.build(f"{factories}:build", None, {**inside, "loss.weight": torch.ones(2)})
+    torch.testing.assert_close(built.module.state_dict(), linear(2))
+    assert built.notes == ("the weights under 'net.core.' are the model's; left out: loss.weight",)
+    twice = {f"{who}.{name}": value for who in ("teacher", "student") for name, value in linear(2).items()}
+    with pytest.raises(InputError, match="2 missing from the file"):
+        arch.build(f"{factories}:build", None, twice)
+
+
+def test_weights_of_low_precision_become_those_of_the_architecture(factories: Path) -> None:
+    low = {name: value.bfloat16() for name, value in linear(2).items()}
+    built = arch.build(f"{factories}:build", None, low)
+    assert {p.dtype for p in built.module.parameters()} == {torch.float32}
+    assert built.notes == ("bfloat16 in the file, float32 as in the architecture",)
+
+
 def test_buffers_that_lie_where_a_parameter_lies_are_real() -> None:
     timm = pytest.importorskip("timm")
     options = {"img_size": 28, "embed_dim": 12, "depths": (2,), "num_heads": (2,), "window_size": 4, "num_classes": 3}

@@ -27,6 +27,8 @@ def test_a_module() -> None:
         ("5.weight dim 0 (10)", "an output of the network keeps its size"),
         ("5.bias dim 0 (10)", "an output of the network keeps its size"),
     }
+    own = {k.reason for k in found.frozen if k.where == "1.weight dim 1 (64)"}  # its layer need not be named again
+    assert own == {"meets a tensor, whose size is given along this dimension (aten::linear)"}
 
 
 def test_a_graph_tells_what_it_does_with_its_parameters() -> None:

@@ -115,6 +115,20 @@ def test_whose_shape_it_is_decides_whose_mistake_it_is(tmp_path: Path) -> None:
     assert caught.value.hint == "check --input-shape"
 
 
+class Low(nn.Linear):
+    """Its weights are of low precision."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 2, dtype=torch.bfloat16)
+
+
+def test_inputs_are_float32_whatever_the_weights_are(tmp_path: Path) -> None:
+    torch.save(Low(), tmp_path / "low.pt")
+    with pytest.raises(InputError, match=r"the model cannot take inputs of 4 \(float32\)") as caught:
+        open_model(ModelSource(tmp_path / "low.pt", input_shapes=((4,),), trust_pickle=True), Settings())
+    assert "its weights are bfloat16" in caught.value.hint and "model.float()" in caught.value.hint
+
+
 class Fixed(nn.Module):
     """Takes one sample at a time."""
 
