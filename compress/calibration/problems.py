@@ -17,6 +17,7 @@ from compress.graph import Coupling, Group, attribute
 from compress.graph.groups import Member
 
 BATCH = 64
+MEMORY = 4e9  # bytes of the normal matrices of one group
 UNREAD = "no linear layer or convolution sums over its units"
 
 
@@ -114,6 +115,9 @@ def _obstacle(layers: Layers, found: Sequence[Reader], most: int) -> str:
             return f"{name} has {features} inputs, too many for a normal matrix"
         if _uneven(layers, reader):
             return f"the groups of {name} read its units unevenly"
+    need = sum(8 * layers.layer(r.node).groups * layers.layer(r.node).features ** 2 for r in found)
+    if need > MEMORY:
+        return f"the normal matrices of its readers would take {need / 1e9:.1f} GB"
     return ""
 
 

@@ -7,10 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compress.calibration.layers import Layers
-from compress.graph.quiet import quiet
 from compress.recover.newton import PASSES, STEPS, Joint, Tensors
 from compress.recover.window import Window
 
@@ -19,7 +17,7 @@ LEAST = 32
 MAX_FEATURES = 4700  # of a layer; a 3 x 3 convolution of 512 channels has 4608
 _WORK = 4e12  # multiply-accumulates in all: a minute or two on two cores
 _MEMORY = 2e9  # bytes of activations that are kept for the gradients
-_LENGTHS = (1.0, 0.5, 0.25)
+_LENGTHS = (1.0, 0.5, 0.25, 0.1)
 
 
 class Budget:
@@ -65,8 +63,7 @@ def jointly(
     Returns:
         The held-out error after over that before, or why nothing was changed.
     """
-    # Attention is differentiated forwards in plain operations only; torch warns of its own use of TorchScript
-    with torch.no_grad(), quiet(), sdpa_kernel(SDPBackend.MATH):
+    with torch.no_grad():
         joint = Joint(part, layers, generator)
         fit = len(envs) - judges
         reason, batches = _plan(joint, envs, targets, fit, budget)

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, fx
 from torch.func import jvp, vjp
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from compress.calibration.layers import Layers, op_of
 from compress.calibration.normal import flat_weight, unflatten
+from compress.graph.quiet import quiet
 from compress.recover.window import Window
 
 STEPS = 2
@@ -106,6 +108,11 @@ class Joint:
 
     def step(self, start: Tensors, envs: Sequence[Env], targets: Sequence[Tensor]) -> Tensors:
         """The direction in which the linearised window comes nearest to the targets."""
+        # Attention is differentiated forwards in plain operations only; torch warns of its own use of TorchScript
+        with quiet(), sdpa_kernel(SDPBackend.MATH):
+            return self._solved(start, envs, targets)
+
+    def _solved(self, start: Tensors, envs: Sequence[Env], targets: Sequence[Tensor]) -> Tensors:
         names = list(start)
         products: list[Callable[[Tensors], Tensors]] = []
         gradient = {name: torch.zeros_like(t) for name, t in start.items()}

@@ -96,9 +96,7 @@ def test_the_ridge_pulls_towards_the_present_weights() -> None:
     ridge = 0.5
     scale = float(moments.xx[0].diagonal().mean())
     weight, _ = moments.solve(prior, ridge, intercept=False)
-    by_hand = torch.linalg.solve(
-        x[0].T @ x[0] + ridge * scale * torch.eye(4), x[0].T @ y[0] + ridge * scale * prior[0]
-    )
+    by_hand = torch.linalg.solve(x[0].T @ x[0] + ridge * scale * torch.eye(4), x[0].T @ y[0] + ridge * scale * prior[0])
     torch.testing.assert_close(weight[0], by_hand)
     torch.testing.assert_close(moments.solve(prior, 1e12, intercept=False)[0], prior, rtol=1e-9, atol=1e-9)
 

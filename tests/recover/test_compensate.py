@@ -13,7 +13,6 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from compress.budget import Budget
-from compress.calibration.walk import affordable
 from compress.checkpoint.read import load_model
 from compress.data import load_data
 from compress.evaluate import evaluate
@@ -246,18 +245,3 @@ def test_half_of_the_residual_network_goes_and_its_accuracy_stays() -> None:
     assert before < 0.9
     assert after >= 0.97
     assert len(done.refitted) >= 8
-
-
-def test_fewer_samples_are_used_where_activations_are_large() -> None:
-    class Wide(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.second = nn.Linear(4, 1000), nn.Linear(1000, 2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            out: Tensor = self.second(self.first(x))
-            return out
-
-    coupling = analyse(trace(Wide().eval(), (torch.randn(2, 4),)))
-    # At the widest point 1000 + 2 float32 values of both networks are alive.
-    assert affordable(coupling, memory=2 * 4 * 1002 * 10) == 10
