@@ -10,7 +10,7 @@ A plugin is a frozen dataclass in one file; its fields are its options. Three ki
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -20,18 +20,15 @@ import torch
 from torch import Tensor, fx
 
 from compress.budget import Budget, Scores, fit, fit_layers, prunable
-from compress.calibration.gradients import BATCH, gradients
-from compress.calibration.magnitudes import magnitudes
-from compress.calibration.problems import Problem, problems
-from compress.errors import CompressError, InputError, ModelError, PluginError
+from compress.calibration.measurements import Measurements
+from compress.calibration.problems import Problem
+from compress.errors import CompressError, ModelError, PluginError
 from compress.graph import Cluster, Coupling, Group, attribute, clusters, layer_weights
 from compress.graph.mass import Mass, mass
 from compress.plan import Plan
 from compress.progress import Progress, Silent
 
 __all__ = ["Budget", "Context", "Criterion", "Group", "Plan", "Problem", "Pruner", "option"]
-
-SAMPLES = 1000  # training samples that a method looks at, and that a refit uses
 
 Granularity = Literal["unit", "weight"]
 
@@ -47,7 +44,7 @@ def option(default: Any, help: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Context:
+class Context(Measurements):
     """A network under analysis, as plugins see it. Nothing in it may be changed.
 
     Attributes:
@@ -134,66 +131,6 @@ class Context:
         """Weights of linear layers, convolutions and matrix products that the groups shorten, in graph order."""
         shortened = {m.tensor for g in self.groups for m in g.members}
         return {n: self.weight(n) for n in layer_weights(self.coupling) if n in shortened}
-
-    def samples(self, count: int = SAMPLES) -> tuple[Tensor, Tensor]:
-        """Training samples at random, the same for the same seed: inputs (N, ...) and class numbers (N,).
-
-        Raises:
-            InputError: The user gave no data, or data without a training part.
-        """
-        train = getattr(self.data, "train", None)
-        if train is None or not len(train.inputs):
-            missing = "none were given" if self.data is None else "the data has no training part"
-            raise InputError(f"the method looks at training samples, and {missing}", "give them with --data")
-        # At random, as a file may list its samples class by class
-        order = torch.randperm(len(train.inputs), generator=self.generator())[:count]
-        return train.inputs[order], train.targets[order]
-
-    def problems(self, count: int = SAMPLES, most: int = 4700) -> Iterator[tuple[Group, list[Problem] | str]]:
-        """By group what the linear layers and convolutions that read its units compute from them on training samples.
-
-        One walk over the network; a group comes as soon as its last reader has been met, and its matrices can be
-        dropped then.
-
-        Args:
-            count: Training samples.
-            most: Inputs that a layer may have (channels times kernel); a group with a wider reader has no problems.
-
-        Yields:
-            A group, and its problems or the reason why there are none.
-
-        Raises:
-            InputError: There are no training samples.
-        """
-        inputs, _ = self.samples(count)
-        found = problems(self.coupling, self.groups, inputs, self.seed, most)
-        return self.progress.track(found, "measuring layers", len(self.groups))
-
-    def magnitudes(self, count: int = SAMPLES) -> Iterator[tuple[Group, Tensor | str]]:
-        """By group the mean magnitude of its units, (units,), where linear layers and convolutions read them.
-
-        Args:
-            count: Training samples.
-
-        Yields:
-            A group, and the magnitudes or the reason why there are none.
-
-        Raises:
-            InputError: There are no training samples.
-        """
-        inputs, _ = self.samples(count)
-        return magnitudes(self.coupling, self.groups, inputs)
-
-    def gradients(self, count: int = SAMPLES) -> Iterator[dict[str, Tensor]]:
-        """For each batch of labelled training samples the gradient of the mean cross-entropy, by parameter name.
-
-        Raises:
-            InputError: There are no training samples.
-            ModelError: The network gives no class scores.
-        """
-        inputs, targets = self.samples(count)
-        batches = -(-len(inputs) // BATCH)
-        return self.progress.track(gradients(self.module, inputs, targets), "measuring gradients", batches)
 
     @cached_property
     def memo(self) -> dict[Any, Any]:

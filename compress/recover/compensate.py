@@ -10,7 +10,6 @@ statistics of the sliced network. Nothing that does not help on held-out calibra
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,10 +22,11 @@ from torch import Tensor, fx
 from compress.calibration.layers import Layers, is_layer, op_of
 from compress.calibration.normal import Layer, Moments, flat_weight, unflatten
 from compress.calibration.walk import Walker, affordable
-from compress.graph import Coupling, attribute
+from compress.graph import Coupling
 from compress.graph.labels import Value
 from compress.graph.rules import Kept
 from compress.progress import Progress, Silent
+from compress.recover.copied import own_copy
 from compress.recover.jointly import Budget, jointly
 from compress.recover.norms import restated
 from compress.recover.window import ADD, THROUGH, Window, window
@@ -86,7 +86,7 @@ def compensate(
         together: Refit layers together with those right before them, too.
         progress: Is told how many layers are done.
     """
-    module = _own_copy(sliced)
+    module = own_copy(sliced)
     solver = Layers(module, coupling.flow.untrained)
     windows = _windows(module, solver) if layers and together else {}
     dense = {n.name: n for n in coupling.program.module.graph.nodes}
@@ -98,20 +98,6 @@ def compensate(
     for node in (progress or Silent()).track(stops, "refitting", len(stops)):
         run.stop(node)
     return Compensation(module, len(inputs), run.refitted, run.skipped, run.together, run.apart, run.norms)
-
-
-def _own_copy(module: fx.GraphModule) -> fx.GraphModule:
-    """A copy whose tensors may be written without touching the original's."""
-    graph = copy.deepcopy(module.graph)
-    tensors: dict[int, Any] = {}
-    attributes: dict[str, Any] = {}
-    for node in graph.nodes:
-        if node.op == "get_attr":
-            value = attribute(module, str(node.target))
-            if id(value) not in tensors:
-                tensors[id(value)] = copy.deepcopy(value)
-            attributes[str(node.target)] = tensors[id(value)]
-    return fx.GraphModule(attributes, graph, class_name="Network")
 
 
 def _windows(module: fx.GraphModule, solver: Layers) -> dict[fx.Node, Window]:

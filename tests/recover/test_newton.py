@@ -14,6 +14,10 @@ from compress.recover.newton import Joint
 from compress.recover.window import Window, window
 
 
+def drawn() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
@@ -48,7 +52,7 @@ def linear() -> nn.Sequential:
 def test_what_is_run_is_the_network() -> None:
     net, x = linear(), torch.randn(16, 4)
     layers, part, envs = opened(net, x)
-    joint = Joint(part, layers, torch.Generator().manual_seed(0))
+    joint = Joint(part, layers, drawn())
     with torch.no_grad():
         torch.testing.assert_close(torch.cat([joint.end(joint.zero(), e) for e in envs]), net(x))
         assert joint.error(joint.zero(), envs, list(net(x).split(8))) < 1e-9
@@ -63,7 +67,7 @@ def test_a_step_goes_down_and_near_the_targets_all_the_way() -> None:
         for old, new in zip(net.parameters(), goal.parameters(), strict=True):
             new.copy_(old + 0.05 * torch.randn_like(old))
         targets = list(goal(x).split(8))
-    joint = Joint(part, layers, torch.Generator().manual_seed(0))
+    joint = Joint(part, layers, drawn())
     with torch.no_grad():
         step = joint.step(joint.zero(), envs, targets)
         assert joint.error(step, envs, targets) < 0.3 * joint.error(joint.zero(), envs, targets)
@@ -72,7 +76,7 @@ def test_a_step_goes_down_and_near_the_targets_all_the_way() -> None:
         loss = sum(
             ((joint.end({"2.weight": weight}, e) - t).square().sum() for e, t in zip(envs, targets, strict=True))
         )
-        (gradient,) = torch.autograd.grad(loss, weight)  # type: ignore[arg-type]
+        (gradient,) = torch.autograd.grad(loss, weight)
     assert float((gradient * step["2.weight"]).sum()) < 0
 
 
@@ -81,7 +85,7 @@ def test_one_layer_is_solved_as_least_squares_solve_it(monkeypatch: pytest.Monke
     net, x = nn.Sequential(nn.Linear(4, 3)), torch.randn(64, 4)
     layers, part, envs = opened(net, x)
     targets = torch.randn(64, 3)
-    joint = Joint(part, layers, torch.Generator().manual_seed(0))
+    joint = Joint(part, layers, drawn())
     with torch.no_grad():
         step = joint.step(joint.zero(), envs, list(targets.split(8)))
         joint.write(step)
@@ -106,7 +110,7 @@ def test_what_a_relu_hides_is_no_error_and_norms_carry_the_shift() -> None:
     net, x = Rectified(), torch.randn(32, 2, 6, 6)
     layers, part, envs = opened(net, x)
     assert part.rectified
-    joint = Joint(part, layers, torch.Generator().manual_seed(0))
+    joint = Joint(part, layers, drawn())
     with torch.no_grad():
         out = [joint.end(joint.zero(), e) for e in envs]
         hidden = [torch.where(o > 0, o, o - 3) for o in out]
@@ -129,7 +133,7 @@ def test_a_joint_refit_helps_where_layers_alone_cannot() -> None:
         small[0].bias.copy_(wide[0].bias[:6])  # type: ignore[operator, index]
         targets = list(wide(x).split(8))
     layers, part, envs = opened(small, x)
-    ratio = jointly(part, layers, envs, targets, 10, Budget(1), torch.Generator().manual_seed(0))
+    ratio = jointly(part, layers, envs, targets, 10, Budget(1), drawn())
     assert isinstance(ratio, float)
     assert ratio < 0.3
     with torch.no_grad():
@@ -149,14 +153,11 @@ def test_why_nothing_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = layers.tensor_named("0.weight").clone()
 
     def reason(targets: list[Tensor] | None = None) -> object:
-        return jointly(part, layers, envs, targets or exact, 4, Budget(1), torch.Generator().manual_seed(0))
+        return jointly(part, layers, envs, targets or exact, 4, Budget(1), drawn())
 
     assert reason() == "a joint refit does not help on held-out data"
     broken = [{n: v + 1 if n not in part.inputs else v for n, v in e.items()} for e in envs]
-    assert (
-        jointly(part, layers, broken, exact, 4, Budget(1), torch.Generator().manual_seed(0))
-        == "what it reads is overwritten in place"
-    )
+    assert jointly(part, layers, broken, exact, 4, Budget(1), drawn()) == "what it reads is overwritten in place"
     monkeypatch.setattr(module, "_WORK", 1.0)
     assert reason() == "too large for a joint refit"
     monkeypatch.setattr(module, "MAX_FEATURES", 5)
@@ -176,7 +177,5 @@ def test_an_operation_without_a_derivative() -> None:
 
     x = torch.rand(160, 4)
     layers, part, envs = opened(Stepped(), x)
-    found = jointly(
-        part, layers, envs, [torch.randn(8, 3) for _ in envs], 4, Budget(1), torch.Generator().manual_seed(0)
-    )
+    found = jointly(part, layers, envs, [torch.randn(8, 3) for _ in envs], 4, Budget(1), drawn())
     assert str(found).startswith("cannot be linearised: ")
