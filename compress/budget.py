@@ -12,7 +12,18 @@ from numpy.typing import NDArray
 from torch import fx
 
 from compress.errors import InputError, ModelError
-from compress.graph import Cluster, Coupling, attribute, clusters, empty_pieces, lowest, macs, parameters, thawed
+from compress.graph import (
+    Cluster,
+    Coupling,
+    attribute,
+    clusters,
+    empty_pieces,
+    layer_weights,
+    lowest,
+    macs,
+    parameters,
+    thawed,
+)
 
 Scores = Mapping[str, NDArray[np.floating]]
 Removed = dict[str, NDArray[np.int64]]
@@ -102,7 +113,10 @@ def _check_globs(coupling: Coupling, only: Sequence[str], exclude: Sequence[str]
         return
     free = thawed(coupling)
     names |= {n for g in free.groups for n in _layers(free, g.name)}
+    whole = [name.rpartition(".")[0] for name in layer_weights(coupling)]  # a classifier keeps its outputs anyway
     for glob in strange:
+        if glob not in only and _hit(whole, [glob]):
+            continue
         if not _hit([*names], [glob]):
             import difflib
 

@@ -112,6 +112,12 @@ def test_globs(mlp: Coupling) -> None:
     assert [c.groups for c in prunable(mlp, found, only=["[02]"], exclude=["0"])] == [("2",)]
 
 
+def test_a_layer_that_stays_anyway_may_be_excluded(mlp: Coupling) -> None:
+    assert [c.groups for c in prunable(mlp, clusters(mlp), exclude=["4", "0"])] == [("2",)]  # 4 gives the output
+    with pytest.raises(InputError, match="no prunable layer matches '4'"):
+        prunable(mlp, clusters(mlp), only=["4"])
+
+
 def test_glob_that_matches_nothing(attention: Coupling) -> None:
     with pytest.raises(InputError, match="no prunable layer matches 'qq'") as raised:
         prunable(attention, clusters(attention), only=["qq"])
