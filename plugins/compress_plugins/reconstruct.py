@@ -16,7 +16,7 @@ from compress_plugins.elimination import order
 
 @dataclass(frozen=True)
 class Reconstruct:
-    """Removes the units that the layers reading them can best do without once refitted; looks at training samples"""
+    """Removes the units that the layers behind them can best do without once refitted, on training samples"""
 
     source: ClassVar[str] = "block form of Hassibi and Stork, Optimal Brain Surgeon, NeurIPS 1992, layer by layer"
     joint_refit: ClassVar[bool] = True
