@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from compress.report.markdown import markdown
+from compress.report.plots import svg
 from compress.report.schema import (
     SCHEMA,
     Budget,
@@ -44,4 +45,5 @@ __all__ = [
     "markdown",
     "read_report",
     "summary_rows",
+    "svg",
 ]
