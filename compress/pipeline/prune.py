@@ -61,7 +61,8 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     plan = make_plan(instance, context)
     progress.step("Slicing and verifying")
     sliced = _slice(coupling, plan, opened, request, progress)
-    refit = _refit(context, sliced, request, getattr(instance, "joint_refit", False), progress)
+    together = request.refit == "joint" or (request.refit == "auto" and getattr(instance, "joint_refit", False))
+    refit = _refit(context, sliced, request, together, progress)
     module = sliced.module if refit is None else refit.module
     decides = request.budget is None and method.kind != "criterion"
     recipe = prune_recipe(request, asdict(instance), None if decides else asdict(budget))
@@ -127,7 +128,7 @@ def _refit(
 ) -> Compensation | None:
     """Closed-form compensation where training samples are at hand; masks would not survive it.
 
-    Joint refits take minutes, for which a method has to ask.
+    Joint refits can take minutes, for which the user or the method has to ask.
     """
     train = None if context.data is None else context.data.train
     if not request.calibrate or train is None or sliced.plan.masks:
@@ -140,6 +141,7 @@ def _refit(
         sliced.module,
         inputs,
         seed=request.settings.seed,
+        layers=request.refit != "norms",
         together=together,
         progress=progress,
     )
