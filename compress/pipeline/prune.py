@@ -11,7 +11,7 @@ from torch import fx
 
 from compress.budget import Budget
 from compress.checkpoint.write import bundle_bytes, check_output, write_bundle
-from compress.errors import InputError, ModelError
+from compress.errors import Elsewhere, InputError, ModelError
 from compress.evaluate import Accuracy, evaluate
 from compress.graph import Coupling, Program, macs
 from compress.measure import LatencyPair, count_nonzero, count_parameters, latency_pair, tensor_bytes
@@ -25,6 +25,7 @@ from compress.plugin import Context, make_plan
 from compress.progress import Progress
 from compress.recipe import prune_recipe, to_toml
 from compress.recover import Compensation, Trained, compensate
+from compress.recover.launch import from_main, is_main
 from compress.registry import create
 from compress.report import markdown
 from compress.request import PruneRequest
@@ -39,8 +40,10 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
         InputError: Something about the request, the file or the data is wrong.
         ModelError: The model cannot be handled, or has nothing to prune.
         PluginError: The method broke its contract.
-        Elsewhere: Where it trains, this is not the main one of several processes.
+        Elsewhere: This is not the main one of several processes; it has trained with it, where that was asked.
     """
+    if request.training is None and not is_main():
+        raise Elsewhere("one process prunes alone")
     check_output(request.output, request.force)
     method, instance = create(request.method, request.options)
     _check(request, method.kind)
@@ -58,7 +61,7 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
         progress=progress,
     )
     progress.step(f"Planning with {method.name}: {len(context.groups)} groups of units")
-    plan = make_plan(instance, context)
+    plan = from_main(make_plan(instance, context), opened.device)
     progress.step("Slicing and verifying")
     sliced = _slice(coupling, plan, opened, request, progress)
     together = request.refit == "joint" or (request.refit == "auto" and getattr(instance, "joint_refit", False))
