@@ -19,7 +19,7 @@ from compress.pipeline.bundle import input_records, normalisation, provenance, r
 from compress.pipeline.document import Facts, Side, document
 from compress.pipeline.opening import Opened, analysed, open_model, traced
 from compress.pipeline.slicing import Sliced, slice_units, slice_weights
-from compress.pipeline.training import check_trainable, train
+from compress.pipeline.training import calibration_data, check_trainable, train
 from compress.plan import Plan, plan_json
 from compress.plugin import Context, make_plan
 from compress.progress import Progress
@@ -57,7 +57,8 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     coupling = analysed(program, progress, prune_outputs=request.prune_outputs, allow_frozen=request.allow_frozen)
     budget = Budget() if request.budget is None else Budget(request.budget.kind, request.budget.value)
     context = Context(
-        *(coupling, budget, request.granularity, request.only, request.exclude, request.settings.seed, opened.data),
+        *(coupling, budget, request.granularity, request.only, request.exclude, request.settings.seed),
+        data=calibration_data(opened, request.training),
         progress=progress,
     )
     progress.step(f"Planning with {method.name}: {len(context.groups)} groups of units")

@@ -7,10 +7,17 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
+import torch
 
+from compress.data import Data, Split
 from compress.measure import latency_pair
+from compress.pipeline.opening import Opened
+from compress.pipeline.training import calibration_data
+from compress.recover.samples import divided
+from compress.training import Training
 
 ROOT = Path(__file__).resolve().parents[2]
 RESNET = ROOT / "sample_models" / "digits_resnet.safetensors"
@@ -52,3 +59,13 @@ def test_what_makes_no_sense_is_refused(invoke: Invoke, words: tuple[str, ...], 
     done = invoke(*WORDS, *words)
     assert done.code == 2 and message in done.err
     assert not Path("compressed").exists()
+
+
+def test_a_refit_sees_none_of_the_samples_that_choose_the_best_epoch() -> None:
+    split = Split(torch.arange(200.0)[:, None], torch.arange(200) % 10)
+    opened = Opened(MagicMock(), ((1,),), Data("d", split, split, 10), torch.device("cpu"))
+    assert calibration_data(opened, None) is opened.data
+    training = Training(validation=0.2)
+    seen, kept_out = calibration_data(opened, training), divided(split, 0.2)[1]
+    assert seen is not None and seen.train is not None and len(seen.train) == 160
+    assert not set(seen.train.inputs.flatten().tolist()) & set(kept_out.inputs.flatten().tolist())
