@@ -17,9 +17,10 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from compress.budget import Budget, Scores, fit, fit_layers, prunable
+from compress.budget import Allocation, Budget, Scores, Size, fit, fit_layers, prunable, reach
 from compress.calibration.measurements import Measurements
 from compress.calibration.problems import Problem
 from compress.errors import CompressError, ModelError, PluginError
@@ -55,6 +56,10 @@ class Context(Measurements):
         seed: Seed for everything random.
         data: The user's data, with ``train`` (None or ``inputs`` and ``targets``); None if the user gave none.
         progress: Is told how far a long look at data is.
+        allocation: How the budget is spread over the layers, and what widths are rounded to.
+        size: What the budget counts, by what stays; None for the size that belongs to its kind.
+        removed: By group the units that have gone in earlier rounds: they are at zero in the network, they go again,
+            and their scores count for nothing.
     """
 
     coupling: Coupling
@@ -65,6 +70,9 @@ class Context(Measurements):
     seed: int = 0
     data: Any = None
     progress: Progress = field(default_factory=Silent)
+    allocation: Allocation = field(default_factory=Allocation)
+    size: Size | None = None
+    removed: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
     @property
     def module(self) -> fx.GraphModule:
@@ -81,6 +89,12 @@ class Context(Measurements):
         """The groups that may shrink; none of them reaches into a frozen parameter, unless that is allowed."""
         names = {name for cluster in self.clusters for name in cluster.groups}
         return tuple(g for g in self.coupling.groups if g.name in names)
+
+    @cached_property
+    def reach(self) -> Mapping[str, float]:
+        """By group the largest fraction of its units that the budget can take, whatever the scores."""
+        steps = reach(self.coupling, self.clusters, self.budget, self.allocation)
+        return {name: n / c.steps for c, n in zip(self.clusters, steps, strict=True) for name in c.groups}
 
     def weight(self, name: str) -> Tensor:
         """Parameter or buffer by its name, detached."""
@@ -155,7 +169,9 @@ class Context(Measurements):
         Raises:
             PluginError: A score is missing, of the wrong shape or not a number.
         """
-        return Plan(fit(self.coupling, self.clusters, self._checked(scores), self.budget), notes=self.notes)
+        checked = self._checked(scores)
+        removed = fit(self.coupling, self.clusters, checked, self.budget, self.allocation, self.size)
+        return Plan(removed, notes=self.notes)
 
     def plan_from_masks(
         self, masks: Mapping[str, Tensor], notes: Mapping[str, Mapping[str, Any]] | None = None
@@ -176,7 +192,8 @@ class Context(Measurements):
         if self.granularity == "weight":
             return Plan(masks=dict(masks), notes=notes)
         shares = {name: float(mask.float().mean()) for name, mask in masks.items()}
-        removed = fit_layers(self.coupling, self.clusters, self._surviving_mass(masks), shares)
+        scores, round_to = self._surviving_mass(masks), self.allocation.round_to
+        removed = fit_layers(self.coupling, self.clusters, scores, shares, round_to)
         return Plan(removed, notes=notes)
 
     def _surviving_mass(self, masks: Mapping[str, Tensor]) -> Scores:
@@ -200,7 +217,8 @@ class Context(Measurements):
                 raise PluginError(f"scores of {group.name} have shape {tuple(values.shape)}, need ({group.size},)")
             if not torch.isfinite(values).all():
                 raise PluginError(f"scores of {group.name} are not finite")
-            result[group.name] = np.asarray(values)
+            result[group.name] = np.array(values)
+            result[group.name][self.removed.get(group.name, [])] = -np.inf
         return result
 
 

@@ -2,7 +2,7 @@
 
 import warnings
 
-from compress.graph.cost import layer_weights, macs, parameters
+from compress.graph.cost import layer_weights, macs, parameters, stored_bytes
 from compress.graph.dead import DeadRemoval, remove_dead
 from compress.graph.families import couple, thawed
 from compress.graph.groups import Coupling, Frozen, Group, Member
@@ -44,6 +44,7 @@ __all__ = [
     "slice_module",
     "slice_tensor",
     "slice_verified",
+    "stored_bytes",
     "thawed",
     "trace",
     "verify",
