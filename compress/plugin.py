@@ -17,7 +17,6 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from compress.budget import Allocation, Budget, Scores, Size, fit, fit_layers, prunable, reach
@@ -58,8 +57,6 @@ class Context(Measurements):
         progress: Is told how far a long look at data is.
         allocation: How the budget is spread over the layers, and what widths are rounded to.
         size: What the budget counts, by what stays; None for the size that belongs to its kind.
-        removed: By group the units that have gone in earlier rounds: they are at zero in the network, they go again,
-            and their scores count for nothing.
     """
 
     coupling: Coupling
@@ -72,7 +69,6 @@ class Context(Measurements):
     progress: Progress = field(default_factory=Silent)
     allocation: Allocation = field(default_factory=Allocation)
     size: Size | None = None
-    removed: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
     @property
     def module(self) -> fx.GraphModule:
@@ -217,8 +213,7 @@ class Context(Measurements):
                 raise PluginError(f"scores of {group.name} have shape {tuple(values.shape)}, need ({group.size},)")
             if not torch.isfinite(values).all():
                 raise PluginError(f"scores of {group.name} are not finite")
-            result[group.name] = np.array(values)
-            result[group.name][self.removed.get(group.name, [])] = -np.inf
+            result[group.name] = np.asarray(values)
         return result
 
 

@@ -2,6 +2,7 @@
 
 from compress.budget.align import Runtime, multiple, rungs
 from compress.budget.allocation import MOST, Allocation, By
+from compress.budget.fitting import check, fit, outcome, reach
 from compress.budget.kinds import (
     SLACK,
     Budget,
@@ -15,7 +16,7 @@ from compress.budget.kinds import (
 )
 from compress.budget.layers import fit_layers
 from compress.budget.scope import prunable
-from compress.budget.search import at_ratio, at_steps, fit, reach
+from compress.budget.steps import at_ratio, at_steps
 
 __all__ = [
     "MOST",
@@ -31,10 +32,12 @@ __all__ = [
     "Size",
     "at_ratio",
     "at_steps",
+    "check",
     "everything",
     "fit",
     "fit_layers",
     "multiple",
+    "outcome",
     "prunable",
     "reach",
     "rungs",

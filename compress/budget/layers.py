@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from compress.budget.align import rungs
 from compress.budget.allocation import nearest
 from compress.budget.kinds import Removed, Scores
-from compress.budget.search import at_steps
+from compress.budget.steps import at_steps
 from compress.graph import Cluster, Coupling, attribute
 
 

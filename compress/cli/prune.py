@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -189,12 +190,22 @@ def _page(result: Pruned, data: DataSource | None) -> str:
     checks = result.report["verification"]
     parts = [
         layout.table(("", "before", "after", "change"), summary_rows(result.report), right=(1, 2, 3)),
+        *_budget(result.report),
         f"Verified: the slice, before any refit, differs from the masked original by {checks['slice']:.1e} (float64);\n"
         f"          the bundle, loaded in a new process, from what was written by {checks['reload']:.1e}.",
         layout.table(("file", "holds"), _files(result.bundle)),
         "Next:\n" + "\n".join(f"  {command}" for command in _next(result.bundle, data)),
     ]
     return "\n\n".join(parts)
+
+
+def _budget(report: Mapping[str, Any]) -> list[str]:
+    from compress.report import budget_text
+
+    budget = report["method"]["budget"]
+    if budget is None or (budget["kind"] == "ratio" and not budget["limited"]):  # units have a row already
+        return []
+    return [f"Budget: {budget_text(budget)}."]
 
 
 def _files(bundle: Path) -> list[tuple[str, str]]:

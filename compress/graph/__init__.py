@@ -7,6 +7,7 @@ from compress.graph.dead import DeadRemoval, remove_dead
 from compress.graph.families import couple, thawed
 from compress.graph.groups import Coupling, Frozen, Group, Member
 from compress.graph.mapback import ModuleSlice, slice_module
+from compress.graph.partly import partly_pruned
 from compress.graph.propagate import propagate
 from compress.graph.rules import load_rules
 from compress.graph.select import Cluster, clusters, empty_pieces, lowest
@@ -37,6 +38,7 @@ __all__ = [
     "lowest",
     "macs",
     "parameters",
+    "partly_pruned",
     "propagate",
     "remove_dead",
     "run_masked",
