@@ -148,4 +148,4 @@ def outcome(
     if budget.kind != "ratio":
         return Outcome(budget.kind, limit, measure(removed))
     units = measure({})
-    return Outcome("ratio", budget.value, 1 - measure(removed) / units if units else 0.0)
+    return Outcome("ratio", budget.value, (units - measure(removed)) / units if units else 0.0)
