@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from compress.latency.layers import Layer
 from compress.latency.sessions import exported, kernels, open_session, typical
-from compress.latency.single import IDLE, OPSET, single
+from compress.latency.single import IDLE, serialised, single
 from compress.latency.timer import Whole
 
 _LAYOUT = {"ReorderInput", "ReorderOutput"}
@@ -32,38 +32,35 @@ class OnnxRuntimeTimer:
 
     Args:
         threads: Of a run.
-        weight_bytes: Of the network whose layers are timed.
     """
 
-    def __init__(self, threads: int, weight_bytes: int) -> None:
+    def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._other = np.ones(min(weight_bytes, _COLDEST) // 4, np.float32)
+        self._others = np.ones(_COLDEST // 4, np.float32)
 
-    def layer(self, layer: Layer) -> float:
-        """Seconds of one layer."""
-        found = kernels(
-            single(layer).SerializeToString(), self.threads, runs=_RUNS, seconds=_SECONDS, between=self._other.sum
-        )
+    def layer(self, layer: Layer, weight_bytes: int) -> float:
+        """Seconds that one layer takes inside a network with so many bytes of weights."""
+        others = self._others[: weight_bytes // 4]
+        found = kernels(single(layer), self.threads, runs=_RUNS, seconds=_SECONDS, between=others.sum)
         idle = typical([t for op, times in found if op == IDLE for t in times])
         return sum(max(typical(times) - idle, 0.0) for op, times in found if op != IDLE and op not in _LAYOUT)
 
     def network(self, module: nn.Module, inputs: Sequence[Tensor]) -> Whole:
-        """Seconds of a network, and what its nodes would take if they had nothing to do.
+        """Seconds of a network, and of its parts that have nothing to do.
 
         Raises:
             ModelError: The network cannot be expressed in ONNX.
         """
         with exported(module, inputs) as made:
             seconds, nodes = self._seconds(made.runner(self.threads)), made.nodes()
-        start, each = self._overhead
-        return Whole(seconds, start + nodes * each)
+        return Whole(seconds, nodes, *self._idle)
 
     @cached_property
-    def _overhead(self) -> tuple[float, float]:
-        """Seconds of a run and of a node of it that do nothing: from chains of 1 and 65 sines of one number."""
+    def _idle(self) -> tuple[float, float]:
+        """Seconds of a run and of a node of it that do nothing, from chains of 1 and 65 sums of eight numbers."""
         one, many = (self._seconds(_chain(length, self.threads)) for length in (1, 65))
-        each = max(many - one, 0.0) / 64
-        return max(one - each, 0.0), each
+        node = max(many - one, 0.0) / 64
+        return max(one - node, 0.0), node
 
     def _seconds(self, run: Callable[[], object]) -> float:
         """Of one run. On one thread that is processor time, in which other programs do not count."""
@@ -80,10 +77,9 @@ class OnnxRuntimeTimer:
 
 
 def _chain(length: int, threads: int) -> Callable[[], object]:
-    nodes = [helper.make_node(IDLE, [f"x{i}"], [f"x{i + 1}"]) for i in range(length)]
-    ends = [helper.make_tensor_value_info(f"x{i}", TensorProto.FLOAT, (1,)) for i in (0, length)]
-    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
-    session = open_session(model.SerializeToString(), threads)
-    feed = {"x0": np.ones(1, np.float32)}
+    nodes = [helper.make_node("Add", [f"x{i}", "bias"], [f"x{i + 1}"]) for i in range(length)]
+    ends = [helper.make_tensor_value_info(f"x{i}", TensorProto.FLOAT, (1, 2, 2, 2)) for i in (0, length)]
+    bias = numpy_helper.from_array(np.ones((1, 2, 1, 1), np.float32), "bias")
+    session = open_session(serialised(nodes, ends[:1], ends[1:], [bias]), threads)
+    feed = {"x0": np.ones((1, 2, 2, 2), np.float32)}
     return lambda: session.run(None, feed)

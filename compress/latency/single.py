@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from compress.latency.layers import Layer, Shape
 from compress.latency.sessions import random
 
 IDLE = "Sin"  # on one number: what a node costs that does nothing
-OPSET = 20
+_OPSET, _IR = 20, 9  # of the files; ONNX Runtime since 1.17 reads them
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 _RECURRENT = {"lstm": "LSTM", "gru": "GRU", "rnn_tanh": "RNN", "rnn_relu": "RNN"}
 
 
-def single(layer: Layer) -> onnx.ModelProto:
-    """The layer with random weights; its data come in as inputs ``x0``, ``x1``...
+def single(layer: Layer) -> bytes:
+    """An ONNX file of the layer with random weights; its data come in as inputs ``x0``, ``x1``...
 
     Beside it there is a node of type ``IDLE`` that works on one number, the input ``idle``.
     """
@@ -26,7 +25,15 @@ def single(layer: Layer) -> onnx.ModelProto:
     build.input("idle", (1,))
     build.node(IDLE, ["idle"], "idle_out")
     _WRITERS[layer.op](build, layer)
-    return build.model()
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in build.outputs]
+    return serialised(build.nodes, build.inputs, outputs, build.weights)
+
+
+def serialised(nodes: Sequence[Any], inputs: Sequence[Any], outputs: Sequence[Any], weights: Sequence[Any]) -> bytes:
+    """An ONNX file of a graph."""
+    graph = helper.make_graph(nodes, "graph", inputs, outputs, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR)
+    return bytes(model.SerializeToString())
 
 
 class _Build:
@@ -51,11 +58,6 @@ class _Build:
         if not inner:
             self.outputs.append(target)
         return target
-
-    def model(self) -> onnx.ModelProto:
-        outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in self.outputs]
-        graph = helper.make_graph(self.nodes, "layer", self.inputs, outputs, self.weights)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
 
 
 def _convolution(build: _Build, layer: Layer) -> None:

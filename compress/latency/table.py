@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compress.errors import ModelError
-from compress.graph import Coupling
+from compress.graph import Coupling, parameters
 from compress.latency.layers import Layer, Sizes
 from compress.latency.targets import timer_of
 from compress.latency.timer import Timer, Whole
@@ -34,7 +35,7 @@ class LatencyModel:
         timer: Measures on the target.
         sizes: The network's layers.
         whole: The whole network, measured.
-        table: By layer its seconds, as far as they were asked for.
+        table: Seconds by layer and bytes of weights of the network around it, as far as they were asked for.
     """
 
     coupling: Coupling
@@ -44,7 +45,7 @@ class LatencyModel:
     timer: Timer
     sizes: Sizes
     whole: Whole
-    table: dict[Layer, float] = field(default_factory=dict, repr=False)
+    table: dict[tuple[Layer, int], float] = field(default_factory=dict, repr=False)
 
     @property
     def dense(self) -> float:
@@ -64,11 +65,11 @@ class LatencyModel:
         """
         everything = np.ones_like(alive)
         layers, dense_layers = self._layers(alive), self._layers(everything)
-        whole = self.whole.seconds
-        if dense_layers >= whole:  # layers alone took longer than inside the network
-            return whole * layers / dense_layers
-        rest = whole - dense_layers
-        stays = min(rest, self.whole.overhead)
+        rest = self.dense - dense_layers
+        if rest <= 0:  # alone the layers took longer than inside the network
+            return self.dense * layers / dense_layers
+        others = max(self.whole.nodes - len(self.sizes.layers(everything)), 0)
+        stays = min(rest, self.whole.start + others * self.whole.node)
         share = self.sizes.elements(alive) / max(self.sizes.elements(everything), 1)
         return layers + stays + (rest - stays) * share
 
@@ -77,12 +78,15 @@ class LatencyModel:
         return value * self.dense if value < 1 else 1e-6 * value
 
     def _layers(self, alive: Alive) -> float:
-        return sum(self._layer(layer) for layer in self.sizes.layers(alive))
+        """Seconds of all layers. How large the network is around them counts in steps of two."""
+        around = 1 << round(math.log2(4 * parameters(self.coupling, alive) + 1))
+        return sum(self._layer(layer, around) for layer in self.sizes.layers(alive))
 
-    def _layer(self, layer: Layer) -> float:
-        if layer not in self.table:
-            self.table[layer] = self.timer.layer(layer)
-        return self.table[layer]
+    def _layer(self, layer: Layer, around: int) -> float:
+        key = (layer, around)
+        if key not in self.table:
+            self.table[key] = self.timer.layer(layer, around)
+        return self.table[key]
 
 
 def tables(
@@ -102,7 +106,7 @@ def tables(
         ModelError: The network does not run on the target, or has no graph that holds for other data.
     """
     program = coupling.program
-    timer = timer or timer_of(target, threads, program.module)
+    timer = timer or timer_of(target, threads)
     if not program.replayable:
         raise ModelError("the path of the model depends on its data, so it has no one latency", "budget MACs instead")
     inputs = at_batch(program.inputs, batch) if program.dynamic_batch else tuple(program.inputs)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from compress.errors import InputError
 from compress.latency.cpu import OnnxRuntimeTimer
 from compress.latency.cuda import CudaTimer
 from compress.latency.timer import Timer
-from compress.measure import tensor_bytes
 
 TARGETS = ("onnxruntime-cpu", "cuda")
 
@@ -28,8 +26,8 @@ def check_target(target: str) -> None:
         raise InputError("target cuda: no CUDA device was found", "measure where there is one, or on onnxruntime-cpu")
 
 
-def timer_of(target: str, threads: int, module: nn.Module) -> Timer:
-    """What measures on a target, for layers of a network.
+def timer_of(target: str, threads: int) -> Timer:
+    """What measures on a target.
 
     Raises:
         InputError: As `check_target`.
@@ -39,4 +37,4 @@ def timer_of(target: str, threads: int, module: nn.Module) -> Timer:
         raise InputError(f"latency needs at least one thread, got {threads}")
     if target == "cuda":
         return CudaTimer(torch.device("cuda"))
-    return OnnxRuntimeTimer(threads, tensor_bytes(module))
+    return OnnxRuntimeTimer(threads)

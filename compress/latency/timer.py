@@ -17,18 +17,22 @@ class Whole:
 
     Attributes:
         seconds: Of one call.
-        overhead: Of them, those that stay however small its tensors get: starting the call and each operation.
+        nodes: How many kernels one call starts.
+        start: Seconds of a call that does nothing.
+        node: Seconds of a kernel that does nothing.
     """
 
     seconds: float
-    overhead: float
+    nodes: int
+    start: float
+    node: float
 
 
 class Timer(Protocol):
     """Measures on the target."""
 
-    def layer(self, layer: Layer) -> float:
-        """Seconds that one layer takes inside a network."""
+    def layer(self, layer: Layer, weight_bytes: int) -> float:
+        """Seconds that one layer takes inside a network with so many bytes of weights."""
         ...
 
     def network(self, module: nn.Module, inputs: Sequence[Tensor]) -> Whole:
