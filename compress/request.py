@@ -20,6 +20,7 @@ from compress.training import Running, Training
 BudgetKind = Literal["ratio", "macs", "params", "bytes"]
 Granularity = Literal["unit", "weight"]
 ExportFormat = Literal["onnx", "pt2", "safetensors"]
+Runtime = Literal["torch", "onnxruntime"]
 
 DEFAULT_RATIO = 0.3
 
@@ -178,9 +179,13 @@ class MeasureRequest:
     batch_size: int = 1
     runs: int = 50
     warmup: int = 5
+    runtime: Runtime = "torch"
     settings: Settings = Settings()
 
     def __post_init__(self) -> None:
+        _check_choice("--runtime", self.runtime, get_args(Runtime))
+        if self.runtime == "onnxruntime" and self.settings.device.startswith("cuda"):
+            raise InputError("--runtime onnxruntime runs on the CPU", "leave out --device, or measure --runtime torch")
         _check_at_least_one("--batch-size", self.batch_size)
         _check_at_least_one("--runs", self.runs)
         if self.warmup < 0:

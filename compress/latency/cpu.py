@@ -18,9 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from compress.latency.layers import Layer
-from compress.latency.sessions import exported, kernels, open_session, typical
+from compress.latency.sessions import exported, kernels, open_session
 from compress.latency.single import IDLE, serialised, single
-from compress.latency.timer import Whole
+from compress.latency.timer import Whole, typical
 
 _LAYOUT = {"ReorderInput", "ReorderOutput"}
 _COLDEST = 64 << 20  # bytes; larger than the caches of a core

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compress.latency.layers import Layer
-from compress.latency.sessions import typical
-from compress.latency.timer import Whole
+from compress.latency.timer import Whole, typical
 
 _IN_A_ROW = 20
 _CONVOLUTIONS: dict[tuple[str, int], Callable[..., Tensor]] = {
@@ -76,7 +76,8 @@ def call_of(layer: Layer, device: torch.device) -> Callable[[], object]:
     if layer.op == "einsum":
         return lambda: torch.einsum(layer["equation"], *drawn)
     if layer.op == "attention":
-        return lambda: F.scaled_dot_product_attention(*drawn)
+        query, key, value = drawn
+        return lambda: F.scaled_dot_product_attention(query, key, value)
     return _recurrent(layer, device)
 
 
@@ -94,8 +95,10 @@ def _convolution(layer: Layer, x: Tensor, weight: Tensor) -> Callable[[], object
 
 def _recurrent(layer: Layer, device: torch.device) -> Callable[[], object]:
     (time, samples, features), (directions, units) = layer.shapes
-    kinds: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU}
-    extra = {"nonlinearity": layer.op.removeprefix("rnn_")} if layer.op.startswith("rnn_") else {}
-    made = kinds.get(layer.op, nn.RNN)(features, units, bidirectional=directions == 2, **extra).to(device)
+    kinds: dict[str, type[nn.RNNBase]] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn_tanh": nn.RNN, "rnn_relu": nn.RNN}
+    options: dict[str, Any] = {"bidirectional": directions == 2}
+    if layer.op.startswith("rnn_"):
+        options["nonlinearity"] = layer.op.removeprefix("rnn_")
+    made: nn.Module = kinds[layer.op](features, units, **options).to(device)  # type: ignore[arg-type]
     x = torch.randn(time, samples, features, device=device)
     return lambda: made(x)

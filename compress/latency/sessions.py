@@ -121,12 +121,3 @@ def random(shape: Sequence[int]) -> NDArray[np.float32]:
     """Small random numbers; the same few thousand again and again, as they are only multiplied."""
     block = np.random.default_rng(0).standard_normal(min(math.prod(shape), 4093), dtype=np.float32) / 10
     return np.resize(block, shape)
-
-
-def typical(times: Sequence[float], resolution: float = 1e-6) -> float:
-    """The mean of the times that nothing disturbed: up to a fifth above their lower quartile.
-
-    On a machine with other work, the median of short runs says more of that work than of the run.
-    """
-    values = np.asarray(times)
-    return float(values[values <= 1.2 * np.quantile(values, 0.25) + resolution].mean())

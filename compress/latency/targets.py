@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 
 from compress.errors import InputError
-from compress.latency.cpu import OnnxRuntimeTimer
-from compress.latency.cuda import CudaTimer
 from compress.latency.timer import Timer
 
 TARGETS = ("onnxruntime-cpu", "cuda")
@@ -36,5 +34,9 @@ def timer_of(target: str, threads: int) -> Timer:
     if threads < 1:
         raise InputError(f"latency needs at least one thread, got {threads}")
     if target == "cuda":
+        from compress.latency.cuda import CudaTimer
+
         return CudaTimer(torch.device("cuda"))
+    from compress.latency.cpu import OnnxRuntimeTimer  # onnx and its runtime take long to import
+
     return OnnxRuntimeTimer(threads)

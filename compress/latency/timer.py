@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 from torch import Tensor, nn
 
 from compress.latency.layers import Layer
@@ -38,3 +39,12 @@ class Timer(Protocol):
     def network(self, module: nn.Module, inputs: Sequence[Tensor]) -> Whole:
         """Seconds of a whole network."""
         ...
+
+
+def typical(times: Sequence[float], resolution: float = 1e-6) -> float:
+    """The mean of the times that nothing disturbed: up to a fifth above their lower quartile.
+
+    On a machine with other work, the median of short runs says more of that work than of the run.
+    """
+    values = np.asarray(times)
+    return float(values[values <= 1.2 * np.quantile(values, 0.25) + resolution].mean())
