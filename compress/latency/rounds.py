@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compress.errors import ModelError
-from compress.latency.measured import in_turns, running
+from compress.latency.networks import in_turns, running
 from compress.latency.table import LatencyModel
 from compress.measure import LatencyPair
 from compress.progress import Progress, Silent
@@ -85,10 +85,14 @@ def meet(
             `fit` cannot go so far, or a network cannot be expressed on the target.
     """
     limit = model.seconds(budget)
-    aim, rounds, best = limit, list[Round](), None
+    aim, best = limit, None
+    rounds, tried = list[Round](), list[Removed]()
     with running(model.coupling.program.module, model.inputs, model.target, model.threads) as whole:
         for _ in range(ROUNDS):
             removed = fit(aim)
+            if any(_same(removed, each) for each in tried):  # no width lies between
+                break
+            tried.append(removed)
             module = cut(removed)
             with running(module, model.inputs, model.target, model.threads) as run:
                 speed = in_turns(whole, run, model.inputs, model.target, model.threads)
@@ -97,12 +101,16 @@ def meet(
             _tell(progress or Silent(), rounds[-1], limit)
             if found <= limit and (best is None or found > best[0]):
                 best = (found, removed, module, speed)
-            if ENOUGH * limit <= found <= limit or not removed:
+            if found <= limit and (found >= ENOUGH * limit or not removed):
                 break
             aim = _next(rounds[-1], limit)
     if best is None:
         raise _missed(rounds, limit)
     return Met(*best[1:], limit, tuple(rounds))
+
+
+def _same(one: Removed, other: Removed) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(units, other[name]) for name, units in one.items())
 
 
 def _seconds(model: LatencyModel, speed: LatencyPair, budget: float) -> float:
