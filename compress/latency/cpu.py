@@ -23,7 +23,7 @@ from compress.latency.single import IDLE, serialised, single
 from compress.latency.timer import Whole, typical
 
 _LAYOUT = {"ReorderInput", "ReorderOutput"}
-_COLDEST = 64 << 20  # bytes; larger than the caches of a core
+_COLDEST = 32 << 20  # bytes; few caches are larger
 _RUNS, _SECONDS = 6, 0.01  # of a layer, at least
 
 

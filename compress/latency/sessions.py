@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from compress.export.onnx import export_onnx
 
 Feed = dict[str, NDArray[Any]]
+_BUSY = 0.5  # seconds after which runs on a busy machine are taken as they are
 
 
 def open_session(model: str | bytes, threads: int, profile: Path | None = None) -> onnxruntime.InferenceSession:
@@ -83,23 +84,37 @@ def kernels(
     Args:
         model: An ONNX file's bytes.
         threads: Of a run.
-        runs: At least so many, after two that do not count.
-        seconds: Go on for so long, up to ten times as many runs.
+        runs: At least so many, after two that do not count. On one thread, runs from which another program took the
+            processor do not count either, unless there are no others.
+        seconds: Go on for so long, up to ten times as many runs; on a busy machine for half a second at most.
         between: Called before each run, to empty the caches.
 
     Returns:
-        Kind of the node and its seconds in each run.
+        Kind of the node and its seconds in each run that counts.
     """
+    undisturbed: list[bool] = []
 
     def work(session: onnxruntime.InferenceSession) -> None:
         feed = {each.name: random(each.shape) for each in session.get_inputs()}
-        start, count = time.perf_counter(), -2
-        while count < runs or (time.perf_counter() - start < seconds and count < 10 * runs):
+        start = time.perf_counter()
+        for _ in range(2 + 10 * runs):
             between()
-            session.run(None, feed)
-            count += 1
+            undisturbed.append(_alone(lambda: session.run(None, feed)) or threads > 1)
+            spent, tries = time.perf_counter() - start, len(undisturbed) - 2
+            if (sum(undisturbed[2:]) >= runs and spent > seconds) or (tries >= runs and spent > _BUSY):
+                break
 
-    return [(op, times[2:]) for op, times in _profile(model, threads, work)]
+    found = _profile(model, threads, work)
+    counts = [i for i in range(2, len(undisturbed)) if undisturbed[i]] or list(range(2, len(undisturbed)))
+    return [(op, [times[i] for i in counts]) for op, times in found]
+
+
+def _alone(call: Callable[[], object]) -> bool:
+    """Whether the processor worked for this thread all the time that a call took."""
+    wall, own = time.perf_counter(), time.thread_time()
+    call()
+    wall, own = time.perf_counter() - wall, time.thread_time() - own
+    return wall <= 1.05 * own + 2e-5
 
 
 def _profile(
