@@ -44,6 +44,7 @@ class Latency:
     runs: int
     batch: int
     threads: int
+    runtime: str = "torch"  # what computed: "torch" or "onnxruntime"
 
 
 @dataclass(frozen=True)

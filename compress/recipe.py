@@ -35,7 +35,7 @@ def prune_recipe(
         "calibrate": request.calibrate,
         "refit": request.refit,
     }
-    prune |= {"round_to": round_to, "target": request.runtime}
+    prune |= {"round_to": round_to, "target": request.target}
     if budget is not None:
         prune |= {"allocation": request.allocation, "steps": request.steps, "budget": dict(budget)}
     if request.ratio_of:

@@ -21,8 +21,9 @@ BudgetKind = Literal["ratio", "macs", "params", "bytes"]
 Granularity = Literal["unit", "weight"]
 Refit = Literal["auto", "norms", "layers", "joint"]
 Allocation = Literal["local", "global", "block"]
-Runtime = Literal["onnxruntime-cpu", "cuda", "none"]
+Target = Literal["onnxruntime-cpu", "cuda", "none"]
 ExportFormat = Literal["onnx", "pt2", "safetensors"]
+Runtime = Literal["torch", "onnxruntime"]
 
 DEFAULT_RATIO = 0.3
 
@@ -135,8 +136,8 @@ class PruneRequest:
     command: tuple[str, ...] = ()  # as typed, for the report
     allocation: Allocation = "local"  # how the budget is spread over the layers
     ratio_of: tuple[tuple[str, float], ...] = ()  # globs on layer names, and the fraction that goes of what they match
-    round_to: int | Literal["auto"] = 1  # what smaller widths are multiples of; auto: what `runtime` likes
-    runtime: Runtime = "onnxruntime-cpu"
+    round_to: int | Literal["auto"] = 1  # what smaller widths are multiples of; auto: what `target` likes
+    target: Target = "onnxruntime-cpu"
     steps: int = 1  # rounds in which the budget is approached
 
     def __post_init__(self) -> None:
@@ -147,7 +148,7 @@ class PruneRequest:
         if self.refit != "auto" and self.data is None:
             raise InputError(f"--refit {self.refit} looks at training samples, and there are none", hint="add --data")
         _check_choice("--allocation", self.allocation, get_args(Allocation))
-        _check_choice("--target", self.runtime, get_args(Runtime))
+        _check_choice("--target", self.target, get_args(Target))
         _check_at_least_one("--steps", self.steps)
         if self.round_to != "auto":
             _check_at_least_one("--round-to", self.round_to)
@@ -198,9 +199,13 @@ class MeasureRequest:
     batch_size: int = 1
     runs: int = 50
     warmup: int = 5
+    runtime: Runtime = "torch"
     settings: Settings = Settings()
 
     def __post_init__(self) -> None:
+        _check_choice("--runtime", self.runtime, get_args(Runtime))
+        if self.runtime == "onnxruntime" and self.settings.device.startswith("cuda"):
+            raise InputError("--runtime onnxruntime runs on the CPU", "leave out --device, or measure --runtime torch")
         _check_at_least_one("--batch-size", self.batch_size)
         _check_at_least_one("--runs", self.runs)
         if self.warmup < 0:

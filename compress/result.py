@@ -142,6 +142,7 @@ class Measurement:
     runs: int
     threads: int
     device: str
+    runtime: str = "torch"  # what computed: "torch" or "onnxruntime"
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

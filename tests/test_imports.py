@@ -21,7 +21,7 @@ LEVELS = (
     {"graph"},
     {"calibration"},
     {"plugin", "registry", "plan", "budget", "testing"},
-    {"export", "report", "recover", "checkpoint", "data", "datasets", "evaluate", "measure"},
+    {"export", "report", "recover", "checkpoint", "data", "datasets", "evaluate", "measure", "latency"},
     {"pipeline", "recipe", "gate", "request", "result"},
     {"cli"},
     {"__main__"},

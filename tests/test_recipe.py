@@ -52,7 +52,7 @@ def test_everything_that_can_be_asked() -> None:
         allocation="block",
         ratio_of=(("layer1.*", 0.5), ("conv1", 0.0)),
         round_to="auto",
-        runtime="cuda",
+        target="cuda",
         steps=3,
     )
     recipe = prune_recipe(request, {"bin": 50, "pmin": "auto", "limit": None}, {"kind": "macs", "value": 2e9}, 8)

@@ -1,6 +1,6 @@
 """How small a network is to be, and which of its units go for that."""
 
-from compress.budget.align import Runtime, multiple, rungs
+from compress.budget.align import Target, multiple, rungs
 from compress.budget.allocation import MOST, Allocation, By
 from compress.budget.fitting import check, fit, outcome, reach
 from compress.budget.kinds import (
@@ -27,7 +27,7 @@ __all__ = [
     "Kind",
     "Outcome",
     "Removed",
-    "Runtime",
+    "Target",
     "Scores",
     "Size",
     "at_ratio",

@@ -25,23 +25,23 @@ from numpy.typing import NDArray
 
 from compress.graph import Cluster, Coupling, attribute, layer_weights, lowest
 
-Runtime = Literal["onnxruntime-cpu", "cuda", "none"]
+Target = Literal["onnxruntime-cpu", "cuda", "none"]
 Ints = NDArray[np.int64]
 _Dim = tuple[str, int]  # a tensor's name, and one of its dims
 
 
-def multiple(round_to: int | Literal["auto"], runtime: Runtime) -> int:
+def multiple(round_to: int | Literal["auto"], target: Target) -> int:
     """What widths are rounded to; 1 where they are not.
 
     Args:
         round_to: A number, or what the runtime likes.
-        runtime: Where the network is to run; this machine's CPU speaks for the one of ``onnxruntime-cpu``.
+        target: Where the network is to run; this machine's CPU speaks for the one of ``onnxruntime-cpu``.
     """
     if round_to != "auto":
         return round_to
-    if runtime == "onnxruntime-cpu":
+    if target == "onnxruntime-cpu":
         return 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
-    return 8 if runtime == "cuda" else 1
+    return 8 if target == "cuda" else 1
 
 
 def rungs(coupling: Coupling, found: Sequence[Cluster], round_to: int = 1) -> list[Ints]:

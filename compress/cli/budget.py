@@ -10,7 +10,7 @@ import typer
 from compress import registry
 from compress.cli import parse
 from compress.cli.output import Output
-from compress.request import DEFAULT_RATIO, Allocation, BudgetTarget, Runtime
+from compress.request import DEFAULT_RATIO, Allocation, BudgetTarget, Target
 
 _BUDGET = "Budget (one of these)"
 _WIDTHS = "From the budget to widths"
@@ -89,7 +89,7 @@ class Spread:
         ),
     ] = "none"
     target: Annotated[
-        Runtime,
+        Target,
         _width(help="Where the model will run, for --round-to auto; onnxruntime-cpu speaks of this machine's CPU."),
     ] = "onnxruntime-cpu"
     steps: Annotated[
@@ -106,6 +106,6 @@ class Spread:
             "allocation": self.allocation,
             "ratio_of": tuple(parse.fraction_of(text) for text in self.ratio_of or ()),
             "round_to": parse.round_to(self.round_to),
-            "runtime": self.target,
+            "target": self.target,
             "steps": self.steps,
         }

@@ -10,7 +10,7 @@ import typer
 from compress.cli import layout
 from compress.cli.groups import Model, Shared, grouped
 from compress.report.table import amount, milliseconds
-from compress.request import MeasureRequest
+from compress.request import MeasureRequest, Runtime
 
 if TYPE_CHECKING:
     from compress.result import Measurement
@@ -35,6 +35,10 @@ def _measure(
     batch_size: Annotated[int, typer.Option(help="Samples per run.")] = 1,
     runs: Annotated[int, typer.Option(help="Timed runs of each model, at least.")] = 50,
     warmup: Annotated[int, typer.Option(help="Runs before the clock starts.")] = 5,
+    runtime: Annotated[
+        Runtime,
+        typer.Option(help="What computes: PyTorch, or ONNX Runtime on the CPU, for which the models are exported."),
+    ] = "torch",
     shared: Shared,
 ) -> None:
     """Measure parameters, MACs, size and latency of a model, alone or side by side with another.
@@ -44,6 +48,8 @@ def _measure(
       compress measure compressed
 
       compress measure resnet18.pth --against compressed --runs 200 --threads 1
+
+      compress measure resnet18.pth --against compressed --runtime onnxruntime
     """
     output = shared.output()
     request = MeasureRequest(
@@ -52,6 +58,7 @@ def _measure(
         batch_size=batch_size,
         runs=runs,
         warmup=warmup,
+        runtime=runtime,
         settings=shared.settings(),
     )
     from compress import pipeline
@@ -75,7 +82,7 @@ def _page(result: Measurement) -> str:
     ]
     header = ("model", "parameters", "non-zero", "MACs", "weights", "p50", "p90")
     conditions = (
-        f"{result.runs} runs, batch {result.batch_size}, {result.device}, "
+        f"{result.runs} runs, batch {result.batch_size}, {result.runtime} on {result.device}, "
         f"{result.threads} thread{'s' * (result.threads != 1)}"
     )
     parts = [layout.table(header, rows, right=range(1, 7)), conditions]

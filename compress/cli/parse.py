@@ -125,6 +125,29 @@ def round_to(text: str) -> int | Literal["auto"]:
     return int(word)
 
 
+_SECONDS = {"us": 1.0, "µs": 1.0, "ms": 1e3, "s": 1e6}
+
+
+def duration(text: str, flag: str = "--latency") -> float:
+    """ "8ms" -> 8000.0, microseconds; "0.5" -> 0.5, the fraction that may stay. Raises InputError.
+
+    As of every budget, what is below 1 is a fraction and what is not an amount; so times below 1 us are refused.
+    """
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*(us|µs|ms|s)?", text.strip(), re.IGNORECASE)
+    hint = f"a fraction to keep, as in {flag} 0.5, or a time, as in {flag} 8ms or {flag} 500us"
+    if match is None:
+        raise InputError(f"{flag}: {text!r} is not a time", hint)
+    value = float(match[1])
+    if match[2] is None:
+        if not 0 < value < 1:
+            raise InputError(f"{flag}: {text!r} has no unit and is no fraction between 0 and 1", hint)
+        return value
+    microseconds = value * _SECONDS[match[2].lower()]
+    if not 1 <= microseconds < math.inf:
+        raise InputError(f"{flag}: {text!r} is not between 1us and any time that can be measured", hint)
+    return microseconds
+
+
 def method_options(
     words: Sequence[str], method: str, options: Sequence[Option], flags: Sequence[str]
 ) -> tuple[list[str], dict[str, str]]:

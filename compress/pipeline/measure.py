@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from compress.errors import InputError
 from compress.inputs import written
-from compress.measure import Latency, count_macs, count_nonzero, count_parameters, latency, latency_pair, tensor_bytes
+from compress.latency import measured, measured_pair
+from compress.measure import (
+    Latency,
+    LatencyPair,
+    count_macs,
+    count_nonzero,
+    count_parameters,
+    latency,
+    latency_pair,
+    tensor_bytes,
+)
 from compress.pipeline.opening import Opened, open_model
 from compress.progress import Progress
 from compress.request import MeasureRequest
@@ -18,6 +29,7 @@ def measure_model(request: MeasureRequest, progress: Progress) -> Measurement:
 
     Raises:
         InputError: A file or what was said of it is wrong, or the two take different inputs.
+        ModelError: A model cannot be expressed in the runtime that is asked for.
     """
     first = open_model(request.model, request.settings, progress=progress)
     second = None
@@ -29,22 +41,34 @@ def measure_model(request: MeasureRequest, progress: Progress) -> Measurement:
                 "two models are timed on the same inputs",
                 "measure each alone, or say the input with --input-shape where it is only written differently",
             )
-    inputs = tuple(x.to(first.device) for x in first.examples(request.batch_size, request.settings.seed))
     threads = request.settings.threads or 1
-    modules = [o.loaded.module.to(first.device) for o in (first, second) if o is not None]
     progress.step(f"Timing, batch {request.batch_size}, {threads} thread{'s' if threads > 1 else ''}")
-    if second is None:
-        with torch.inference_mode():
-            times = latency(
-                {"model": lambda: modules[0](*inputs)},
-                min_runs=request.runs,
-                warmup=request.warmup,
-                threads=threads,
-                batch=request.batch_size,
-            )
-        return _result(request, [(first, times["model"])], None, first)
-    pair = latency_pair(modules[0], modules[1], inputs, min_runs=request.runs, warmup=request.warmup, threads=threads)
-    return _result(request, [(first, pair.before), (second, pair.after)], pair.speedup, first)
+    inputs = first.examples(request.batch_size, request.settings.seed)
+    opened = [each for each in (first, second) if each is not None]
+    timed = (_in_torch if request.runtime == "torch" else _in_onnxruntime)(request, opened, inputs, threads)
+    return _result(request, opened, timed)
+
+
+_Timed = Latency | LatencyPair
+
+
+def _in_torch(request: MeasureRequest, opened: list[Opened], inputs: tuple[Tensor, ...], threads: int) -> _Timed:
+    device = opened[0].device
+    modules = [each.loaded.module.to(device) for each in opened]
+    inputs = tuple(x.to(device) for x in inputs)
+    settings: dict[str, int] = {"min_runs": request.runs, "warmup": request.warmup, "threads": threads}
+    if len(modules) == 2:
+        return latency_pair(modules[0], modules[1], inputs, **settings)
+    with torch.inference_mode():
+        return latency({"model": lambda: modules[0](*inputs)}, batch=request.batch_size, **settings)["model"]
+
+
+def _in_onnxruntime(request: MeasureRequest, opened: list[Opened], inputs: tuple[Tensor, ...], threads: int) -> _Timed:
+    settings: dict[str, int] = {"min_runs": request.runs, "warmup": request.warmup}
+    modules = [each.loaded.module for each in opened]
+    if len(modules) == 2:
+        return measured_pair(modules[0], modules[1], inputs, "onnxruntime-cpu", threads, **settings)
+    return measured(modules[0], inputs, "onnxruntime-cpu", threads, **settings)
 
 
 def _written(opened: Opened) -> str:
@@ -55,20 +79,21 @@ def _dtypes(opened: Opened) -> list[tuple[tuple[int, ...], str]]:
     return [(shape, t.dtype) for shape, t in zip(opened.shapes, opened.types, strict=True)]
 
 
-def _result(
-    request: MeasureRequest, timed: list[tuple[Opened, Latency]], ratio: float | None, first: Opened
-) -> Measurement:
+def _result(request: MeasureRequest, opened: list[Opened], timed: _Timed) -> Measurement:
+    times = [timed.before, timed.after] if isinstance(timed, LatencyPair) else [timed]
     models = tuple(
         Timing(
-            path=opened.loaded.path,
-            parameters=count_parameters(opened.loaded.module),
-            nonzero=count_nonzero(opened.loaded.module),
-            macs=count_macs(opened.loaded.module.cpu(), opened.examples(2)).total,
-            bytes=tensor_bytes(opened.loaded.module),
+            path=each.loaded.path,
+            parameters=count_parameters(each.loaded.module),
+            nonzero=count_nonzero(each.loaded.module),
+            macs=count_macs(each.loaded.module.cpu(), each.examples(2)).total,
+            bytes=tensor_bytes(each.loaded.module),
             p50=time.p50,
             p90=time.p90,
         )
-        for opened, time in timed
+        for each, time in zip(opened, times, strict=True)
     )
-    last = timed[-1][1]
-    return Measurement(models, ratio, request.batch_size, last.runs, last.threads, str(first.device))
+    ratio = timed.speedup if isinstance(timed, LatencyPair) else None
+    device = str(opened[0].device) if request.runtime == "torch" else "cpu"
+    last = times[-1]
+    return Measurement(models, ratio, request.batch_size, last.runs, last.threads, device, request.runtime)

@@ -54,7 +54,7 @@ def context_of(request: PruneRequest, opened: Opened, coupling: Coupling, progre
         ModelError: Nothing can be pruned.
     """
     budget = Budget() if request.budget is None else Budget(request.budget.kind, request.budget.value)
-    allocation = Allocation(request.allocation, request.ratio_of, multiple(request.round_to, request.runtime))
+    allocation = Allocation(request.allocation, request.ratio_of, multiple(request.round_to, request.target))
     context = Context(
         *(coupling, budget, request.granularity, request.only, request.exclude, request.settings.seed),
         data=calibration_data(opened, request.training),

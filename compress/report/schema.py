@@ -23,7 +23,7 @@ _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "safetensors", "onnx", "o
 # Of what others measure, the fields that a report shows
 _SHOWN = {
     "Accuracy": ("correct", "count", "accuracy", "low", "high"),
-    "Latency": ("p50", "p90", "runs", "batch", "threads"),
+    "Latency": ("p50", "p90", "runs", "batch", "threads", "runtime"),
 }
 
 
@@ -90,7 +90,7 @@ class Measures:
         bytes: Of the weights as a file.
         files: Size of each file on disk by its name.
         accuracy: On the test data.
-        latency: In seconds per batch.
+        latency: In seconds per batch, and the runtime it was measured in.
     """
 
     params: int

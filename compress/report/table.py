@@ -69,7 +69,9 @@ def _accuracy(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None)
 def _latency(report: Mapping[str, Any]) -> list[Row]:
     before, after = report["before"]["latency"], report["after"]["latency"]
     measured = after or before
-    setting = f"batch {measured['batch']}, {_count(measured['threads'], 'thread')}"
+    runtime = measured.get("runtime", "torch")  # reports of earlier versions do not say
+    named = "" if runtime == "torch" else f"{runtime}, "
+    setting = f"{named}batch {measured['batch']}, {_count(measured['threads'], 'thread')}"
     faster = f"{report['speedup']:.2f}x as fast" if report["speedup"] is not None else "-"
     return [
         (f"latency, median ({setting})", *_times("p50", (before, after)), faster),

@@ -234,9 +234,20 @@ def test_measure(run: Call, pipeline: Any, checkpoint: str) -> None:
     )
     assert "2.00 ms" in done.out
     assert "b takes 0.50 of the time of a (2.00x as fast)" in done.out
-    assert "10 runs, batch 4, cpu, 1 thread\n" in done.out
+    assert "10 runs, batch 4, torch on cpu, 1 thread\n" in done.out
     quiet = run("measure", checkpoint, "-q")
     assert quiet.out == "0.002000000\n0.001000000\n"
+
+
+def test_measure_in_onnx_runtime(run: Call, pipeline: Any, checkpoint: str) -> None:
+    timing = Timing(Path("a"), 1000, 1000, 5000, 4000, 0.002, 0.003)
+    pipeline.answer = Measurement((timing,), None, 1, 50, 2, "cpu", "onnxruntime")
+    done = run("measure", checkpoint, "--runtime", "onnxruntime", "--threads", "2")
+    assert asked(pipeline).runtime == "onnxruntime"
+    assert "50 runs, batch 1, onnxruntime on cpu, 2 threads\n" in done.out
+    refused = run("measure", checkpoint, "--runtime", "onnxruntime", "--device", "cuda:0")
+    assert refused.code == 2 and "--runtime onnxruntime runs on the CPU" in refused.err
+    assert run("measure", checkpoint, "--runtime", "tflite").code == 2
 
 
 def test_export(run: Call, pipeline: Any, checkpoint: str) -> None:

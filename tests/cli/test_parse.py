@@ -85,6 +85,34 @@ def test_not_an_amount(text: str) -> None:
         parse.budget(None, text, None, None)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("8ms", 8000), ("500us", 500), ("500 µs", 500), ("1.5s", 1.5e6), ("0.5", 0.5), (".25", 0.25), ("1e-1 MS", 100)],
+)
+def test_duration(text: str, value: float) -> None:
+    assert parse.duration(text) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fast", "is not a time"),
+        ("", "is not a time"),
+        ("-8ms", "is not a time"),
+        ("8ns", "is not a time"),
+        ("1.2.3ms", "is not a time"),
+        ("8", "has no unit"),
+        ("0", "has no unit"),
+        ("0.5us", "is not between 1us"),
+        ("1e400s", "is not between 1us"),
+    ],
+)
+def test_not_a_duration(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"--latency: .*{message}") as caught:
+        parse.duration(text)
+    assert "--latency 8ms" in caught.value.hint
+
+
 def test_budgets_exclude_each_other() -> None:
     with pytest.raises(InputError, match="--ratio and --bytes are budgets"):
         parse.budget(0.5, None, None, "5MB")

@@ -46,7 +46,9 @@ def test_values(full: dict[str, Any]) -> None:
     assert report["before"]["accuracy"] == {
         "correct": 95, "count": 100, "accuracy": 0.95, "low": 0.8882, "high": 0.9785,
     }  # fmt: skip
-    assert report["after"]["latency"] == {"p50": 0.002, "p90": 0.0025, "runs": 50, "batch": 8, "threads": 1}
+    assert report["after"]["latency"] == {
+        "p50": 0.002, "p90": 0.0025, "runs": 50, "batch": 8, "threads": 1, "runtime": "torch",
+    }  # fmt: skip
     assert report["method"]["budget"] == {
         "kind": "ratio", "value": 0.5, "target": 0.5, "reached": 0.48, "limited": False,
     }  # fmt: skip

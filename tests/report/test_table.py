@@ -23,6 +23,16 @@ def test_rows(full: dict[str, Any]) -> None:
     ]
 
 
+def test_the_runtime_is_named_where_it_is_not_pytorch(full: dict[str, Any]) -> None:
+    report = build_report(**full)
+    for side in ("before", "after"):
+        report[side]["latency"]["runtime"] = "onnxruntime"
+    assert summary_rows(report)[-2][0] == "latency, median (onnxruntime, batch 8, 1 thread)"
+    for side in ("before", "after"):
+        del report[side]["latency"]["runtime"]  # as earlier versions wrote it
+    assert summary_rows(report)[-2][0] == "latency, median (batch 8, 1 thread)"
+
+
 def test_only_what_was_measured(least: dict[str, Any], full: dict[str, Any]) -> None:
     assert [row[0] for row in summary_rows(build_report(**least))] == ["parameters"]
     one_sided = build_report(**{**least, "after": full["after"]})
