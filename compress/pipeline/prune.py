@@ -51,7 +51,13 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     program = traced(opened)
     if request.training is not None:
         check_trainable(program, opened)
-    coupling = analysed(program, progress, prune_outputs=request.prune_outputs, allow_frozen=request.allow_frozen)
+    coupling = analysed(
+        program,
+        progress,
+        prune_outputs=request.prune_outputs,
+        prune_inputs=request.prune_inputs,
+        allow_frozen=request.allow_frozen,
+    )
     budget = Budget() if request.budget is None else Budget(request.budget.kind, request.budget.value)
     context = Context(
         *(coupling, budget, request.granularity, request.only, request.exclude, request.settings.seed, opened.data),
