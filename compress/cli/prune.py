@@ -127,7 +127,7 @@ class Scope:
         bool,
         flag(
             "--prune-inputs",
-            help="Let the model read fewer of its input features, where an input is (N, F); it still takes all of them.",
+            help="Let the model read fewer of its input features, where an input is (N, F). It still takes all.",
             rich_help_panel=_SCOPE,
         ),
     ] = False

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING, Any
 
-from compress.fsa.annealing import Selection, Settings, select_features
+from compress.fsa.annealing import FSASettings, Selection, select_features
 from compress.fsa.factor import CompressionFactor, compression_factor
 
 if TYPE_CHECKING:
     from compress.fsa.classifier import FSAClassifier
 
-__all__ = ["CompressionFactor", "FSAClassifier", "Selection", "Settings", "compression_factor", "select_features"]
+__all__ = ["CompressionFactor", "FSAClassifier", "FSASettings", "Selection", "compression_factor", "select_features"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Settings:
+class FSASettings:
     """How the model is trained; see :class:`compress.fsa.FSAClassifier`.
 
     Raises:
@@ -83,7 +83,7 @@ class Selection:
         return scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).astype(np.int64)
 
 
-def select_features(x: Floats, y: Ints, classes: int, settings: Settings, seed: Any = 0) -> Selection:
+def select_features(x: Floats, y: Ints, classes: int, settings: FSASettings, seed: Any = 0) -> Selection:
     """Train a linear classifier and keep the features that weigh most.
 
     Every step moves the weights of standardised features down the gradient and then drops those features whose squared

@@ -12,7 +12,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from compress.fsa.annealing import Settings, select_features
+from compress.fsa.annealing import FSASettings, select_features
 
 
 class FSAClassifier(SelectorMixin, ClassifierMixin, BaseEstimator):
@@ -82,7 +82,7 @@ class FSAClassifier(SelectorMixin, ClassifierMixin, BaseEstimator):
         """
         samples, labels = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(labels)
-        settings = Settings(
+        settings = FSASettings(
             self.keep, self.loss, self.iterations, self.mu, self.lr, self.momentum, self.ridge, self.batch_size
         )
         self.classes_, numbers = np.unique(labels, return_inverse=True)

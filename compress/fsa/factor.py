@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.fsa.annealing import Ints, Settings, select_features
+from compress.fsa.annealing import FSASettings, Ints, select_features
 from compress.fsa.losses import Floats
 
 CANDIDATES = (0.2, 0.4, 0.6, 0.8)
@@ -35,7 +35,7 @@ def compression_factor(
     tolerance: float = 0.01,
     *,
     folds: int = 3,
-    settings: Settings | None = None,
+    settings: FSASettings | None = None,
     seed: int = 0,
 ) -> CompressionFactor:
     """The smallest fraction of the features with which FSA is about as accurate as with all, by cross-validation.
@@ -63,7 +63,7 @@ def compression_factor(
     labels, numbers = np.unique(y, return_inverse=True)
     if len(labels) < 2:
         raise ValueError("y must hold at least two classes")
-    settings = settings or Settings()
+    settings = settings or FSASettings()
     found = {}
     for fraction in (*sorted(set(candidates)), 1.0):
         tried = replace(settings, keep=float(fraction))
@@ -72,7 +72,7 @@ def compression_factor(
     return CompressionFactor(next(good), found)
 
 
-def _accuracy(x: Floats, y: Ints, classes: int, settings: Settings, folds: int, seed: int) -> float:
+def _accuracy(x: Floats, y: Ints, classes: int, settings: FSASettings, folds: int, seed: int) -> float:
     """Share of the samples that a model trained on the other folds gets right."""
     right = 0
     for held in _folds(y, folds, seed):

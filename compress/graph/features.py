@@ -6,6 +6,8 @@ sliced with the weights that read the features, stays in the file, and can be sl
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -32,19 +34,19 @@ def select_inputs(program: Program) -> Program:
     graph, mapping = fx.Graph(), dict[fx.Node, fx.Node]()
     tensors = {str(n.target): attribute(source, str(n.target)) for n in source.graph.nodes if n.op == "get_attr"}
     selected = set(selections(source))
-    found = len(selected)
     for node in source.graph.nodes:
         copy = mapping[node] = graph.node_copy(node, mapping.__getitem__)
         copy.meta = dict(node.meta)
         value = node.meta.get("val")
         if node.op != "placeholder" or not _is_table(value) or any(_selection(u) in selected for u in node.users):
             continue
-        name = _free_name(source, found)
+        name = _free_name(source, tensors)
         tensors[name] = torch.arange(shape_of(value)[1])
         chosen = graph.call_function(torch.ops.aten.index_select.default, (copy, 1, graph.get_attr(name)))
         chosen.meta = {"val": value}
-        mapping[node], found = chosen, found + 1
-    if not found:
+        mapping[node] = chosen
+        selected.add(name)
+    if not selected:
         raise ModelError(
             "no input of the model is a table of features (N, F), so none of its features can go",
             "for a model that flattens its input give the flat size, such as --input-shape 784; or leave out "
@@ -73,6 +75,6 @@ def _is_table(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dim() == 2 and value.is_floating_point() and shape_of(value)[1] > 1
 
 
-def _free_name(module: fx.GraphModule, number: int) -> str:
-    name = f"{KEPT_INPUTS}_{number}" if number else KEPT_INPUTS
-    return name if not hasattr(module, name) else _free_name(module, number + 1)
+def _free_name(module: fx.GraphModule, taken: Mapping[str, Any]) -> str:
+    names = itertools.chain([KEPT_INPUTS], (f"{KEPT_INPUTS}_{i}" for i in itertools.count(1)))
+    return next(name for name in names if name not in taken and not hasattr(module, name))

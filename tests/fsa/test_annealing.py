@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.fsa import Settings, select_features
+from compress.fsa import FSASettings, select_features
 from compress.fsa.losses import LOSSES
 from compress.schedules import annealed
 
@@ -21,7 +21,7 @@ def blobs(classes: int, informative: int, noise: int, samples: int = 300, seed: 
     return x * 10.0 ** rng.integers(-3, 3, x.shape[1]) + rng.standard_normal(x.shape[1]) * 50, y
 
 
-def written_out(x: Any, y: Any, chosen: Settings) -> tuple[Any, Any, Any]:
+def written_out(x: Any, y: Any, chosen: FSASettings) -> tuple[Any, Any, Any]:
     """The algorithm for two classes on standardised features, sample by sample, feature by feature."""
     n, features = x.shape
     loss = LOSSES[chosen.loss]
@@ -47,7 +47,7 @@ def written_out(x: Any, y: Any, chosen: Settings) -> tuple[Any, Any, Any]:
 def test_agrees_with_the_algorithm_written_out(loss: str) -> None:
     x, y = blobs(2, 3, 3, samples=40)
     x = (x - x.mean(0)) / x.std(0)
-    chosen = Settings(keep=2, loss=loss, iterations=12, mu=1.0)
+    chosen = FSASettings(keep=2, loss=loss, iterations=12, mu=1.0)
     weight, intercept, alive = written_out(x, y, chosen)
     found = select_features(x, y, 2, chosen)
     assert found.selected.tolist() == alive
@@ -59,7 +59,7 @@ def test_agrees_with_the_algorithm_written_out(loss: str) -> None:
 def test_first_step_by_hand() -> None:
     """One feature of ±1 with the labels' signs, square loss: slope -2 y, largest eigenvalue 1, step 1 / 2."""
     x, y = np.array([[-1.0], [1.0]]), np.array([0, 1])
-    found = select_features(x, y, 2, Settings(keep=1, loss="square", iterations=1, ridge=0.0))
+    found = select_features(x, y, 2, FSASettings(keep=1, loss="square", iterations=1, ridge=0.0))
     assert found.weight.tolist() == [[1.0]]
     assert found.intercept.tolist() == [0.0]
 
@@ -68,7 +68,7 @@ def test_first_step_by_hand() -> None:
 @pytest.mark.parametrize("classes", [2, 4])
 def test_the_features_that_matter_are_found(loss: str, classes: int) -> None:
     x, y = blobs(classes, 3, 20)
-    found = select_features(x, y, classes, Settings(keep=3, loss=loss, iterations=60))
+    found = select_features(x, y, classes, FSASettings(keep=3, loss=loss, iterations=60))
     assert found.selected.tolist() == [0, 1, 2]
     assert (found.classes(x) == y).mean() > 0.8
     assert (found.weight[:, 3:] == 0).all() and (found.weight[:, :3] != 0).all()
@@ -78,20 +78,20 @@ def test_the_features_that_matter_are_found(loss: str, classes: int) -> None:
 @given(st.floats(0.01, 0.99), st.integers(1, 30), st.integers(2, 4))
 def test_so_many_features_are_kept(keep: float, features: int, classes: int) -> None:
     x, y = blobs(classes, 1, features - 1, samples=24)
-    found = select_features(x, y, classes, Settings(keep=keep, iterations=5))
+    found = select_features(x, y, classes, FSASettings(keep=keep, iterations=5))
     assert len(found.selected) == max(1, int(keep * features))
     assert (np.diff(found.selected) > 0).all()
 
 
 def test_keep_as_a_number_and_as_a_fraction() -> None:
-    assert [Settings(keep=k).kept(10) for k in (0.25, 1.0, 1, 3, 3.0, 99)] == [2, 10, 1, 3, 3, 10]
-    assert Settings(keep=cast(float, np.float32(0.5))).kept(10) == 5
+    assert [FSASettings(keep=k).kept(10) for k in (0.25, 1.0, 1, 3, 3.0, 99)] == [2, 10, 1, 3, 3, 10]
+    assert FSASettings(keep=cast(float, np.float32(0.5))).kept(10) == 5
 
 
 def test_scale_and_offset_of_features_do_not_matter() -> None:
     x, y = blobs(3, 2, 6)
     moved = x * np.logspace(-2, 2, 8) + np.arange(8)
-    one, other = (select_features(data, y, 3, Settings(keep=4, iterations=40)) for data in (x, moved))
+    one, other = (select_features(data, y, 3, FSASettings(keep=4, iterations=40)) for data in (x, moved))
     assert one.selected.tolist() == other.selected.tolist()
     np.testing.assert_allclose(one.scores(x), other.scores(moved), rtol=1e-6, atol=1e-9)
 
@@ -101,17 +101,17 @@ def test_constant_features_go_first_and_equals_from_the_last() -> None:
     y = np.arange(60) % 2
     signal = y + rng.standard_normal(60) / 4
     x = np.stack([np.full(60, 0.1), signal, signal, signal, np.full(60, 1e6)], 1).astype(np.float32)
-    found = select_features(x, y, 2, Settings(keep=2, iterations=10))
+    found = select_features(x, y, 2, FSASettings(keep=2, iterations=10))
     assert found.selected.tolist() == [1, 2]
     assert np.isfinite(found.weight).all() and np.isfinite(found.intercept).all()
-    all_constant = select_features(x[:, [0, 4]], y, 2, Settings(keep=1, iterations=10))
+    all_constant = select_features(x[:, [0, 4]], y, 2, FSASettings(keep=1, iterations=10))
     assert all_constant.selected.tolist() == [0]
     assert (all_constant.weight == 0).all()
 
 
 def test_batches_are_drawn_by_the_seed() -> None:
     x, y = blobs(3, 3, 10)
-    chosen = Settings(keep=3, iterations=15, batch_size=32)
+    chosen = FSASettings(keep=3, iterations=15, batch_size=32)
     one, again, other = (select_features(x, y, 3, chosen, seed) for seed in (0, 0, 1))
     assert np.array_equal(one.weight, again.weight)
     assert not np.array_equal(one.weight, other.weight)
@@ -120,7 +120,7 @@ def test_batches_are_drawn_by_the_seed() -> None:
 
 def test_single_precision_stays_single() -> None:
     x, y = blobs(3, 3, 3)
-    found = select_features(x.astype(np.float32), y, 3, Settings(iterations=5))
+    found = select_features(x.astype(np.float32), y, 3, FSASettings(iterations=5))
     assert found.weight.dtype == found.intercept.dtype == np.float32
 
 
@@ -131,4 +131,4 @@ def test_single_precision_stays_single() -> None:
 )  # fmt: skip
 def test_settings_out_of_range(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Settings(**wrong)
+        FSASettings(**wrong)

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compress.fsa import Settings, compression_factor
+from compress.fsa import FSASettings, compression_factor
 from compress.fsa.factor import _folds
 
-QUICK = Settings(iterations=30)
+QUICK = FSASettings(iterations=30)
 
 
 def four_of_ten(samples: int = 400) -> tuple[Any, Any]:
