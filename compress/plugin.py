@@ -23,12 +23,26 @@ from compress.budget import Allocation, Budget, Scores, Size, fit, fit_layers, p
 from compress.calibration.measurements import Measurements
 from compress.calibration.problems import Problem
 from compress.errors import CompressError, ModelError, PluginError
+from compress.fsa import FSASettings, compression_factor, select_features
 from compress.graph import Cluster, Coupling, Group, attribute, clusters, layer_weights
+from compress.graph.features import selections
 from compress.graph.mass import Mass, mass
 from compress.plan import Plan
 from compress.progress import Progress, Silent
 
-__all__ = ["Budget", "Context", "Criterion", "Group", "Plan", "Problem", "Pruner", "option"]
+__all__ = [
+    "Budget",
+    "Context",
+    "Criterion",
+    "FSASettings",
+    "Group",
+    "Plan",
+    "Problem",
+    "Pruner",
+    "compression_factor",
+    "option",
+    "select_features",
+]
 
 Granularity = Literal["unit", "weight"]
 
@@ -91,6 +105,12 @@ class Context(Measurements):
         """By group the largest fraction of its units that the budget can take, whatever the scores."""
         steps = reach(self.coupling, self.clusters, self.budget, self.allocation)
         return {name: n / c.steps for c, n in zip(self.clusters, steps, strict=True) for name in c.groups}
+
+    @property
+    def input_groups(self) -> tuple[Group, ...]:
+        """Groups of input features, with --prune-inputs; their first member is the buffer that lists the features."""
+        chosen = selections(self.module)
+        return tuple(g for g in self.groups if g.members[0].tensor in chosen)
 
     def weight(self, name: str) -> Tensor:
         """Parameter or buffer by its name, detached."""

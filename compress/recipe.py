@@ -30,6 +30,7 @@ def prune_recipe(
         "only": list(request.only),
         "exclude": list(request.exclude),
         "prune_outputs": request.prune_outputs,
+        "prune_inputs": request.prune_inputs,
         "allow_frozen": request.allow_frozen,
         "keep_module": request.keep_module,
         "calibrate": request.calibrate,

@@ -124,6 +124,7 @@ class PruneRequest:
     only: tuple[str, ...] = ()  # globs on layer names
     exclude: tuple[str, ...] = ()
     prune_outputs: bool = False
+    prune_inputs: bool = False  # inputs of shape (N, F) alone
     allow_frozen: bool = False  # prune what requires no gradient, too
     keep_module: bool = False
     calibrate: bool = True  # refit the layers on the training data, where data is given

@@ -22,6 +22,7 @@ def test_the_least_that_is_asked() -> None:
             "only": [],
             "exclude": [],
             "prune_outputs": False,
+            "prune_inputs": False,
             "allow_frozen": False,
             "keep_module": False,
             "calibrate": True,
@@ -46,6 +47,7 @@ def test_everything_that_can_be_asked() -> None:
         only=("conv*",),
         exclude=("head", 'a "quoted" name'),
         prune_outputs=True,
+        prune_inputs=True,
         calibrate=False,
         data=DataSource("digits", (0.5,), (0.25,)),
         settings=Settings(seed=7),
@@ -67,6 +69,7 @@ def test_everything_that_can_be_asked() -> None:
     assert recipe["prune"]["options"] == {"bin": 50, "pmin": "auto"}  # TOML has no value for nothing
     assert recipe["prune"]["only"] == ["conv*"]
     assert recipe["prune"]["prune_outputs"] is True
+    assert recipe["prune"]["prune_inputs"] is True
     assert recipe["prune"]["calibrate"] is False
     assert (recipe["prune"]["round_to"], recipe["prune"]["target"]) == (8, "cuda")  # resolved
     assert (recipe["prune"]["allocation"], recipe["prune"]["steps"]) == ("block", 3)

@@ -76,6 +76,14 @@ class Scope:
         bool,
         flag("--prune-outputs", help="Let the model's outputs shrink too.", rich_help_panel=_SCOPE),
     ] = False
+    prune_inputs: Annotated[
+        bool,
+        flag(
+            "--prune-inputs",
+            help="Let the model read fewer of its input features, where an input is (N, F). It still takes all.",
+            rich_help_panel=_SCOPE,
+        ),
+    ] = False
     allow_frozen: Annotated[
         bool,
         flag(
@@ -154,6 +162,7 @@ def _prune(
         only=tuple(scope.only or ()),
         exclude=tuple(scope.exclude or ()),
         prune_outputs=scope.prune_outputs,
+        prune_inputs=scope.prune_inputs,
         allow_frozen=scope.allow_frozen,
         keep_module=scope.keep_module,
         calibrate=calibrate,

@@ -5,6 +5,7 @@ import warnings
 from compress.graph.cost import layer_weights, macs, parameters, stored_bytes
 from compress.graph.dead import DeadRemoval, remove_dead
 from compress.graph.families import couple, thawed
+from compress.graph.features import KEPT_INPUTS, select_inputs
 from compress.graph.groups import Coupling, Frozen, Group, Member
 from compress.graph.mapback import ModuleSlice, slice_module
 from compress.graph.partly import partly_pruned
@@ -17,6 +18,7 @@ from compress.graph.verified import VerifiedSlice, slice_verified
 from compress.graph.verify import TOLERANCE, Verification, run_masked, verify
 
 __all__ = [
+    "KEPT_INPUTS",
     "TOLERANCE",
     "Cluster",
     "Coupling",
@@ -53,7 +55,9 @@ __all__ = [
 ]
 
 
-def analyse(program: Program, *, prune_outputs: bool = False, allow_frozen: bool = False) -> Coupling:
+def analyse(
+    program: Program, *, prune_outputs: bool = False, prune_inputs: bool = False, allow_frozen: bool = False
+) -> Coupling:
     """Labels, relations and groups of a traced network; rules of installed distributions are in force.
 
     Warns of distributions whose rules cannot be imported, once.
@@ -61,8 +65,15 @@ def analyse(program: Program, *, prune_outputs: bool = False, allow_frozen: bool
     Args:
         program: The traced network.
         prune_outputs: Whether the network's outputs may get smaller.
+        prune_inputs: Whether the network may read fewer of its input features; it starts with a selection of them then.
         allow_frozen: Whether units that reach into parameters with ``requires_grad=False`` may go.
+
+    Raises:
+        ModelError: Inputs are to be pruned, and none is a table of features (N, F).
     """
     for problem in load_rules():
         warnings.warn(problem, RuntimeWarning, stacklevel=2)
-    return couple(program, propagate(program, prune_outputs=prune_outputs, allow_frozen=allow_frozen))
+    if prune_inputs:
+        program = select_inputs(program)
+    flow = propagate(program, prune_outputs=prune_outputs, prune_inputs=prune_inputs, allow_frozen=allow_frozen)
+    return couple(program, flow)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.graph.features import KEPT_INPUTS
 from compress.graph.groups import Coupling, Frozen, Group, Member, output_dims
 from compress.graph.propagate import UNTRAINED, Flow, Slot
 from compress.graph.resolve import Classes, Ints, resolve
@@ -113,10 +114,11 @@ def _group(
 
 
 def _producer(members: tuple[Member, ...], outputs: Mapping[str, int]) -> Member:
-    """The weight whose outputs the units are."""
+    """The selection of input features, where these are the units; else the weight whose outputs they are."""
+    chosen = (m for m in members if m.tensor.startswith(KEPT_INPUTS))
     weights = (m for m in members if m.tensor.rpartition(".")[2].startswith("weight"))  # weight_ih_l0, too
     made = (m for m in weights if m.dim == outputs.get(m.tensor, 0))
-    return next(made, members[0])
+    return next(chosen, next(made, members[0]))
 
 
 _TRIVIAL = ("kernel position of a convolution",)

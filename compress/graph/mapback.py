@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from compress.graph.double import Wide, WideCasts, double_by_default, leaves, widened, widened_module
+from compress.graph.features import selections
 from compress.graph.groups import Coupling
 from compress.graph.labels import Value
 from compress.graph.masked import run_masked_module
@@ -56,7 +57,8 @@ def slice_module(
     kept = coupling.kept(alive)
     for name in kept:
         if name not in names:
-            return ModuleSlice(None, {}, f"{name} is a constant inside the module's code")
+            what = "its forward takes every input feature" if name in selections(coupling.program.module) else ""
+            return ModuleSlice(None, {}, what or f"{name} is a constant inside the module's code")
     memo = {id(names[name]): _smaller(names[name], dims) for name, dims in kept.items()}
     small = copy.deepcopy(module, memo)
     changed: dict[str, tuple[Any, Any]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import fx
 from compress.graph.blocks import weight_blocks
 from compress.graph.calls import bind as bind
 from compress.graph.calls import op_name as op_name
+from compress.graph.features import selections
 from compress.graph.labels import Factor, Labels, Relations, Value
 from compress.graph.rules import RULES, Call
 from compress.graph.rules.pointwise import pointwise
@@ -59,15 +60,18 @@ class Flow:
 UNTRAINED = "requires_grad is False; --allow-frozen prunes it"
 
 
-def propagate(program: Program, *, prune_outputs: bool = False, allow_frozen: bool = False) -> Flow:
+def propagate(
+    program: Program, *, prune_outputs: bool = False, prune_inputs: bool = False, allow_frozen: bool = False
+) -> Flow:
     """Walk the traced graph once.
 
     Args:
         program: The traced network.
         prune_outputs: Whether the network's outputs may get smaller.
+        prune_inputs: Whether selections of input features may.
         allow_frozen: Whether parameters with ``requires_grad=False`` may.
     """
-    walk = _Walk(program, prune_outputs)
+    walk = _Walk(program, prune_outputs, selections(program.module) if prune_inputs else ())
     for node in program.module.graph.nodes:
         walk.visit(node)
     untrained = frozenset() if allow_frozen else walk.hold_untrained()
@@ -115,9 +119,10 @@ def _unread(node: fx.Node, count: int) -> frozenset[int]:
 
 
 class _Walk:
-    def __init__(self, program: Program, prune_outputs: bool) -> None:
+    def __init__(self, program: Program, prune_outputs: bool, selections: Sequence[str]) -> None:
         self.module = program.module
         self.prune_outputs = prune_outputs
+        self.selections = selections
         self.relations = Relations()
         self.values: dict[fx.Node, Any] = {}
         self.calls: dict[fx.Node, Call] = {}
@@ -160,7 +165,7 @@ class _Walk:
         shape = tuple(tensor.shape)
         factors = []
         for dim, n in enumerate(shape):
-            if n > 1 and tensor.is_floating_point():
+            if n > 1 and (tensor.is_floating_point() or name in self.selections):
                 found = self.blocks.get(id(tensor))
                 blocks = found.count if found and dim in found.dims else 1
                 labels = self.relations.fresh(blocks, n)

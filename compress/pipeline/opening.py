@@ -11,6 +11,7 @@ from compress.checkpoint.read import LoadedModel, load_model
 from compress.data import Data, load_data
 from compress.errors import InputError, ModelError
 from compress.graph import Coupling, Program, analyse, load_rules, trace
+from compress.graph.features import selections
 from compress.inputs import InputType, types_of, written
 from compress.progress import Progress
 from compress.request import DataSource, ModelSource, Settings
@@ -167,9 +168,23 @@ def traced(opened: Opened) -> Program:
 
 
 def analysed(
-    program: Program, progress: Progress, *, prune_outputs: bool = False, allow_frozen: bool = False
+    program: Program,
+    progress: Progress,
+    *,
+    prune_outputs: bool = False,
+    prune_inputs: bool = False,
+    allow_frozen: bool = False,
 ) -> Coupling:
-    """What of the model lives and dies together; says which installed rules cannot be used."""
+    """What of the model lives and dies together; says which installed rules cannot be used, and which inputs must stay.
+
+    Raises:
+        ModelError: Inputs are to be pruned, and none is a table of features.
+    """
     for problem in load_rules():
         progress.warn(problem)
-    return analyse(program, prune_outputs=prune_outputs, allow_frozen=allow_frozen)
+    coupling = analyse(program, prune_outputs=prune_outputs, prune_inputs=prune_inputs, allow_frozen=allow_frozen)
+    chosen = selections(coupling.program.module) if prune_inputs else []
+    for held in coupling.frozen:
+        if held.tensor in chosen:
+            progress.warn(f"{held.indices} input features stay: {held.reason}")
+    return coupling

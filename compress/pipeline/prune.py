@@ -58,7 +58,13 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     program = traced(opened)
     if request.training is not None:
         check_trainable(program, opened)
-    coupling = analysed(program, progress, prune_outputs=request.prune_outputs, allow_frozen=request.allow_frozen)
+    coupling = analysed(
+        program,
+        progress,
+        prune_outputs=request.prune_outputs,
+        prune_inputs=request.prune_inputs,
+        allow_frozen=request.allow_frozen,
+    )
     context = context_of(request, opened, coupling, progress)
     together = request.refit == "joint" or (request.refit == "auto" and getattr(instance, "joint_refit", False))
     progress.step(f"Planning with {method.name}: {len(context.groups)} groups of units")

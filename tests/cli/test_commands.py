@@ -150,6 +150,7 @@ def test_prune_everything(run: Call, pipeline: Any, checkpoint: str) -> None:
     words = shlex.split(
         "prune --bin 50 model.pt --method tetris --trim=0.1 --macs 2G --arch m.py:build"
         " --data digits --mean .5 --std .25 --only 'conv*' --exclude head --exclude stem --prune-outputs"
+        " --prune-inputs"
         " --allow-frozen"
         " --keep-module --granularity weight -o small --force --seed 3 --device cpu --threads 1 -q"
     )
@@ -165,6 +166,7 @@ def test_prune_everything(run: Call, pipeline: Any, checkpoint: str) -> None:
         only=("conv*",),
         exclude=("head", "stem"),
         prune_outputs=True,
+        prune_inputs=True,
         allow_frozen=True,
         keep_module=True,
         data=DataSource("digits", (0.5,), (0.25,)),

@@ -51,9 +51,12 @@ def index(call: Call) -> Result:
 
 @rule("aten::index_select")
 def index_select(call: Call) -> Value:
+    """What is looked up stays; a selection of input features, which carries labels, may get shorter."""
     x = call["self"]
     dim = call["dim"] % x.rank
-    factors = []
+    small = [1] * x.rank
+    small[dim] = -1
+    factors = [Factor(f.labels.reshape(small), dim) for f in call["index"].factors]
     for f in mixing(call, x, [dim]).factors:
         if f.axis == dim:
             call.relations.pin(f.labels, "looked up by index")

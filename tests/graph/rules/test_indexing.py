@@ -38,6 +38,12 @@ def test_index_select_pins_its_dim(bench: Any) -> None:
     assert bench.pinned == [4, 5, 6, 7]
 
 
+def test_index_select_by_a_list_that_may_get_shorter(bench: Any) -> None:
+    out = bench("index_select", (3, 2), self=bench.fixed(3, 4), dim=-1, index=bench.tensor(2))
+    assert bench.along(out, 1) == [[1, 2]]
+    assert not bench.pinned
+
+
 def test_roll_moves_labels_and_turns_by_what_is_kept(bench: Any) -> None:
     args = {"self": bench.tensor(5), "shifts": [-2], "dims": [0]}
     assert bench.along(bench("roll", (5,), **args), 0) == [[3, 4, 5, 1, 2]]
