@@ -17,7 +17,7 @@ PLUGINS = ROOT.parent / "plugins" / "compress_plugins"
 
 # A module may import those of its own level and of the levels above it in this list.
 LEVELS = (
-    {"errors", "figures", "progress", "training", "inputs"},
+    {"errors", "figures", "progress", "schedules", "training", "inputs"},
     {"graph"},
     {"calibration"},
     {"plugin", "registry", "plan", "budget", "testing"},
