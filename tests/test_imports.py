@@ -20,9 +20,9 @@ LEVELS = (
     {"errors", "figures", "progress", "schedules", "training", "inputs"},
     {"graph"},
     {"calibration"},
-    {"plugin", "registry", "plan", "budget", "testing"},
+    {"plugin", "registry", "plan", "budget", "retrain"},
     {"export", "report", "recover", "checkpoint", "data", "datasets", "evaluate", "measure"},
-    {"pipeline", "recipe", "gate", "request", "result"},
+    {"pipeline", "recipe", "gate", "request", "result", "testing"},
     {"cli"},
     {"__main__"},
 )

@@ -177,10 +177,12 @@ def _prune(
 
       compress prune resnet.safetensors --arch models.py:build --data digits --ratio 0.5 --epochs 20
 
+      compress prune model.pt --method annealing --keep 0.3 --data digits --epochs 20
+
       compress prune vit.pth --params 3M --exclude 'blocks.0.*' --exclude head
     """
     out = shared.output()
-    path, options = _sort_words(context, model.model, method)
+    path, options = sort_words(context, model.model, method)
     request = PruneRequest(
         model=model.source(path),
         output=output,
@@ -204,11 +206,11 @@ def _prune(
     from compress import pipeline
 
     result = pipeline.prune(request, out)
-    out.result(result.to_json(), _page(result, request.data), str(result.bundle))
+    out.result(result.to_json(), page(result, request.data), str(result.bundle))
 
 
-def _sort_words(context: typer.Context, model: Path, method: str) -> tuple[Path, dict[str, str]]:
-    """MODEL and the options of the method, from what typer could not place.
+def sort_words(context: typer.Context, model: Path, method: str) -> tuple[Path, dict[str, str]]:
+    """MODEL and the options of the method, from what typer could not place. Raises InputError.
 
     Typer takes the first word it does not know for MODEL, which is an option of the method where that
     stands before MODEL: `compress prune --bin 500 model.pt`.
@@ -217,7 +219,7 @@ def _sort_words(context: typer.Context, model: Path, method: str) -> tuple[Path,
     description = registry.describe(registry.find(method))
     plain, options = parse.method_options([str(model), *context.args], method, description.options, flags)
     if not plain:
-        raise InputError("missing argument 'MODEL'", hint="compress prune --help")
+        raise InputError("missing argument 'MODEL'", hint=f"{context.command_path} --help")
     if len(plain) > 1:
         raise InputError(
             f"one MODEL at a time, got {' and '.join(plain)}",
@@ -226,7 +228,7 @@ def _sort_words(context: typer.Context, model: Path, method: str) -> tuple[Path,
     return Path(plain[0]), options
 
 
-def _page(result: Pruned, data: DataSource | None) -> str:
+def page(result: Pruned, data: DataSource | None) -> str:
     """Before and after, what was checked, what was written and what to type next."""
     from compress.report import summary_rows
 

@@ -18,6 +18,7 @@ from compress.measure import LatencyPair, count_nonzero, count_parameters, laten
 from compress.pipeline.bundle import input_records, normalisation, provenance, reloaded, state_dict_file
 from compress.pipeline.document import Facts, Side, document
 from compress.pipeline.opening import Opened, analysed, open_model, traced
+from compress.pipeline.retrain import check_retrain, retrain
 from compress.pipeline.slicing import Sliced, slice_units, slice_weights
 from compress.pipeline.training import check_trainable, train
 from compress.plan import Plan, plan_json
@@ -44,7 +45,7 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     check_output(request.output, request.force)
     method, instance = create(request.method, request.options)
     _check(request, method.kind)
-    if request.budget is not None and method.kind != "criterion":
+    if request.budget is not None and method.kind == "pruner":
         progress.warn(f"{method.name} may decide by itself how much goes, whatever --{request.budget.kind} says")
     opened = open_model(request.model, request.settings, request.data, progress)
     progress.step("Tracing")
@@ -53,20 +54,41 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
         check_trainable(program, opened)
     coupling = analysed(program, progress, prune_outputs=request.prune_outputs, allow_frozen=request.allow_frozen)
     budget = Budget() if request.budget is None else Budget(request.budget.kind, request.budget.value)
+    decides = request.budget is None and method.kind != "criterion"
     context = Context(
         *(coupling, budget, request.granularity, request.only, request.exclude, request.settings.seed, opened.data),
-        progress=progress,
+        *(progress, not decides),
     )
+    recipe = prune_recipe(request, asdict(instance), None if decides else asdict(budget))
+    if method.kind == "retrain":
+        done = retrain(instance, context, opened, request, recipe, progress)
+        work = _sliced(request, done.opened, program, done.context, done.plan, recipe, progress)
+        result = _write(replace(work, trained=done.trained), progress)
+        done.file.remove()
+        return result
     progress.step(f"Planning with {method.name}: {len(context.groups)} groups of units")
     plan = make_plan(instance, context)
-    progress.step("Slicing and verifying")
-    sliced = _slice(coupling, plan, opened, request, progress)
-    refit = _refit(context, sliced, request, getattr(instance, "joint_refit", False), progress)
-    module = sliced.module if refit is None else refit.module
-    decides = request.budget is None and method.kind != "criterion"
-    recipe = prune_recipe(request, asdict(instance), None if decides else asdict(budget))
-    work = _Work(request, opened, program, coupling, context, sliced, refit, module, recipe)
+    together = getattr(instance, "joint_refit", False)
+    work = _sliced(request, opened, program, context, plan, recipe, progress, together)
     return _write(work, progress) if request.training is None else _trained(work, request.training, progress)
+
+
+def _sliced(
+    request: PruneRequest,
+    opened: Opened,
+    program: Program,
+    context: Context,
+    plan: Plan,
+    recipe: Mapping[str, Any],
+    progress: Progress,
+    together: bool = False,
+) -> _Work:
+    """The plan carried out and refitted; ``program`` is the network as it came, which is measured beside the result."""
+    progress.step("Slicing and verifying")
+    sliced = _slice(context.coupling, plan, opened, request, progress)
+    refit = _refit(context, sliced, request, together, progress)
+    module = sliced.module if refit is None else refit.module
+    return _Work(request, opened, program, context.coupling, context, sliced, refit, module, recipe)
 
 
 def _trained(work: _Work, training: Training, progress: Progress) -> Pruned:
@@ -83,6 +105,8 @@ def _trained(work: _Work, training: Training, progress: Progress) -> Pruned:
 
 
 def _check(request: PruneRequest, kind: str) -> None:
+    if kind == "retrain":
+        check_retrain(request)
     if request.granularity == "weight" and request.keep_module:
         raise InputError("--keep-module belongs to whole units", "leave out --granularity weight")
     if request.granularity == "weight" and kind == "criterion":
