@@ -10,21 +10,26 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, fx
 
 from compress import registry
-from compress.errors import CompressError, InputError, PluginError
-from compress.graph import Coupling
+from compress.errors import CompressError, InputError, ModelError, PluginError
+from compress.graph import Coupling, Program, trace
+from compress.graph.double import leaves
 from compress.graph.fresh import fresh_tensors
 from compress.graph.masks import unit_masks
+from compress.graph.verify import compare
 from compress.plan import Plan
 from compress.progress import Progress
 
 if TYPE_CHECKING:
     from compress.plugin import Context, Criterion
+
+_FOLDED = 1e-4  # largest relative difference of a folded network, in its own precision
 
 
 class Loop(Protocol):
@@ -189,6 +194,41 @@ def start_session(method: Retrain, context: Context) -> Session:
     if session.network is context.module:
         raise PluginError(f"{type(method).__name__}: a session trains a copy, not the network of its context")
     return session
+
+
+def folded(session: Session, network: fx.GraphModule, before: Program) -> Program:
+    """The trained network as the session wants it sliced; traced anew where operations were left in it.
+
+    Args:
+        session: Of the training.
+        network: Its result.
+        before: The network as it came.
+
+    Raises:
+        ModelError: It takes batches of one size alone where the network took any.
+        PluginError: The session fails, or what it gives does not compute what the trained network computes.
+    """
+    with guarded(session):
+        made = session.fold(network)
+    if not isinstance(made, fx.GraphModule):
+        raise PluginError(f"{type(session).__name__}.fold returned {type(made).__name__}, not a GraphModule")
+    if made is not network:
+        with torch.no_grad():
+            expected, got = (leaves(module(*(x.clone() for x in before.inputs))) for module in (network, made))
+        outcome = compare(expected, got, _FOLDED)
+        if not outcome.passed:
+            what = outcome.problem or f"by {outcome.error:.1e}"
+            raise PluginError(f"{type(session).__name__}.fold: the result differs from the trained network: {what}")
+    if _calls(made) == _calls(before.module):
+        return replace(before, module=made)
+    program = trace(made, before.inputs)
+    if before.dynamic_batch and not program.dynamic_batch:
+        raise ModelError("the trained network takes batches of one size alone, and the original takes any")
+    return program
+
+
+def _calls(module: fx.GraphModule) -> list[tuple[str, Any]]:
+    return [(node.op, node.target) for node in module.graph.nodes]
 
 
 def plan_of(session: Session, context: Context) -> Plan:

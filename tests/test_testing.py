@@ -189,7 +189,7 @@ class Plain:
         (Undocumented(), "Undocumented has no docstring for `compress methods`"),
         (Unexplained(), r"option p of Unexplained has no help line: use option\(\)"),
         (Required(p=1.0), "option p of Required has no default"),
-        (Idle(), r"Idle offers neither score\(\) nor plan\(\)"),
+        (Idle(), r"Idle offers no score\(\), plan\(\) or start\(\)"),
         (Plain(), "Plain is not a dataclass"),
         (L1, r"check_plugin takes an instance: check_plugin\(MyCriterion\(\)\)"),
     ],

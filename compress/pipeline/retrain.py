@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from compress.errors import InputError, ModelError
-from compress.graph import Program, analyse, trace
+from compress.errors import InputError
+from compress.graph import analyse
 from compress.pipeline.opening import Opened
 from compress.pipeline.training import train
 from compress.plan import Plan
@@ -19,7 +19,7 @@ from compress.plugin import Context
 from compress.progress import Progress
 from compress.recover import InSession, StateFile, Trained
 from compress.request import PruneRequest
-from compress.retrain import Retrain, plan_of, start_session
+from compress.retrain import Retrain, folded, plan_of, start_session
 from compress.training import Training
 
 
@@ -79,28 +79,13 @@ def retrain(
         session.network, opened, teacher, training=training, running=request.running, output=request.output,
         recipe=recipe, progress=progress, hooks=(InSession(session),),
     )  # fmt: skip
-    network = session.fold(trained.module)
-    program = _program(network, context.coupling.program)
+    program = folded(session, trained.module, context.coupling.program)
     coupling = analyse(program, prune_outputs=request.prune_outputs, allow_frozen=request.allow_frozen)
     after = replace(context, coupling=coupling)
     progress.step("Planning on the trained network")
     plan = plan_of(session, after)
-    module = _with_weights(opened.loaded.module, network)
+    module = _with_weights(opened.loaded.module, program.module)
     return Retrained(after, replace(opened, loaded=replace(opened.loaded, module=module)), plan, trained, file)
-
-
-def _program(network: fx.GraphModule, before: Program) -> Program:
-    """The trained network as a traced one; traced anew where the method has left operations of its own in it."""
-
-    def calls(module: fx.GraphModule) -> list[tuple[str, Any]]:
-        return [(node.op, node.target) for node in module.graph.nodes]
-
-    if calls(network) == calls(before.module):
-        return replace(before, module=network)
-    program = trace(network, before.inputs)
-    if before.dynamic_batch and not program.dynamic_batch:
-        raise ModelError("the trained network takes batches of one size alone, and the original takes any")
-    return program
 
 
 def _with_weights(module: nn.Module, network: fx.GraphModule) -> nn.Module:
