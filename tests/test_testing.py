@@ -29,7 +29,7 @@ class L1:
         return torch.stack([w.abs().pow(self.power).sum(1) for w in weights]).sum(0)
 
 
-@pytest.mark.parametrize("name", [m.name for m in methods() if m.kind != "retrain" and "compress-nn" in m.distribution])
+@pytest.mark.parametrize("name", [m.name for m in methods() if "compress-nn" in m.distribution])
 def test_the_methods_that_come_with_the_package(name: str) -> None:
     check_plugin(create(name, {})[1])
 
