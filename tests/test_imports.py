@@ -81,7 +81,15 @@ def test_one_place_prints() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["methods"], ["methods", "tetris"], ["prune", "--help"], ["prun"]]
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["methods"],
+        ["methods", "tetris"],
+        *([c, "--help"] for c in ("prune", "retrain")),
+        ["prun"],
+    ],
 )
 def test_no_torch_before_it_is_needed(words: list[str]) -> None:
     code = (
