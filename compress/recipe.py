@@ -30,6 +30,7 @@ def prune_recipe(request: PruneRequest, options: Mapping[str, Any], budget: Mapp
         "allow_frozen": request.allow_frozen,
         "keep_module": request.keep_module,
         "calibrate": request.calibrate,
+        "refit": request.refit,
     }
     if budget is not None:
         prune["budget"] = dict(budget)

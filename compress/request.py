@@ -19,6 +19,7 @@ from compress.training import Running, Training
 
 BudgetKind = Literal["ratio", "macs", "params", "bytes"]
 Granularity = Literal["unit", "weight"]
+Refit = Literal["auto", "norms", "layers", "joint"]
 ExportFormat = Literal["onnx", "pt2", "safetensors"]
 
 DEFAULT_RATIO = 0.3
@@ -123,6 +124,7 @@ class PruneRequest:
     allow_frozen: bool = False  # prune what requires no gradient, too
     keep_module: bool = False
     calibrate: bool = True  # refit the layers on the training data, where data is given
+    refit: Refit = "auto"  # how: batch norms alone, layers one by one, or also together with those before them
     data: DataSource | None = None
     training: Training | None = None  # afterwards, with the original as teacher
     running: Running = field(default_factory=Running)
@@ -132,6 +134,11 @@ class PruneRequest:
 
     def __post_init__(self) -> None:
         _check_choice("--granularity", self.granularity, get_args(Granularity))
+        _check_choice("--refit", self.refit, get_args(Refit))
+        if self.refit != "auto" and not self.calibrate:
+            raise InputError(f"--refit {self.refit} and --no-calibrate contradict each other", hint="leave one")
+        if self.refit != "auto" and self.data is None:
+            raise InputError(f"--refit {self.refit} looks at training samples, and there are none", hint="add --data")
         if self.training is not None and self.data is None:
             raise InputError("--epochs trains on data, and there is none", hint="add --data")
 

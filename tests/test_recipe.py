@@ -25,6 +25,7 @@ def test_the_least_that_is_asked() -> None:
             "allow_frozen": False,
             "keep_module": False,
             "calibrate": True,
+            "refit": "auto",
             "budget": {"kind": "ratio", "value": 0.3},
             "options": {"p": 2.0},
         },

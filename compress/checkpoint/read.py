@@ -40,6 +40,7 @@ class LoadedModel:
         std: Likewise.
         notes: What was found and why, a sentence each.
         input_types: Of each input; empty if the shapes are not known.
+        usual_shape: Nobody said the shapes; they are what the architecture usually takes.
     """
 
     module: nn.Module
@@ -53,6 +54,7 @@ class LoadedModel:
     std: tuple[float, ...] | None
     notes: tuple[str, ...]
     input_types: tuple[InputType, ...] = ()
+    usual_shape: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def load_model(
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror or error}", "check its permissions") from error
-    shapes, shape_notes = _input_shapes(content, input_shape)
+    shapes, shape_notes, usual = _input_shapes(content, input_shape)
     return LoadedModel(
         module=content.built.module.eval(),
         path=path,
@@ -112,6 +114,7 @@ def load_model(
         std=_floats(content.beside.get("std")),
         notes=(*content.built.notes, *shape_notes),
         input_types=types_of(input_types or content.types, len(shapes or ())),
+        usual_shape=usual,
     )
 
 
@@ -158,21 +161,23 @@ def _graph(module: nn.Module, arch: str | None) -> Built:
     return Built(module, "graph", ignored)
 
 
-def _input_shapes(content: _Content, given: Any) -> tuple[Shapes | None, tuple[str, ...]]:
-    """The input shapes and a note on where they come from: the user, the file, the architecture."""
+def _input_shapes(content: _Content, given: Any) -> tuple[Shapes | None, tuple[str, ...], bool]:
+    """The input shapes, a note on where they come from (the user, the file, the architecture), and whether they are
+    no more than what is usual for the architecture."""
     if given is not None:
         shapes = _shapes(given)
         if shapes is None:
             raise InputError(f"input shape {given!r} is not understood", "write for example 3,224,224")
-        return shapes, ()
+        return shapes, (), False
     if content.shapes is not None:
-        return content.shapes, ()
+        return content.shapes, (), False
     for key in ("input_shape", "input_size", "input_shapes"):
         if shapes := _shapes(_json(content.beside.get(key))):
-            return shapes, (f"input shape {_written(shapes)}, as the checkpoint says",)
+            return shapes, (f"input shape {_written(shapes)}, as the checkpoint says",), False
     if shape := architectures.default_input_shape(content.built):
-        return (shape,), (f"input shape {_written((shape,))}, the usual one of {content.built.architecture}",)
-    return None, ()
+        note = f"input shape {_written((shape,))}, the usual one of {content.built.architecture}"
+        return (shape,), (note,), not content.built.architecture.startswith("mlp:")
+    return None, (), False
 
 
 def _written(shapes: Shapes) -> str:

@@ -16,7 +16,7 @@ from compress.cli.methods import complete
 from compress.cli.output import Output
 from compress.cli.training import AfterPruning, running
 from compress.errors import InputError
-from compress.request import DEFAULT_RATIO, BudgetTarget, DataSource, Granularity, PruneRequest, command_line
+from compress.request import DEFAULT_RATIO, BudgetTarget, DataSource, Granularity, PruneRequest, Refit, command_line
 
 if TYPE_CHECKING:
     from compress.result import Pruned
@@ -161,6 +161,13 @@ def _prune(
             "without their labels.",
         ),
     ] = True,
+    refit: Annotated[
+        Refit,
+        typer.Option(
+            help="What is refitted: the statistics of batch norms, all layers one by one, or layers also together with "
+            "those before them (joint: more accurate, up to minutes). auto: joint for reconstruct, layers for others."
+        ),
+    ] = "auto",
     basics: AfterPruning,
     data: Data,
     shared: Shared,
@@ -196,6 +203,7 @@ def _prune(
         allow_frozen=scope.allow_frozen,
         keep_module=scope.keep_module,
         calibrate=calibrate,
+        refit=refit,
         data=data.source(),
         training=basics.training(),
         running=running(basics),

@@ -12,7 +12,7 @@ from compress.cli.groups import LAST, Data, Model, Shared, flag, grouped
 from compress.cli.prune import Budget, Scope, page, sort_words
 from compress.cli.training import Basics, Details, running, training
 from compress.errors import InputError
-from compress.request import PruneRequest, command_line
+from compress.request import PruneRequest, Refit, command_line
 
 
 def add_to(app: typer.Typer) -> None:
@@ -53,6 +53,7 @@ def _retrain(
             help="Refit the smaller layers to the outputs of the trained network, in closed form.",
         ),
     ] = True,
+    refit: Annotated[Refit, typer.Option(help="What is refitted, as for `compress prune`.")] = "auto",
     basics: Basics,
     details: Details,
     data: Data,
@@ -87,6 +88,7 @@ def _retrain(
         allow_frozen=scope.allow_frozen,
         keep_module=scope.keep_module,
         calibrate=calibrate,
+        refit=refit,
         data=source,
         training=training(basics, details),
         running=running(basics, details),

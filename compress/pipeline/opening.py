@@ -92,6 +92,8 @@ def open_model(
         mean, std = (data.mean, data.std) if data.mean is not None else (loaded.mean, loaded.std)
         read = load_data(data.spec, mean=mean, std=std)
     shapes = loaded.input_shapes or (None if read is None else (read.input_shape,))
+    if read is not None and loaded.usual_shape and len(read.input_shape) == 3:
+        shapes = (read.input_shape,)  # images of the data's size are as good as those that are usual
     if shapes is None:
         raise InputError(
             f"the input shape of {loaded.path} is not known",

@@ -11,7 +11,7 @@ from torch import fx
 
 from compress.budget import Budget
 from compress.checkpoint.write import bundle_bytes, check_output, write_bundle
-from compress.errors import InputError, ModelError
+from compress.errors import Elsewhere, InputError, ModelError
 from compress.evaluate import Accuracy, evaluate
 from compress.graph import Coupling, Program, macs
 from compress.measure import LatencyPair, count_nonzero, count_parameters, latency_pair, tensor_bytes
@@ -20,12 +20,13 @@ from compress.pipeline.document import Facts, Side, document
 from compress.pipeline.opening import Opened, analysed, open_model, traced
 from compress.pipeline.retrain import check_retrain, retrain
 from compress.pipeline.slicing import Sliced, slice_units, slice_weights
-from compress.pipeline.training import check_trainable, train
+from compress.pipeline.training import calibration_data, check_trainable, train
 from compress.plan import Plan, plan_json
 from compress.plugin import Context, make_plan
 from compress.progress import Progress
 from compress.recipe import prune_recipe, to_toml
 from compress.recover import Compensation, Trained, compensate
+from compress.recover.launch import from_main, is_main
 from compress.registry import create
 from compress.report import markdown
 from compress.request import PruneRequest
@@ -40,8 +41,10 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
         InputError: Something about the request, the file or the data is wrong.
         ModelError: The model cannot be handled, or has nothing to prune.
         PluginError: The method broke its contract.
-        Elsewhere: Where it trains, this is not the main one of several processes.
+        Elsewhere: This is not the main one of several processes; it has trained with it, where that was asked.
     """
+    if request.training is None and not is_main():
+        raise Elsewhere("one process prunes alone")
     check_output(request.output, request.force)
     method, instance = create(request.method, request.options)
     _check(request, method.kind)
@@ -56,8 +59,10 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     budget = Budget() if request.budget is None else Budget(request.budget.kind, request.budget.value)
     decides = request.budget is None and method.kind != "criterion"
     context = Context(
-        *(coupling, budget, request.granularity, request.only, request.exclude, request.settings.seed, opened.data),
-        *(progress, not decides),
+        *(coupling, budget, request.granularity, request.only, request.exclude, request.settings.seed),
+        data=calibration_data(opened, request.training),
+        progress=progress,
+        has_budget=not decides,
     )
     recipe = prune_recipe(request, asdict(instance), None if decides else asdict(budget))
     if method.kind == "retrain":
@@ -67,9 +72,9 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
         done.file.remove()
         return result
     progress.step(f"Planning with {method.name}: {len(context.groups)} groups of units")
-    plan = make_plan(instance, context)
-    together = getattr(instance, "joint_refit", False)
-    work = _sliced(request, opened, program, context, plan, recipe, progress, together)
+    plan = from_main(make_plan(instance, context), opened.device)
+    joint = getattr(instance, "joint_refit", False)
+    work = _sliced(request, opened, program, context, plan, recipe, progress, joint)
     return _write(work, progress) if request.training is None else _trained(work, request.training, progress)
 
 
@@ -81,11 +86,12 @@ def _sliced(
     plan: Plan,
     recipe: Mapping[str, Any],
     progress: Progress,
-    together: bool = False,
+    joint: bool = False,
 ) -> _Work:
     """The plan carried out and refitted; ``program`` is the network as it came, which is measured beside the result."""
     progress.step("Slicing and verifying")
     sliced = _slice(context.coupling, plan, opened, request, progress)
+    together = request.refit == "joint" or (request.refit == "auto" and joint)
     refit = _refit(context, sliced, request, together, progress)
     module = sliced.module if refit is None else refit.module
     return _Work(request, opened, program, context.coupling, context, sliced, refit, module, recipe)
@@ -151,7 +157,7 @@ def _refit(
 ) -> Compensation | None:
     """Closed-form compensation where training samples are at hand; masks would not survive it.
 
-    Joint refits take minutes, for which a method has to ask.
+    Joint refits can take minutes, for which the user or the method has to ask.
     """
     train = None if context.data is None else context.data.train
     if not request.calibrate or train is None or sliced.plan.masks:
@@ -164,6 +170,7 @@ def _refit(
         sliced.module,
         inputs,
         seed=request.settings.seed,
+        layers=request.refit != "norms",
         together=together,
         progress=progress,
     )

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import distributed
@@ -18,6 +18,8 @@ from compress.errors import InputError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+T = TypeVar("T")
 
 
 def processes() -> int:
@@ -55,6 +57,23 @@ def accelerator(precision: str, device: torch.device) -> Accelerator:
     if distributed.is_initialized():
         atexit.register(_leave)
     return made
+
+
+def from_main(value: T, device: torch.device) -> T:
+    """What the main process has found, in all of them: rounding must not let two processes prune differently.
+
+    Args:
+        value: Of this process; anything that can be pickled.
+        device: Where the processes compute.
+    """
+    if processes() == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    accelerator("no", device)  # joins the others
+    found = [value]
+    broadcast_object_list(found)
+    return found[0]
 
 
 @contextmanager

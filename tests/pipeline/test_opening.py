@@ -84,6 +84,21 @@ def test_the_data_says_the_shape_where_the_file_does_not() -> None:
         open_model(source, Settings())
 
 
+def test_images_of_another_size_than_the_usual_one_of_an_architecture_are_taken(tmp_path: Path) -> None:
+    import torchvision
+
+    torch.save(torchvision.models.squeezenet1_1(num_classes=10).state_dict(), tmp_path / "net.pth")
+    images, labels = np.zeros((4, 64, 48, 3), dtype=np.uint8), np.array([0, 1, 2, 9])
+    np.savez(tmp_path / "data.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    source = ModelSource(tmp_path / "net.pth", "torchvision:squeezenet1_1")
+    data = DataSource(f"npz:{tmp_path}/data.npz")
+    assert open_model(source, Settings()).shapes == ((3, 224, 224),)
+    assert open_model(source, Settings(), data).shapes == ((3, 64, 48),)
+    said = ModelSource(source.path, source.arch, input_shapes=((3, 224, 224),))
+    with pytest.raises(InputError, match="the model takes 3x224x224"):
+        open_model(said, Settings(), data)
+
+
 def test_examples_are_the_same_for_the_same_seed() -> None:
     opened = open_model(MLP, Settings())
     assert torch.equal(opened.examples(3)[0], opened.examples(3)[0])

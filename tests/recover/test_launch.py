@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -53,15 +54,9 @@ def test_two_processes_give_the_weights_of_one(
     folder: Path, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With batch norm, images changed at random, batches in two parts, and a batch size that 2 does not divide."""
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    environment |= {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "plugins"))), "OMP_NUM_THREADS": "1"}
     command = ["finetune", "net.pt", "--arch", "net.py:Net", "--data", "net.py:data"]
     command += ["--epochs", "2", "--batch-size", "21", "--accumulate", "2", "--augment", "crop", "--device", "cpu"]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-    words = [sys.executable, *torchrun, "-m", "compress", *command, "-o", "two"]
-    many = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
-    assert many.returncode == 0, many.stderr
+    many = in_two_processes(folder, *command, "-o", "two")
     assert many.stderr.count("Epoch 2 of 2") == 1 and many.stdout.count("accuracy") == 1  # one of them speaks
     assert {p.name for p in folder.iterdir()} >= {"two"} and not (folder / "two.training").exists()
     monkeypatch.chdir(folder)
@@ -74,6 +69,36 @@ def test_two_processes_give_the_weights_of_one(
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=0, atol=1e-4)
     assert float((one["conv.weight"] - start["conv.weight"]).abs().max()) > 0.01  # it has been trained
+
+
+def test_two_processes_give_the_plan_of_one(
+    folder: Path, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a method that looks at gradients, a refit and a training after it."""
+    command = ["prune", "net.pt", "--arch", "net.py:Net", "--data", "net.py:data", "--method", "taylor"]
+    command += ["--ratio", "0.5", "--epochs", "1", "--batch-size", "30", "--device", "cpu"]
+    many = in_two_processes(folder, *command, "-o", "two")
+    assert many.stderr.count("Epoch 1 of 1") == 1
+    monkeypatch.chdir(folder)
+    # The package gives its function the name of this module
+    monkeypatch.setattr(importlib.import_module("compress.pipeline.prune"), "reloaded", lambda *_: 0.0)
+    done = invoke(*command, "-o", "one")
+    assert done.code == 0, done.err
+    one, two = ((folder / name / "plan.json").read_text() for name in ("one", "two"))
+    assert one == two and '"removed_units":{"conv":[' in one
+    weights = [dict(compress.load(folder / name).state_dict()) for name in ("one", "two")]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=0, atol=1e-4)
+
+
+def in_two_processes(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    environment |= {"PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "plugins"))), "OMP_NUM_THREADS": "1"}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = [sys.executable, *torchrun, "-m", "compress", *command]
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def test_the_main_process_is_told_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
