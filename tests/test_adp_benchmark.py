@@ -47,7 +47,7 @@ def test_the_smaller_network(runs: Any) -> None:
 
 @pytest.mark.parametrize("case", [{}, {"stacked": True}, {"rich": True}, {"variant": "before"}, {"variant": "scratch"}])
 def test_both_ways(runs: Any, case: dict[str, Any]) -> None:
-    sizes = runs.Sizes(epochs=4, width=20, batch=20, rate=0.1, legacy_rate=1.0)
+    sizes = runs.Sizes(epochs=4, width=20, batch=20, rate=0.1, legacy_batch=20, legacy_rate=1.0)
     weights, kept = 20 * 20 + 20 * 4, 240
     legacy, right = (
         run(runs.Case(**case), sizes, samples(200), samples(80), 4, 0)
@@ -71,7 +71,7 @@ def test_as_coded_layers_behind_the_first_are_never_trained(runs: Any, monkeypat
         look(watch, model)
 
     monkeypatch.setattr(runs.Watch, "look", remember)
-    sizes = runs.Sizes(epochs=2, width=20, batch=20, rate=0.1, legacy_rate=1.0)
+    sizes = runs.Sizes(epochs=2, width=20, batch=20, rate=0.1, legacy_batch=20, legacy_rate=1.0)
     runs.as_the_code_does(runs.Case(keep=1.0), sizes, samples(100), samples(20), 4, 0)
     first, last = seen
     moved = {name for name in first if not torch.equal(first[name], last[name])}

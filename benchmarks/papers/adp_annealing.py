@@ -56,7 +56,7 @@ def main() -> None:
     if data.train is None:
         raise SystemExit(f"{given.data} has no training part")
     train, test = (_first(split, n) for split, n in ((data.train, given.samples), (data.test, given.test)))
-    sizes = Sizes(given.epochs, given.width, given.batch_size, given.lr, given.legacy_lr)
+    sizes = Sizes(given.epochs, given.width, given.batch_size, given.lr, given.legacy_batch_size, given.legacy_lr)
     cases = list(dict.fromkeys([Case(keep=keep) for keep in BY_KEEP] + [case for case, *_ in VARIANTS.values()]))
     found: Outcomes = {}
     for way, run in WAYS.items():
@@ -81,6 +81,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=1200, help="of both hidden layers")
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--lr", type=float, default=0.1, help="of the way that is right")
+    parser.add_argument("--legacy-batch-size", type=int, default=100)
     parser.add_argument("--legacy-lr", type=float, default=4.0, help="of the author's way")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--results", type=Path, default=Path("docs/results"))
@@ -105,12 +106,19 @@ def markdown(found: Outcomes, given: argparse.Namespace, train: int, test: int) 
 
 def _page(found: Outcomes, given: argparse.Namespace, train: int, test: int) -> Iterator[str]:
     full = (train, test, given.epochs, given.width) == (60_000, 10_000, 25, 1200)
+    sizes = (
+        f"{train:,} training and {test:,} test samples",
+        f"{given.epochs} epochs",
+        f"hidden layers of {given.width:,}",
+        f"batches of {given.batch_size} ({given.legacy_batch_size} as coded)",
+        f"{given.seeds} seeds (mean ± deviation)" if given.seeds > 1 else "one seed",
+    )
+    short = (
+        " The paper has 60,000 and 10,000 samples, 25 epochs and hidden layers of 1,200: this is a **short run**, whose"
+        " accuracies are not those of the full one."
+    )
     yield "# Annealed pruning: the tables of the paper\n"
-    yield "Written by `python benchmarks/papers/adp_annealing.py` with " + ", ".join(
-        (f"{train:,} training and {test:,} test samples", f"{given.epochs} epochs", f"hidden layers of {given.width:,}",
-         f"batches of {given.batch_size}", f"{given.seeds} seed{'s' * (given.seeds > 1)} (mean ± deviation)")
-    ) + ("." if full else ". The paper has 60,000 and 10,000 samples, 25 epochs and hidden layers of 1,200: this is a"
-         " **short run**, whose accuracies are not those of the full one.")  # fmt: skip
+    yield f"Written by `python benchmarks/papers/adp_annealing.py` with {', '.join(sizes)}.{'' if full else short}"
     yield _TEXT.format(legacy=given.legacy_lr, rate=given.lr)
     yield "## By the fraction of weights that stays\n"
     yield from _head("kept", ("accuracy", "gap", "best test loss"))
@@ -133,6 +141,8 @@ Accuracy is that of the last epoch on the test samples. The gap ("Total_Gen_Erro
 minus training loss, both in evaluation; the best test loss is the smallest of an epoch, chosen on the test samples as
 the paper does. Losses of the two ways are not alike: in the author's code a softmax is followed by a cross-entropy that
 applies another one, so that a perfect network still has 1.46115.
+
+Seconds are those of one thread on the machine of this run, which did other things as well, without the losses above.
 
 "Kept" counts the weights behind the first layer: the first layer and all biases are never pruned. As coded, the layers
 behind the first keep the weights they were drawn with (SGD, learning rate {legacy:g}). Done right, every layer trains

@@ -55,6 +55,7 @@ class Sizes:
     width: int
     batch: int
     rate: float
+    legacy_batch: int
     legacy_rate: float
 
 
@@ -146,7 +147,7 @@ def as_the_code_does(case: Case, sizes: Sizes, train: Split, test: Split, classe
         optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], sizes.legacy_rate)
         for epoch in range(sizes.epochs):
             _apply(layers, masks)
-            _pass(model, optimizer, train, sizes.batch)
+            _pass(model, optimizer, train, sizes.legacy_batch)
             if moves:  # the first call is at position 0 and masks nothing
                 masks = _masks(layers, masks, keep, epoch, sizes.epochs, case.stacked)
                 _apply(layers, masks)
