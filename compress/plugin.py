@@ -4,7 +4,7 @@ A plugin is a frozen dataclass in one file; its fields are its options. Three ki
 
 ``compress.criteria``  ``score(group, context) -> Tensor`` of shape (units,), higher means keep
 ``compress.pruners``   ``plan(context) -> Plan``
-``compress.retrain``   trains the network and ends in a plan
+``compress.retrain``   ``start(context) -> Session``, beside the steps of a training that ends in a plan
 """
 
 from __future__ import annotations
@@ -22,27 +22,23 @@ from torch import Tensor, fx
 from compress.budget import Allocation, Budget, Scores, Size, fit, fit_layers, prunable, reach
 from compress.calibration.measurements import Measurements
 from compress.calibration.problems import Problem
-from compress.errors import CompressError, ModelError, PluginError
+from compress.errors import InputError, ModelError, PluginError
+from compress.figures import Figure, Series
 from compress.fsa import FSASettings, compression_factor, select_features
 from compress.graph import Cluster, Coupling, Group, attribute, clusters, layer_weights
 from compress.graph.features import selections
 from compress.graph.mass import Mass, mass
+from compress.graph.tensors import with_tensors
 from compress.plan import Plan
 from compress.progress import Progress, Silent
+from compress.retrain import Loop, Retrain, Session, Trainable, guarded
+from compress.schedules import annealed
 
 __all__ = [
-    "Budget",
-    "Context",
-    "Criterion",
-    "FSASettings",
-    "Group",
-    "Plan",
-    "Problem",
-    "Pruner",
-    "compression_factor",
-    "option",
+    "Budget", "Context", "Criterion", "FSASettings", "Figure", "Group", "InputError", "Loop", "ModelError", "Plan",
+    "Problem", "Pruner", "Retrain", "Series", "Session", "annealed", "compression_factor", "option",
     "select_features",
-]
+]  # fmt: skip
 
 Granularity = Literal["unit", "weight"]
 
@@ -58,7 +54,7 @@ def option(default: Any, help: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Context(Measurements):
+class Context(Measurements, Trainable):
     """A network under analysis, as plugins see it. Nothing in it may be changed.
 
     Attributes:
@@ -71,6 +67,7 @@ class Context(Measurements):
         progress: Is told how far a long look at data is.
         allocation: How the budget is spread over the layers, and what widths are rounded to.
         size: What the budget counts, by what stays; None for the size that belongs to its kind.
+        has_budget: Whether the user named the budget; a method that decides by itself may, where it is False.
     """
 
     coupling: Coupling
@@ -83,11 +80,16 @@ class Context(Measurements):
     progress: Progress = field(default_factory=Silent)
     allocation: Allocation = field(default_factory=Allocation)
     size: Size | None = None
+    has_budget: bool = True
 
     @property
     def module(self) -> fx.GraphModule:
         """The traced network; parameters under the names of the user's module."""
         return self.coupling.program.module
+
+    def on(self, network: fx.GraphModule) -> Context:
+        """The same context with the tensors that another network has under the same names, copied to the CPU."""
+        return dataclasses.replace(self, coupling=with_tensors(self.coupling, network))
 
     @cached_property
     def clusters(self) -> tuple[Cluster, ...]:
@@ -157,10 +159,14 @@ class Context(Measurements):
             found[slot.tensor] = max(slot.blocks, found.get(slot.tensor, 1))
         return found
 
-    def layers(self) -> dict[str, Tensor]:
-        """Weights of linear layers, convolutions and matrix products that the groups shorten, in graph order."""
+    def layers(self, every: bool = False) -> dict[str, Tensor]:
+        """Weights of linear layers, convolutions and matrix products, in graph order: those that the groups shorten.
+
+        Args:
+            every: Those that keep their size, too.
+        """
         shortened = {m.tensor for g in self.groups for m in g.members}
-        return {n: self.weight(n) for n in layer_weights(self.coupling) if n in shortened}
+        return {n: self.weight(n) for n in layer_weights(self.coupling) if every or n in shortened}
 
     @cached_property
     def memo(self) -> dict[Any, Any]:
@@ -262,14 +268,8 @@ def make_plan(method: Criterion | Pruner, context: Context) -> Plan:
         ModelError: The network has nothing to prune.
         PluginError: The method breaks the contract or fails.
     """
-    try:
+    with guarded(method):
         return _planned(method, context)
-    except CompressError:
-        raise
-    except Exception as error:  # a plugin is foreign code and may raise anything
-        reason = f"{type(error).__name__}: {error}"
-        hint = "run again with --debug for the traceback"
-        raise PluginError(f"{type(method).__name__} failed: {reason}", hint) from error
 
 
 def _planned(method: Criterion | Pruner, context: Context) -> Plan:

@@ -9,17 +9,24 @@ Use it in a plugin's own tests::
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compress.budget import Budget
+from compress.data import Split
 from compress.errors import CompressError, PluginError
-from compress.graph import Coupling, analyse, slice_verified, trace
+from compress.graph import Coupling, analyse, remove_dead, slice_verified, trace
 from compress.plan import Plan
-from compress.plugin import Context, Criterion, Pruner, make_plan
+from compress.plugin import Context, Criterion, Pruner, Retrain, make_plan
+from compress.recover import Hook, InSession, StateFile, finetune
+from compress.recover.loop import Loop
+from compress.retrain import folded, plan_of, start_session
+from compress.training import Training
 
 __all__ = ["check_plugin", "example_networks"]
 
@@ -70,12 +77,13 @@ def example_networks() -> Iterator[tuple[str, nn.Module, tuple[Tensor, ...]]]:
 
 
 def check_plugin(plugin: Any) -> None:
-    """Run a criterion or pruner through the contract.
+    """Run a criterion, pruner or retrain method through the contract.
 
     Checked on three networks, at both granularities where the method has both: it is a frozen dataclass whose options
     have defaults and a help line; it changes no weight; the same seed gives the same plan; scores have the right shape
     and are finite; plans name known groups and units and leave every group a unit; the slice equals the masked
-    original in float64.
+    original in float64. Of a retrain method, which is trained for 4 epochs, also that what it folds computes what was
+    trained, and that a training that is cut off and goes on ends as one that is not.
 
     Raises:
         PluginError: The first requirement that is not met, and where.
@@ -87,22 +95,17 @@ def check_plugin(plugin: Any) -> None:
         for granularity in ("unit", "weight"):
             where = f"{type(plugin).__name__} on the {name} ({granularity})"
             context = Context(coupling, Budget("ratio", 0.4), granularity, seed=3, data=_samples(inputs[0], module))
-            if granularity == "weight" and not isinstance(plugin, Pruner):
-                continue
-            _check_plan(plugin, context, where)
+            if isinstance(plugin, Retrain):
+                _check_retrain(plugin, context, where)
+            elif isinstance(plugin, Pruner) or granularity == "unit":
+                _check_plan(plugin, context, where)
         changed = [k for k, v in module.state_dict().items() if not torch.equal(v, before[k])]
         _require(not changed, f"{type(plugin).__name__} changed weights of the {name}: {', '.join(changed[:3])}")
 
 
 @dataclasses.dataclass(frozen=True)
-class _Samples:
-    inputs: Tensor
-    targets: Tensor
-
-
-@dataclasses.dataclass(frozen=True)
 class _Data:
-    train: _Samples
+    train: Split
 
 
 def _samples(example: Tensor, module: nn.Module) -> _Data:
@@ -111,7 +114,7 @@ def _samples(example: Tensor, module: nn.Module) -> _Data:
     with torch.no_grad():
         classes = module(example).shape[1]
     inputs = torch.randn(48, *example.shape[1:], generator=generator)
-    return _Data(_Samples(inputs, torch.randint(classes, (48,), generator=generator)))
+    return _Data(Split(inputs, torch.randint(classes, (48,), generator=generator)))
 
 
 def _require(condition: bool, message: str) -> None:
@@ -124,7 +127,7 @@ def _check_shape(plugin: Any) -> None:
     name = type(plugin).__name__
     _require(dataclasses.is_dataclass(plugin), f"{name} is not a dataclass")
     _require(type(plugin).__dataclass_params__.frozen, f"{name} is not frozen: use @dataclass(frozen=True)")
-    _require(isinstance(plugin, (Criterion, Pruner)), f"{name} offers neither score() nor plan()")
+    _require(isinstance(plugin, (Criterion, Pruner, Retrain)), f"{name} offers no score(), plan() or start()")
     doc = (type(plugin).__doc__ or "").strip()
     # A dataclass without a docstring gets its signature as one
     _require(bool(doc) and not doc.startswith(f"{name}("), f"{name} has no docstring for `compress methods`")
@@ -137,17 +140,71 @@ def _check_shape(plugin: Any) -> None:
 def _check_plan(plugin: Criterion | Pruner, context: Context, where: str) -> None:
     plan = _made(plugin, context, where)
     again = _made(plugin, context, where)
-    same = plan.removed.keys() == again.removed.keys() and all(
-        list(plan.removed[n]) == list(again.removed[n]) for n in plan.removed
+    _require(_same(plan, again), f"{where}: the same seed gives two different plans")
+    _check_cut(plan, context, where)
+
+
+def _same(one: Plan, other: Plan) -> bool:
+    units = one.removed.keys() == other.removed.keys() and all(
+        list(one.removed[n]) == list(other.removed[n]) for n in one.removed
     )
-    same = same and all(torch.equal(plan.masks[n], again.masks[n]) for n in plan.masks)
-    _require(same, f"{where}: the same seed gives two different plans")
+    return units and all(torch.equal(one.masks[n], other.masks[n]) for n in one.masks)
+
+
+def _check_cut(plan: Plan, context: Context, where: str) -> None:
     _check_removed(plan, context.coupling, where)
     for name, mask in plan.masks.items():
         fits = mask.dtype == torch.bool and mask.shape == context.weight(name).shape
         _require(fits, f"{where}: the mask of {name} is no bool tensor of the weight's shape")
     found = slice_verified(context.coupling, plan.removed)
     _require(not found.rolled_back, f"{where}: the slice of {', '.join(found.rolled_back)} is not exact")
+
+
+def _check_retrain(plugin: Retrain, context: Context, where: str) -> None:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            file = StateFile(Path(folder), {}, every=1)
+            plan, after = _retrained(plugin, context)
+            _retrained(plugin, context, _Cut(), file)
+            again, resumed = _retrained(plugin, context, Hook(), file)
+    except CompressError as error:
+        raise PluginError(f"{where}: {error}") from error
+    tensors = dict(resumed.module.named_parameters())
+    same = all(torch.equal(tensor, tensors[name]) for name, tensor in after.module.named_parameters())
+    _require(same and _same(plan, again), f"{where}: a training that was cut off and went on ends otherwise")
+    _check_cut(plan, after, where)
+    if plan.masks:
+        passed = remove_dead(after.coupling, plan.masks).verification.passed
+        _require(passed, f"{where}: the network without its dead units is not the masked one")
+
+
+class _CutOffError(Exception):
+    """The machine is gone."""
+
+
+class _Cut(Hook):
+    def after_step(self, loop: Loop) -> None:
+        if loop.step == 8:  # in the third epoch of four, when its first step of three has been saved
+            raise _CutOffError
+
+
+def _retrained(
+    plugin: Retrain, context: Context, other: Hook | None = None, file: StateFile | None = None
+) -> tuple[Plan, Context]:
+    """A short training: the plan and the trained network; as they are without a training where it is cut off."""
+    session = start_session(plugin, context)
+    hooks = (InSession(session),) if other is None else (InSession(session), other)
+    settings = Training(epochs=4, batch_size=16, lr=0.01)
+    resume = file is not None and file.exists
+    try:
+        trained = finetune(
+            session.network, context.data.train, settings, seed=context.seed, hooks=hooks, file=file, resume=resume
+        )
+    except _CutOffError:
+        return Plan(), context
+    program = folded(session, trained.module, context.coupling.program)
+    after = dataclasses.replace(context, coupling=analyse(program))
+    return plan_of(session, after), after
 
 
 def _made(plugin: Criterion | Pruner, context: Context, where: str) -> Plan:

@@ -288,7 +288,7 @@ def test_an_interrupted_run_leaves_no_half_bundle(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pruning, "reloaded", interrupt)
+    monkeypatch.setattr(importlib.import_module("compress.pipeline.writing"), "reloaded", interrupt)
     done = invoke("prune", str(MLP), "-o", "small")
     assert (done.code, done.out) == (130, "")
     assert done.err.endswith("error: interrupted\n")

@@ -27,7 +27,7 @@ from compress.data import load_data
 from compress.measure import latency_pair
 
 # The package gives its function the name of this module
-pruning = importlib.import_module("compress.pipeline.prune")
+pruning = importlib.import_module("compress.pipeline.writing")
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "sample_models"
 RESNET = SAMPLES / "digits_resnet.safetensors"

@@ -20,9 +20,9 @@ LEVELS = (
     {"errors", "figures", "progress", "schedules", "training", "inputs", "nn", "fsa"},
     {"graph"},
     {"calibration"},
-    {"plugin", "registry", "plan", "budget", "testing"},
+    {"plugin", "registry", "plan", "budget", "retrain"},
     {"export", "report", "recover", "checkpoint", "data", "datasets", "evaluate", "measure", "latency"},
-    {"pipeline", "recipe", "gate", "request", "result"},
+    {"pipeline", "recipe", "gate", "request", "result", "testing"},
     {"cli"},
     {"__main__"},
 )
@@ -81,7 +81,15 @@ def test_one_place_prints() -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["methods"], ["methods", "tetris"], ["prune", "--help"], ["prun"]]
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["methods"],
+        ["methods", "tetris"],
+        *([c, "--help"] for c in ("prune", "retrain")),
+        ["prun"],
+    ],
 )
 def test_no_torch_before_it_is_needed(words: list[str]) -> None:
     code = (

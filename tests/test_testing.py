@@ -29,7 +29,7 @@ class L1:
         return torch.stack([w.abs().pow(self.power).sum(1) for w in weights]).sum(0)
 
 
-@pytest.mark.parametrize("name", [m.name for m in methods() if m.kind != "retrain" and "compress-nn" in m.distribution])
+@pytest.mark.parametrize("name", [m.name for m in methods() if "compress-nn" in m.distribution])
 def test_the_methods_that_come_with_the_package(name: str) -> None:
     check_plugin(create(name, {})[1])
 
@@ -189,7 +189,7 @@ class Plain:
         (Undocumented(), "Undocumented has no docstring for `compress methods`"),
         (Unexplained(), r"option p of Unexplained has no help line: use option\(\)"),
         (Required(p=1.0), "option p of Required has no default"),
-        (Idle(), r"Idle offers neither score\(\) nor plan\(\)"),
+        (Idle(), r"Idle offers no score\(\), plan\(\) or start\(\)"),
         (Plain(), "Plain is not a dataclass"),
         (L1, r"check_plugin takes an instance: check_plugin\(MyCriterion\(\)\)"),
     ],

@@ -99,6 +99,8 @@ def _page(method: Method, description: Description) -> str:
 
 def _example(method: Method, description: Description) -> str:
     words = ["compress", "prune", "model.pt", "--method", method.name]
+    if method.kind == "retrain":
+        words = ["compress", "retrain", "model.pt", "--data", "digits", "--mode", method.name]
     for option in description.options[:1]:
         words.append(option.flag)
         if not option.is_flag:

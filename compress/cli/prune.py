@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,14 +14,14 @@ from compress.cli import layout, parse
 from compress.cli.budget import Budget, Spread
 from compress.cli.groups import LAST, Data, Model, Shared, flag, grouped
 from compress.cli.methods import complete
+from compress.cli.scope import Scope
 from compress.cli.training import AfterPruning, running
 from compress.errors import InputError
-from compress.request import DataSource, Granularity, PruneRequest, Refit, command_line
+from compress.request import DataSource, PruneRequest, Refit, command_line
 
 if TYPE_CHECKING:
     from compress.result import Pruned
 
-_SCOPE = "What may be pruned"
 _HOLDS = {
     "model.safetensors": "weights and graph; in Python: compress.load(DIR)",
     "module.safetensors": "smaller state dict, for the original class",
@@ -40,66 +39,6 @@ def add_to(app: typer.Typer) -> None:
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
         epilog="Options of the method follow like any other: see `compress methods NAME`.",
     )(grouped(_prune))
-
-
-@dataclass(frozen=True)
-class Scope:
-    """What of the model may go."""
-
-    granularity: Annotated[
-        Granularity,
-        typer.Option(
-            help="For methods that pick single weights: unit removes whole units by what is left of them; weight "
-            "zeroes the weights and removes the units that are dead then.",
-            rich_help_panel=_SCOPE,
-        ),
-    ] = "unit"
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="GLOB",
-            help="Prune these layers alone; repeatable.",
-            show_default=False,
-            rich_help_panel=_SCOPE,
-        ),
-    ] = None
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="GLOB",
-            help="Leave these layers as they are; repeatable.",
-            show_default=False,
-            rich_help_panel=_SCOPE,
-        ),
-    ] = None
-    prune_outputs: Annotated[
-        bool,
-        flag("--prune-outputs", help="Let the model's outputs shrink too.", rich_help_panel=_SCOPE),
-    ] = False
-    prune_inputs: Annotated[
-        bool,
-        flag(
-            "--prune-inputs",
-            help="Let the model read fewer of its input features, where an input is (N, F). It still takes all.",
-            rich_help_panel=_SCOPE,
-        ),
-    ] = False
-    allow_frozen: Annotated[
-        bool,
-        flag(
-            "--allow-frozen",
-            help="Prune frozen parameters too (requires_grad is False); by default they keep their size.",
-            rich_help_panel=_SCOPE,
-        ),
-    ] = False
-    keep_module: Annotated[
-        bool,
-        flag(
-            "--keep-module",
-            help="Prune only what the original class can represent; its state dict is written too.",
-            rich_help_panel=_SCOPE,
-        ),
-    ] = False
 
 
 def _prune(
@@ -148,23 +87,18 @@ def _prune(
 
       compress prune resnet.safetensors --arch models.py:build --data digits --ratio 0.5 --epochs 20
 
+      compress prune model.pt --method annealing --keep 0.3 --data digits --epochs 20
+
       compress prune vit.pth --params 3M --exclude 'blocks.0.*' --exclude head
     """
     out = shared.output()
-    path, options = _sort_words(context, model.model, method)
+    path, options = sort_words(context, model.model, method)
     request = PruneRequest(
         model=model.source(path),
         output=output,
         method=method,
         options=options,
         budget=budget.chosen(method, out),
-        granularity=scope.granularity,
-        only=tuple(scope.only or ()),
-        exclude=tuple(scope.exclude or ()),
-        prune_outputs=scope.prune_outputs,
-        prune_inputs=scope.prune_inputs,
-        allow_frozen=scope.allow_frozen,
-        keep_module=scope.keep_module,
         calibrate=calibrate,
         refit=refit,
         data=data.source(),
@@ -173,16 +107,17 @@ def _prune(
         force=force,
         settings=shared.settings(),
         command=command_line(),
+        **scope.settings(),
         **spread.settings(),
     )
     from compress import pipeline
 
     result = pipeline.prune(request, out)
-    out.result(result.to_json(), _page(result, request.data), str(result.bundle))
+    out.result(result.to_json(), page(result, request.data), str(result.bundle))
 
 
-def _sort_words(context: typer.Context, model: Path, method: str) -> tuple[Path, dict[str, str]]:
-    """MODEL and the options of the method, from what typer could not place.
+def sort_words(context: typer.Context, model: Path, method: str) -> tuple[Path, dict[str, str]]:
+    """MODEL and the options of the method, from what typer could not place. Raises InputError.
 
     Typer takes the first word it does not know for MODEL, which is an option of the method where that
     stands before MODEL: `compress prune --bin 500 model.pt`.
@@ -191,7 +126,7 @@ def _sort_words(context: typer.Context, model: Path, method: str) -> tuple[Path,
     description = registry.describe(registry.find(method))
     plain, options = parse.method_options([str(model), *context.args], method, description.options, flags)
     if not plain:
-        raise InputError("missing argument 'MODEL'", hint="compress prune --help")
+        raise InputError("missing argument 'MODEL'", hint=f"{context.command_path} --help")
     if len(plain) > 1:
         raise InputError(
             f"one MODEL at a time, got {' and '.join(plain)}",
@@ -200,7 +135,7 @@ def _sort_words(context: typer.Context, model: Path, method: str) -> tuple[Path,
     return Path(plain[0]), options
 
 
-def _page(result: Pruned, data: DataSource | None) -> str:
+def page(result: Pruned, data: DataSource | None) -> str:
     """Before and after, what was checked, what was written and what to type next."""
     from compress.report import summary_rows
 

@@ -55,7 +55,11 @@ class AfterPruning(Basics):
     """As `Basics`, but off unless asked for."""
 
     epochs: Annotated[
-        int, _option(help="With --data: train the smaller model again, with the original as its teacher.")
+        int,
+        _option(
+            help="With --data: train the smaller model again, with the original as its teacher. Methods of the kind "
+            "retrain prune during these epochs."
+        ),
     ] = 0
 
     def training(self) -> Training | None:

@@ -7,32 +7,28 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import fx
 
-from compress.checkpoint.write import bundle_bytes, check_output, write_bundle
+from compress.checkpoint.write import check_output
 from compress.errors import Elsewhere, InputError, ModelError
-from compress.evaluate import Accuracy, evaluate
-from compress.graph import Coupling, Program, macs
-from compress.measure import LatencyPair, count_nonzero, count_parameters, latency_pair, tensor_bytes
-from compress.pipeline.bundle import input_records, normalisation, provenance, reloaded, state_dict_file
-from compress.pipeline.document import Facts, Side, document
+from compress.graph import Coupling, Program
 from compress.pipeline.opening import Opened, analysed, open_model, traced
-from compress.pipeline.planning import check_widths, context_of, planned, reached, tell
+from compress.pipeline.planning import check_widths, context_of, planned
+from compress.pipeline.retrain import check_retrain, retrain
 from compress.pipeline.rounds import Refit
 from compress.pipeline.slicing import Sliced, slice_units, slice_weights
 from compress.pipeline.training import check_trainable, train
-from compress.plan import Plan, plan_json
+from compress.pipeline.writing import Work, write
+from compress.plan import Plan
 from compress.plugin import Context
 from compress.progress import Progress
-from compress.recipe import prune_recipe, to_toml
-from compress.recover import Compensation, Trained, compensate
+from compress.recipe import prune_recipe
+from compress.recover import Compensation, compensate
 from compress.recover.launch import from_main, is_main
 from compress.registry import create
-from compress.report import markdown
 from compress.request import PruneRequest
-from compress.result import Pruned, Size
+from compress.result import Pruned
 from compress.training import Training
 
 
@@ -51,7 +47,7 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     method, instance = create(request.method, request.options)
     _check(request, method.kind)
     check_widths(request, method.kind)
-    if request.budget is not None and method.kind != "criterion":
+    if request.budget is not None and method.kind == "pruner":
         progress.warn(f"{method.name} may decide by itself how much goes, whatever --{request.budget.kind} says")
     opened = open_model(request.model, request.settings, request.data, progress)
     progress.step("Tracing")
@@ -65,23 +61,46 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
         prune_inputs=request.prune_inputs,
         allow_frozen=request.allow_frozen,
     )
-    context = context_of(request, opened, coupling, progress)
+    decides = request.budget is None and method.kind != "criterion"
+    context = replace(context_of(request, opened, coupling, progress), has_budget=not decides)
+    budget = None if decides else {"kind": context.budget.kind, "value": context.budget.value}
+    recipe = prune_recipe(request, asdict(instance), budget, context.allocation.round_to)
+    start = _Start(request, opened, program, recipe, method.kind)
+    if method.kind == "retrain":
+        done = retrain(instance, context, opened, request, recipe, progress)
+        work = _sliced(replace(start, opened=done.opened), done.context, done.plan, progress)
+        result = write(replace(work, trained=done.trained), progress)
+        done.file.remove()
+        return result
     together = request.refit == "joint" or (request.refit == "auto" and getattr(instance, "joint_refit", False))
     progress.step(f"Planning with {method.name}: {len(context.groups)} groups of units")
     plan = planned(instance, method.kind, context, request.steps, _refit_of(context, request, together), progress)
-    plan = from_main(plan, opened.device)
+    work = _sliced(start, context, from_main(plan, opened.device), progress, together)
+    return write(work, progress) if request.training is None else _trained(work, request.training, progress)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What is known before anything is decided."""
+
+    request: PruneRequest
+    opened: Opened
+    program: Program
+    recipe: Mapping[str, Any]
+    kind: str
+
+
+def _sliced(start: _Start, context: Context, plan: Plan, progress: Progress, together: bool = False) -> Work:
+    """The plan carried out and refitted; ``start.program`` is the network as it came, measured beside the result."""
+    request = start.request
     progress.step("Slicing and verifying")
-    sliced = _slice(coupling, plan, opened, request, progress)
+    sliced = _slice(context.coupling, plan, start.opened, request, progress)
     refit = None if sliced.plan.masks else _refit(context, sliced.alive, sliced.module, request, together)
     module = sliced.module if refit is None else refit.module
-    decides = request.budget is None and method.kind != "criterion"
-    budget = None if decides else {"kind": context.budget.kind, "value": context.budget.value}
-    recipe = prune_recipe(request, asdict(instance), budget, context.allocation.round_to)
-    work = _Work(request, opened, program, coupling, context, sliced, refit, module, recipe, method.kind)
-    return _write(work, progress) if request.training is None else _trained(work, request.training, progress)
+    return Work(request, start.opened, start.program, context, sliced, refit, module, start.recipe, start.kind)
 
 
-def _trained(work: _Work, training: Training, progress: Progress) -> Pruned:
+def _trained(work: Work, training: Training, progress: Progress) -> Pruned:
     """The same with a training first, with the original as its teacher."""
     request = work.request
     teacher = None if training.distill == "none" else work.program.module
@@ -89,12 +108,14 @@ def _trained(work: _Work, training: Training, progress: Progress) -> Pruned:
         work.module, work.opened, teacher, training=training, running=request.running, output=request.output,
         recipe=work.recipe, progress=progress,
     )  # fmt: skip
-    result = _write(replace(work, module=done.module, trained=done), progress)
+    result = write(replace(work, module=done.module, trained=done), progress)
     file.remove()
     return result
 
 
 def _check(request: PruneRequest, kind: str) -> None:
+    if kind == "retrain":
+        check_retrain(request)
     if request.granularity == "weight" and request.keep_module:
         raise InputError("--keep-module belongs to whole units", "leave out --granularity weight")
     if request.granularity == "weight" and kind == "criterion":
@@ -172,102 +193,3 @@ def _refit_of(context: Context, request: PruneRequest, together: bool) -> Refit:
         return sliced if done is None else done.module
 
     return refit
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What is known when everything is decided and only measuring and writing are left."""
-
-    request: PruneRequest
-    opened: Opened
-    program: Program
-    coupling: Coupling
-    context: Context
-    sliced: Sliced
-    refit: Compensation | None
-    module: fx.GraphModule
-    recipe: Mapping[str, Any]
-    kind: str  # of the method
-    trained: Trained | None = None
-
-
-def _write(work: _Work, progress: Progress) -> Pruned:
-    """Prove that the result loads, measure it, and put bundle and report in their place at once."""
-    opened, request = work.opened, work.request
-    plan = plan_json(work.sliced.plan, work.coupling)
-    origin = provenance(opened, request.settings.seed)
-    weights = bundle_bytes(work.module, input_records(opened), plan, origin, normalisation(opened))
-    progress.step("Loading the result in a new process")
-    reload = reloaded(Program(work.module, work.program.inputs, work.program.dynamic_batch), weights, opened)
-    progress.step("Measuring")
-    before, after, speed = _measured(work, len(weights), progress)
-    budget = reached(work.context, work.sliced, len(weights))
-    limited = tell(budget, work.sliced, progress) if work.kind == "criterion" else None
-    facts = Facts(
-        request, opened, work.coupling, work.sliced, work.refit, work.recipe, before, after, speed, reload,
-        trained=work.trained, budget=budget, limited=limited,
-    )  # fmt: skip
-    report = document(facts)
-    write_bundle(
-        request.output,
-        program_module=work.module,
-        inputs=input_records(opened),
-        plan_json=plan,
-        report=report,
-        recipe_toml=to_toml(work.recipe),
-        report_md=markdown(report),
-        provenance=origin,
-        force=request.force,
-        metadata=normalisation(opened),
-        files=_module_file(work),
-    )
-    return _result(work, before, after, report)
-
-
-def _module_file(work: _Work) -> dict[str, bytes]:
-    """Under ``--keep-module`` the weights of the user's own module, sliced in place."""
-    in_place = work.sliced.in_place
-    if not work.request.keep_module or in_place is None or in_place.module is None:
-        return {}
-    return {"module.safetensors": state_dict_file(in_place.module, work.module)}
-
-
-def _result(work: _Work, before: Side, after: Side, report: dict[str, Any]) -> Pruned:
-    units = sum(g.size for g in work.context.groups)
-    gone = sum(len(u) for u in work.sliced.plan.removed.values())
-    return Pruned(
-        bundle=work.request.output,
-        before=_size(before),
-        after=_size(after),
-        units_before=units,
-        units_after=units - gone,
-        error=work.sliced.error,
-        report=report,
-    )
-
-
-def _size(side: Side) -> Size:
-    return Size(side.parameters, side.macs, side.bytes, side.accuracy, side.nonzero)
-
-
-def _measured(work: _Work, written: int, progress: Progress) -> tuple[Side, Side, LatencyPair]:
-    opened = work.opened
-    original = work.program.module
-    device = opened.device
-    inputs = tuple(x.to(device) for x in opened.examples(1 if work.program.dynamic_batch else 2))
-    speed = latency_pair(
-        original.to(device), work.module.to(device), inputs, threads=work.request.settings.threads or 1
-    )
-    accuracy: list[Accuracy | None] = [None, None]
-    if opened.data is not None:
-        accuracy = [evaluate(m, opened.data.test, device=device, progress=progress) for m in (original, work.module)]
-    original.to("cpu")
-    work.module.to("cpu")
-    torch.manual_seed(work.request.settings.seed)
-    counts = (macs(work.coupling), macs(work.coupling, work.sliced.alive))
-    files = ((opened.loaded.path.name, opened.loaded.bytes), ("model.safetensors", written))
-    before, after = (
-        Side(count_parameters(m), count_nonzero(m), macs_, tensor_bytes(m), file, accuracy_)
-        for m, macs_, file, accuracy_ in zip((original, work.module), counts, files, accuracy, strict=True)
-    )
-    return before, after, speed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from compress.errors import CompressError, Elsewhere, InputError, ModelError
 from compress.graph import Program
 from compress.pipeline.opening import Opened, open_model, traced
 from compress.progress import Progress
-from compress.recover import StateFile, Trained, finetune
+from compress.recover import Hook, StateFile, Trained, finetune
 from compress.recover.launch import is_main
 from compress.recover.samples import divided
 from compress.request import FinetuneRequest, ModelSource, Settings
@@ -42,6 +42,7 @@ def train(
     output: Path,
     recipe: Mapping[str, Any],
     progress: Progress,
+    hooks: Sequence[Hook] = (),
 ) -> tuple[Trained, StateFile]:
     """Train on the data that is open; the state file is to be removed when the result is in its place.
 
@@ -53,6 +54,7 @@ def train(
         output: The bundle to be written; the state lies beside it, in ``OUTPUT.training``.
         recipe: The resolved settings: a run with others cannot go on from the state.
         progress: Told about every epoch.
+        hooks: What is done beside the steps.
 
     Raises:
         InputError: Data, settings or state are wrong.
@@ -72,6 +74,7 @@ def train(
         seed=int(recipe["seed"]),
         device=opened.device,
         teacher=teacher,
+        hooks=hooks,
         file=file,
         resume=running.resume,
         log=running.tensorboard,

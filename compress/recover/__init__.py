@@ -3,6 +3,7 @@
 from compress.recover.compensate import Compensation, compensate
 from compress.recover.finetune import Trained, finetune
 from compress.recover.hooks import Hook
+from compress.recover.session import InSession
 from compress.recover.state import StateFile
 
-__all__ = ["Compensation", "Hook", "StateFile", "Trained", "compensate", "finetune"]
+__all__ = ["Compensation", "Hook", "InSession", "StateFile", "Trained", "compensate", "finetune"]

@@ -80,7 +80,8 @@ def finetune(
         progress: Told about every epoch, by the main process.
 
     Raises:
-        InputError: The data, the settings and the network do not go together, or there is no state to resume.
+        InputError: The data, the settings and the network do not go together, there is no state to resume, or it ended
+            before a hook was ready.
         ModelError: Nothing in the network can be trained.
         KeyboardInterrupt: After a Ctrl-C; the state has been saved.
     """
@@ -120,7 +121,8 @@ def finetune(
 
 def _trained(loop: Loop, progress: Progress) -> Trained:
     if loop.best is None:
-        raise AssertionError("a training that has not run")
+        reason = loop.stopped or "the method was not done with the network in any epoch"
+        raise InputError(f"nothing was learned: {reason}", "a lower --lr" if loop.diverged else "more --epochs")
     if loop.stopped and not loop.diverged:
         progress.step(f"Stopped after epoch {loop.epoch}: {loop.stopped}")
     return Trained(

@@ -30,6 +30,18 @@ class Hook:
     def after_epoch(self, loop: Loop) -> None:
         """Before the epoch is judged on the validation samples."""
 
+    def penalty(self, loop: Loop) -> Tensor | None:
+        """What is added to the mean loss of a step, with its gradient; asked once for every part of a batch."""
+        return None
+
+    def ready(self, loop: Loop) -> bool:
+        """Whether the network as it is now may be the result: an epoch for which this is not so is never the best."""
+        return True
+
+    def numbers(self, loop: Loop) -> Mapping[str, float]:
+        """What is to be told of an epoch beside its losses; epoch 0 is the network as it came."""
+        return {}
+
     def state(self) -> dict[str, Any]:
         """What an interrupted training has to keep: tensors, numbers and texts."""
         return {}

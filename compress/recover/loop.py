@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,22 +22,13 @@ from compress.recover.launch import Interrupt
 from compress.recover.modes import Modes
 from compress.recover.schedule import factor, warmup_steps
 from compress.recover.state import StateFile
-from compress.recover.weights import optimizer, put, taken
+from compress.recover.weights import Best, optimizer, put, taken
 from compress.training import Training
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _CHECK = 20  # steps between two looks at the loss, which a GPU has to be waited for
-
-
-@dataclass(frozen=True)
-class Best:
-    """The weights of the best epoch (0: as they came) and how good they are: accuracy, then -loss, on validation."""
-
-    epoch: int
-    score: tuple[float, float]
-    tensors: Mapping[str, Tensor]
 
 
 class Loop:
@@ -102,13 +92,15 @@ class Loop:
     def run(self) -> None:
         """Train to the end, to the last epoch that patience allows, or until the loss is no number; keep the best.
 
+        There is no best epoch where the hooks were ready in none.
+
         Raises:
             KeyboardInterrupt: After a Ctrl-C, when the state has been saved.
         """
         devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
         deterministic = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
         with torch.random.fork_rng(devices=devices), deterministic, Interrupt() as interrupt:
-            if self.best is None:
+            if not self.history:
                 self._judge()
             for hook in self.hooks:
                 hook.start(self)
@@ -117,9 +109,8 @@ class Loop:
                 self._after_step()
                 if interrupt.wanted:
                     self._interrupted()
-        if self.best is None:
-            raise AssertionError("the network as it came was not judged")
-        put(self.network, self.best.tensors)
+        if self.best is not None:
+            put(self.network, self.best.tensors)
 
     def _step(self) -> None:
         """One step of the optimizer. What it draws at random depends on seed, step and process alone."""
@@ -135,7 +126,7 @@ class Loop:
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.ready):
-                loss = self._loss_of(part) / len(batch)
+                loss = self._loss_of(part) / len(batch) + self._penalty() / (len(parts) * self.processes)
                 # Gradients are averaged over processes, and the mean over all samples is meant
                 self.accelerator.backward(loss * self.processes)
             self._loss += loss.detach()
@@ -144,6 +135,10 @@ class Loop:
         self.step += 1
         for hook in self.hooks:
             hook.after_step(self)
+
+    def _penalty(self) -> Tensor | float:
+        found = [penalty for hook in self.hooks if (penalty := hook.penalty(self)) is not None]
+        return torch.stack(found).sum() if found else 0.0
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
@@ -196,6 +191,8 @@ class Loop:
         epoch = self.step // self.steps_per_epoch + (self.step % self.steps_per_epoch > 0)
         best = self.best.epoch if self.best is not None else 0
         kept = f"the weights of epoch {best} are kept" if best else "the weights are left as they were"
+        if self.best is None:
+            kept = "no epoch before it can be kept"
         self.diverged = True
         self.stopped = f"the {what} is not a number any more in epoch {epoch} (step {self.step}): {kept}"
         self.progress.warn(f"{self.stopped}; a lower --lr may help")
@@ -204,19 +201,25 @@ class Loop:
         """Loss and accuracy on the validation samples: the best epoch is kept, and too many that are none end it."""
         accuracy, loss = self._validated()
         if not math.isfinite(loss):
-            if self.best is None:
+            if not self.step:
                 raise ModelError("the model's scores on the validation samples are not numbers, before any training")
             self._diverge("loss on the validation samples")
             return
         entry: dict[str, Any] = {"epoch": self.epoch}
         if self.step:
-            entry |= {"learning rate": self.rate(self.step - 1), "loss": self._total_loss() / self.steps_per_epoch}
-        self.history.append(entry | {"validation loss": loss, "validation accuracy": accuracy})
+            rate = self.optimizer.param_groups[0]["lr"]
+            entry |= {"learning rate": rate, "loss": self._total_loss() / self.steps_per_epoch}
+        entry |= {"validation loss": loss, "validation accuracy": accuracy}
+        for hook in self.hooks:
+            entry |= hook.numbers(self)
+        self.history.append(entry)
         self._loss.zero_()
         self._tell(self.history[-1])
         score = (accuracy, -loss)
-        if self.best is None or score > self.best.score:
+        if all(hook.ready(self) for hook in self.hooks) and (self.best is None or score > self.best.score):
             self.best = Best(self.epoch, score, taken(self.network))
+        if self.best is None:
+            return
         waited = self.epoch - self.best.epoch
         if self.settings.patience and waited >= self.settings.patience and self.step < self.total:
             self.stopped = f"no better epoch than {self.best.epoch} in {waited}"
@@ -240,7 +243,8 @@ class Loop:
         epoch = entry["epoch"]
         loss = f"loss {entry['loss']:.4f}, " if "loss" in entry else ""
         accuracy = f"{100 * entry['validation accuracy']:.2f} % of {len(self.validation):,} validation samples right"
-        self.progress.step(f"Epoch {epoch} of {self.settings.epochs}: {loss}{accuracy}")
+        left = f", {entry['nonzero']:,} parameters not zero" if "nonzero" in entry else ""
+        self.progress.step(f"Epoch {epoch} of {self.settings.epochs}: {loss}{accuracy}{left}")
         if self.log is not None:
             for name, value in entry.items():
                 if name != "epoch":
@@ -255,12 +259,12 @@ class Loop:
 
     def save(self) -> None:
         """Write the state, if it is kept. All processes take part, one writes."""
-        if self.file is None or self.best is None:
+        if self.file is None:
             return
         loss = self._total_loss()
         if not self.accelerator.is_main_process:
             return
-        scaler = self.accelerator.scaler
+        scaler, best = self.accelerator.scaler, self.best
         self.file.save(
             {
                 "step": self.step,
@@ -270,7 +274,7 @@ class Loop:
                 "tensors": taken(self.network),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": None if scaler is None else scaler.state_dict(),
-                "best": [self.best.epoch, list(self.best.score), dict(self.best.tensors)],
+                "best": None if best is None else [best.epoch, list(best.score), dict(best.tensors)],
                 "hooks": [hook.state() for hook in self.hooks],
             }
         )
@@ -283,7 +287,8 @@ class Loop:
         self.optimizer.load_state_dict(content["optimizer"])
         if self.accelerator.scaler is not None and content["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(content["scaler"])
-        epoch, (accuracy, loss), tensors = content["best"]
-        self.best = Best(epoch, (accuracy, loss), tensors)
+        if content["best"] is not None:
+            epoch, (accuracy, loss), tensors = content["best"]
+            self.best = Best(epoch, (accuracy, loss), tensors)
         for hook, state in zip(self.hooks, content["hooks"], strict=True):
             hook.load(state)

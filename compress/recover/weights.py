@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from compress.training import Training
+
+
+@dataclass(frozen=True)
+class Best:
+    """The weights of the best epoch (0: as they came) and how good they are: accuracy, then -loss, on validation."""
+
+    epoch: int
+    score: tuple[float, float]
+    tensors: Mapping[str, Tensor]
 
 
 def optimizer(network: fx.GraphModule, settings: Training) -> torch.optim.Optimizer:

@@ -23,7 +23,7 @@ from compress.measure import latency_pair
 from compress.nn import ChannelOut, Maxout
 from tests.nn import architectures
 
-pruning = importlib.import_module("compress.pipeline.prune")  # the package gives its function the name of this module
+pruning = importlib.import_module("compress.pipeline.writing")
 
 # By network the shape of a sample, and by group its pools and the rows of the weight that one pool holds
 NETWORKS: dict[str, tuple[tuple[int, ...], dict[str, tuple[int, int]]]] = {

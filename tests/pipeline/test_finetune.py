@@ -24,8 +24,8 @@ from compress.measure import latency_pair
 
 ROOT = Path(__file__).resolve().parents[2]
 MLP = ROOT / "sample_models" / "digits_mlp.pt"
-# The package gives its functions the names of these modules
-pruning, tuning = (importlib.import_module(f"compress.pipeline.{name}") for name in ("prune", "finetune"))
+# Modules and functions of the package share names
+pruning, tuning = (importlib.import_module(f"compress.pipeline.{name}") for name in ("writing", "finetune"))
 Invoke = Callable[..., Any]
 
 

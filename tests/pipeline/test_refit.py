@@ -22,7 +22,7 @@ from compress.training import Training
 ROOT = Path(__file__).resolve().parents[2]
 RESNET = ROOT / "sample_models" / "digits_resnet.safetensors"
 WORDS = ("prune", str(RESNET), "--arch", f"{ROOT}/sample_models/architectures.py:residual_cnn", "--ratio", ".6")
-pruning = importlib.import_module("compress.pipeline.prune")
+pruning = importlib.import_module("compress.pipeline.writing")
 Invoke = Callable[..., Any]
 
 

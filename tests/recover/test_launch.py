@@ -81,7 +81,7 @@ def test_two_processes_give_the_plan_of_one(
     assert many.stderr.count("Epoch 1 of 1") == 1
     monkeypatch.chdir(folder)
     # The package gives its function the name of this module
-    monkeypatch.setattr(importlib.import_module("compress.pipeline.prune"), "reloaded", lambda *_: 0.0)
+    monkeypatch.setattr(importlib.import_module("compress.pipeline.writing"), "reloaded", lambda *_: 0.0)
     done = invoke(*command, "-o", "one")
     assert done.code == 0, done.err
     one, two = ((folder / name / "plan.json").read_text() for name in ("one", "two"))

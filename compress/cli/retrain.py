@@ -1,0 +1,110 @@
+"""`compress retrain`: pruning while the network trains, with every option of the training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compress import registry
+from compress.cli.budget import Budget
+from compress.cli.groups import LAST, Data, Model, Shared, flag, grouped
+from compress.cli.prune import page, sort_words
+from compress.cli.scope import Scope
+from compress.cli.training import Basics, Details, running, training
+from compress.errors import InputError
+from compress.request import PruneRequest, Refit, command_line
+
+
+def add_to(app: typer.Typer) -> None:
+    """Registers the command. Words that are no options of its own are left for the mode."""
+    app.command(
+        "retrain",
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+        epilog="Options of the mode follow like any other: see `compress methods NAME`.",
+    )(grouped(_retrain))
+
+
+def complete(incomplete: str) -> list[str]:
+    """Names of modes that begin with `incomplete`, for shell completion."""
+    return sorted(name for name in _modes() if name.startswith(incomplete))
+
+
+def _modes() -> list[str]:
+    return sorted({method.name for method in registry.methods() if method.kind == "retrain"})
+
+
+def _retrain(
+    context: typer.Context,
+    *,
+    model: Model,
+    mode: Annotated[
+        str,
+        typer.Option("--mode", metavar="NAME", help="A method of the kind retrain.", autocompletion=complete),
+    ] = "annealing",
+    budget: Budget,
+    scope: Scope,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The bundle to write.")] = LAST,
+    force: Annotated[bool, flag("--force", help="Replace DIR even where it is no bundle.")] = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate/--no-calibrate",
+            metavar="",
+            help="Refit the smaller layers to the outputs of the trained network, in closed form.",
+        ),
+    ] = True,
+    refit: Annotated[Refit, typer.Option(help="What is refitted, as for `compress prune`.")] = "auto",
+    basics: Basics,
+    details: Details,
+    data: Data,
+    shared: Shared,
+) -> None:
+    """Prune a model while it trains, with the original as its teacher; verify the smaller one and write it.
+
+    [bold]Examples[/bold]
+
+      compress retrain model.pt --mode annealing --data digits --epochs 20
+
+      compress retrain model.pt --keep 0.2 --granularity weight --data digits
+
+      compress retrain resnet.safetensors --arch models.py:build --unit-method dependency --macs 0.5 --data digits
+    """
+    _check(mode)
+    out = shared.output()
+    path, options = sort_words(context, model.model, mode)
+    source = data.source()
+    if source is None:
+        raise InputError("retrain needs --data", hint=f"compress retrain {path} --data digits")
+    request = PruneRequest(
+        model=model.source(path),
+        output=output,
+        method=mode,
+        options=options,
+        budget=budget.chosen(mode, out),
+        **scope.settings(),
+        calibrate=calibrate,
+        refit=refit,
+        data=source,
+        training=training(basics, details),
+        running=running(basics, details),
+        force=force,
+        settings=shared.settings(),
+        command=command_line(),
+    )
+    from compress import pipeline
+
+    result = pipeline.prune(request, out)
+    out.result(result.to_json(), page(result, request.data), str(result.bundle))
+
+
+def _check(mode: str) -> None:
+    """Raises InputError where the mode is none."""
+    known = _modes()
+    if mode in known:
+        return
+    if any(method.name == mode for method in registry.methods()):
+        raise InputError(f"--mode {mode}: {mode} does not train", hint=f"compress prune MODEL --method {mode}")
+    near = registry.did_you_mean(mode, known)
+    raise InputError(f"--mode {mode}: there is no such mode", hint=near or f"modes are {', '.join(known)}")

@@ -1,0 +1,105 @@
+"""A method that prunes while the network trains, inside `compress prune`: train, fold, analyse anew, plan."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from compress.errors import InputError
+from compress.graph import analyse
+from compress.pipeline.opening import Opened
+from compress.pipeline.training import train
+from compress.plan import Plan
+from compress.plugin import Context
+from compress.progress import Progress
+from compress.recover import InSession, StateFile, Trained
+from compress.request import PruneRequest
+from compress.retrain import Retrain, folded, plan_of, start_session
+from compress.training import Training
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A network that was trained for its slice.
+
+    Attributes:
+        context: The trained network under analysis; the slice is compared with it.
+        opened: The user's model with the trained weights, where it can hold them.
+        plan: What goes.
+        trained: The training.
+        file: Its state, to be removed when the result is in its place.
+    """
+
+    context: Context
+    opened: Opened
+    plan: Plan
+    trained: Trained
+    file: StateFile
+
+
+def check_retrain(request: PruneRequest) -> Training:
+    """See before any work that there is a training to prune in; its settings.
+
+    Raises:
+        InputError: There are no epochs or no data.
+    """
+    if request.data is None:
+        raise InputError(f"{request.method} prunes while the network trains, and there is no data", "add --data")
+    if request.prune_inputs:
+        raise InputError(
+            f"{request.method} prunes while the network trains, which takes all inputs", "leave out --prune-inputs"
+        )
+    if request.training is None:
+        raise InputError(f"{request.method} prunes while the network trains: 0 epochs are none", "--epochs 10")
+    return request.training
+
+
+def retrain(
+    method: Retrain,
+    context: Context,
+    opened: Opened,
+    request: PruneRequest,
+    recipe: Mapping[str, Any],
+    progress: Progress,
+) -> Retrained:
+    """Train the network with the method at its side, and ask it what goes.
+
+    Raises:
+        InputError: Data, settings or state are wrong, or the training broke off before the method was done.
+        ModelError: The network cannot be trained, or the method has nothing to prune in it.
+        PluginError: The method broke its contract.
+        Elsewhere: This is not the main one of several processes.
+    """
+    training = check_retrain(request)
+    progress.step(f"Pruning with {request.method} in training: {len(context.groups)} groups of units")
+    session = start_session(method, context)
+    teacher = None if training.distill == "none" else context.module
+    trained, file = train(
+        session.network, opened, teacher, training=training, running=request.running, output=request.output,
+        recipe=recipe, progress=progress, hooks=(InSession(session),),
+    )  # fmt: skip
+    program = folded(session, trained.module, context.coupling.program)
+    coupling = analyse(program, prune_outputs=request.prune_outputs, allow_frozen=request.allow_frozen)
+    after = replace(context, coupling=coupling)
+    progress.step("Planning on the trained network")
+    plan = plan_of(session, after)
+    module = _with_weights(opened.loaded.module, program.module)
+    return Retrained(after, replace(opened, loaded=replace(opened.loaded, module=module)), plan, trained, file)
+
+
+def _with_weights(module: nn.Module, network: fx.GraphModule) -> nn.Module:
+    """The user's module with the trained tensors; the graph itself where they have other names or shapes."""
+    newer = {name: tensor.detach() for name, tensor in (*network.named_parameters(), *network.named_buffers())}
+    module = copy.deepcopy(module)
+    own = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    if any(name not in own or own[name].shape != tensor.shape for name, tensor in newer.items()):
+        return network
+    with torch.no_grad():
+        for name, tensor in newer.items():
+            own[name].copy_(tensor)
+    return module

@@ -1,0 +1,126 @@
+"""The end of `compress prune`: prove that the result loads, measure it, and write bundle and report at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from compress.checkpoint.write import bundle_bytes, write_bundle
+from compress.evaluate import Accuracy, evaluate
+from compress.graph import Program, macs
+from compress.measure import LatencyPair, count_nonzero, count_parameters, latency_pair, tensor_bytes
+from compress.pipeline.bundle import input_records, normalisation, provenance, reloaded, state_dict_file
+from compress.pipeline.document import Facts, Side, document
+from compress.pipeline.opening import Opened
+from compress.pipeline.planning import reached, tell
+from compress.pipeline.slicing import Sliced
+from compress.plan import plan_json
+from compress.plugin import Context
+from compress.progress import Progress
+from compress.recipe import to_toml
+from compress.recover import Compensation, Trained
+from compress.report import markdown
+from compress.request import PruneRequest
+from compress.result import Pruned, Size
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is known when everything is decided and only measuring and writing are left."""
+
+    request: PruneRequest
+    opened: Opened
+    program: Program
+    context: Context
+    sliced: Sliced
+    refit: Compensation | None
+    module: fx.GraphModule
+    recipe: Mapping[str, Any]
+    kind: str  # of the method
+    trained: Trained | None = None
+
+
+def write(work: Work, progress: Progress) -> Pruned:
+    """Prove that the result loads, measure it, and put bundle and report in their place at once."""
+    opened, request = work.opened, work.request
+    plan = plan_json(work.sliced.plan, work.context.coupling)
+    origin = provenance(opened, request.settings.seed)
+    weights = bundle_bytes(work.module, input_records(opened), plan, origin, normalisation(opened))
+    progress.step("Loading the result in a new process")
+    reload = reloaded(Program(work.module, work.program.inputs, work.program.dynamic_batch), weights, opened)
+    progress.step("Measuring")
+    before, after, speed = _measured(work, len(weights), progress)
+    budget = reached(work.context, work.sliced, len(weights))
+    limited = tell(budget, work.sliced, progress) if work.kind == "criterion" else None
+    facts = Facts(
+        request, opened, work.context.coupling, work.sliced, work.refit, work.recipe, before, after, speed, reload,
+        trained=work.trained, budget=budget, limited=limited,
+    )  # fmt: skip
+    report = document(facts)
+    write_bundle(
+        request.output,
+        program_module=work.module,
+        inputs=input_records(opened),
+        plan_json=plan,
+        report=report,
+        recipe_toml=to_toml(work.recipe),
+        report_md=markdown(report),
+        provenance=origin,
+        force=request.force,
+        metadata=normalisation(opened),
+        files=_module_file(work),
+    )
+    return _result(work, before, after, report)
+
+
+def _module_file(work: Work) -> dict[str, bytes]:
+    """Under ``--keep-module`` the weights of the user's own module, sliced in place."""
+    in_place = work.sliced.in_place
+    if not work.request.keep_module or in_place is None or in_place.module is None:
+        return {}
+    return {"module.safetensors": state_dict_file(in_place.module, work.module)}
+
+
+def _result(work: Work, before: Side, after: Side, report: dict[str, Any]) -> Pruned:
+    units = sum(g.size for g in work.context.groups)
+    gone = sum(len(u) for u in work.sliced.plan.removed.values())
+    return Pruned(
+        bundle=work.request.output,
+        before=_size(before),
+        after=_size(after),
+        units_before=units,
+        units_after=units - gone,
+        error=work.sliced.error,
+        report=report,
+    )
+
+
+def _size(side: Side) -> Size:
+    return Size(side.parameters, side.macs, side.bytes, side.accuracy, side.nonzero)
+
+
+def _measured(work: Work, written: int, progress: Progress) -> tuple[Side, Side, LatencyPair]:
+    opened = work.opened
+    original = work.program.module
+    device = opened.device
+    inputs = tuple(x.to(device) for x in opened.examples(1 if work.program.dynamic_batch else 2))
+    speed = latency_pair(
+        original.to(device), work.module.to(device), inputs, threads=work.request.settings.threads or 1
+    )
+    accuracy: list[Accuracy | None] = [None, None]
+    if opened.data is not None:
+        accuracy = [evaluate(m, opened.data.test, device=device, progress=progress) for m in (original, work.module)]
+    original.to("cpu")
+    work.module.to("cpu")
+    torch.manual_seed(work.request.settings.seed)
+    counts = (macs(work.context.coupling), macs(work.context.coupling, work.sliced.alive))
+    files = ((opened.loaded.path.name, opened.loaded.bytes), ("model.safetensors", written))
+    before, after = (
+        Side(count_parameters(m), count_nonzero(m), macs_, tensor_bytes(m), file, accuracy_)
+        for m, macs_, file, accuracy_ in zip((original, work.module), counts, files, accuracy, strict=True)
+    )
+    return before, after, speed

@@ -1,0 +1,61 @@
+"""The session of a retrain method in the training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from compress.measure import count_nonzero
+from compress.recover.hooks import Hook
+from compress.retrain import Session, guarded
+
+if TYPE_CHECKING:
+    from compress.recover.loop import Loop
+
+
+class InSession(Hook):
+    """Passes the loop's calls on; what a plugin raises becomes a PluginError.
+
+    The history tells of every epoch how many parameters are not zero.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def start(self, loop: Loop) -> None:
+        with guarded(self.session):
+            self.session.begin(loop)
+
+    def before_step(self, loop: Loop) -> None:
+        with guarded(self.session):
+            self.session.before_step(loop)
+
+    def penalty(self, loop: Loop) -> Tensor | None:
+        with guarded(self.session):
+            return self.session.penalty(loop)
+
+    def after_step(self, loop: Loop) -> None:
+        with guarded(self.session):
+            self.session.after_step(loop)
+
+    def after_epoch(self, loop: Loop) -> None:
+        with guarded(self.session):
+            self.session.after_epoch(loop)
+
+    def ready(self, loop: Loop) -> bool:
+        with guarded(self.session):
+            return self.session.ready(loop)
+
+    def numbers(self, loop: Loop) -> Mapping[str, float]:
+        with guarded(self.session):
+            return {"nonzero": count_nonzero(loop.network), **self.session.numbers(loop)}
+
+    def state(self) -> dict[str, Any]:
+        with guarded(self.session):
+            return self.session.state()
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        with guarded(self.session):
+            self.session.load(state)

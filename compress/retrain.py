@@ -1,0 +1,244 @@
+"""Methods that prune while the network trains: what such a plugin offers, and what it sees of the training.
+
+The core runs its one training loop on ``session.network``, calls the session beside every step and epoch, and slices
+the network of the best epoch by the session's plan. A session may put parameters and operations of its own into the
+network's graph; `Session.fold` takes them out again or leaves what belongs to the result.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, fx
+
+from compress import registry
+from compress.errors import CompressError, InputError, ModelError, PluginError
+from compress.graph import Coupling, Program, trace
+from compress.graph.double import leaves
+from compress.graph.fresh import fresh_tensors
+from compress.graph.masks import unit_masks
+from compress.graph.verify import compare
+from compress.plan import Plan
+from compress.progress import Progress
+
+if TYPE_CHECKING:
+    from compress.plugin import Context, Criterion
+
+_FOLDED = 1e-4  # largest relative difference of a folded network, in its own precision
+
+
+class Loop(Protocol):
+    """The training loop as a session sees it.
+
+    Attributes:
+        network: What is trained; its tensors may be changed in place, on the device they are on.
+        optimizer: A torch optimizer over all parameters that require gradients; those of one dim do not decay.
+        step: Steps that are complete.
+        total: Steps in all.
+        steps_per_epoch: Steps of one epoch.
+    """
+
+    network: fx.GraphModule
+    optimizer: Any
+    step: int
+    total: int
+    steps_per_epoch: int
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are complete."""
+        ...
+
+    def rate(self, step: int) -> float:
+        """The learning rate that the schedule has for a step."""
+        ...
+
+
+class Session:
+    """One training of a retrain method. All methods but `plan` do nothing unless overridden.
+
+    With several processes each has a session of its own, which sees equal tensors and has to do the same.
+
+    Args:
+        context: The network as it came.
+
+    Attributes:
+        network: What the core trains: a copy of the context's network, changed as the method needs it.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.network = context.copy()
+
+    def begin(self, loop: Loop) -> None:
+        """Before the first step, also after `load`."""
+
+    def before_step(self, loop: Loop) -> None:
+        """The learning rate of step ``loop.step`` is set; the batch has not been run."""
+
+    def penalty(self, loop: Loop) -> Tensor | None:
+        """What is added to the mean loss of a step: a scalar with a gradient."""
+        return None
+
+    def after_step(self, loop: Loop) -> None:
+        """The optimizer has made the step. What is to be zero has to be set to zero here, as momentum revives it."""
+
+    def after_epoch(self, loop: Loop) -> None:
+        """Before the epoch is judged on the validation samples."""
+
+    def ready(self, loop: Loop) -> bool:
+        """Whether the network may be the result now: an epoch for which this is not so is not kept.
+
+        The best of the epochs that are ready is the result, so from the first one on whatever `plan` needs has to be
+        in the network's tensors or stay as it is.
+        """
+        return True
+
+    def numbers(self, loop: Loop) -> Mapping[str, float]:
+        """What the training history tells of an epoch beside its losses; epoch 0 is the network as it came."""
+        return {}
+
+    def state(self) -> dict[str, Any]:
+        """What an interrupted training has to keep: tensors, numbers, texts, and lists and dicts of them."""
+        return {}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state`."""
+
+    def fold(self, network: fx.GraphModule) -> fx.GraphModule:
+        """The network that is to be sliced, made of the trained one: it computes the same in evaluation."""
+        return network
+
+    def plan(self, context: Context) -> Plan:
+        """Units to remove, weights to mask, or both; ``context`` is that of the folded network."""
+        raise NotImplementedError("a session ends in a plan")
+
+
+@runtime_checkable
+class Retrain(Protocol):
+    """Prunes while the network trains."""
+
+    def start(self, context: Context) -> Session:
+        """A session on a network that has not been trained yet."""
+        ...
+
+
+class Trainable:
+    """The part of a plugin's context that methods need which train."""
+
+    coupling: Coupling
+    progress: Progress
+
+    def copy(self) -> fx.GraphModule:
+        """The traced network with tensors of its own."""
+        return copy.deepcopy(self.coupling.program.module)
+
+    def unit_masks(self, removed: Mapping[str, Iterable[int]]) -> dict[str, Tensor]:
+        """By parameter, of its shape: True where a value stays when these units go; only parameters that lose some."""
+        return unit_masks(self.coupling, removed)
+
+    def fresh(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Parameters and statistics as layers start with them, by name; says of which parameters no start is known."""
+        found, left = fresh_tensors(self.coupling, generator)
+        if left:
+            more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+            self.progress.warn(f"no start is known for {', '.join(left[:3])}{more}: trained values stay")
+        return found
+
+    def criterion(self, name: str) -> Criterion:
+        """The installed criterion of that name, with its options as they are by default.
+
+        Raises:
+            InputError: There is none.
+        """
+        method = registry.find(name)
+        if method.kind != "criterion":
+            known = ", ".join(m.name for m in registry.methods() if m.kind == "criterion")
+            raise InputError(f"{name} is a {method.kind} and scores no units", f"criteria are {known}")
+        made: Criterion = registry.create(name, {})[1]
+        return made
+
+
+@contextmanager
+def guarded(plugin: Any) -> Iterator[None]:
+    """Whatever a plugin raises, as an error that names it; ours pass.
+
+    Raises:
+        PluginError: It failed.
+    """
+    try:
+        yield
+    except CompressError:
+        raise
+    except Exception as error:  # a plugin is foreign code and may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        hint = "run again with --debug for the traceback"
+        raise PluginError(f"{type(plugin).__name__} failed: {reason}", hint) from error
+
+
+def start_session(method: Retrain, context: Context) -> Session:
+    """The session of a method.
+
+    Raises:
+        PluginError: The method breaks the contract or fails.
+    """
+    with guarded(method):
+        session = method.start(context)
+    if not isinstance(session, Session):
+        raise PluginError(f"{type(method).__name__}.start returned {type(session).__name__}, not a Session")
+    if session.network is context.module:
+        raise PluginError(f"{type(method).__name__}: a session trains a copy, not the network of its context")
+    return session
+
+
+def folded(session: Session, network: fx.GraphModule, before: Program) -> Program:
+    """The trained network as the session wants it sliced; traced anew where operations were left in it.
+
+    Args:
+        session: Of the training.
+        network: Its result.
+        before: The network as it came.
+
+    Raises:
+        ModelError: It takes batches of one size alone where the network took any.
+        PluginError: The session fails, or what it gives does not compute what the trained network computes.
+    """
+    with guarded(session):
+        made = session.fold(network)
+    if not isinstance(made, fx.GraphModule):
+        raise PluginError(f"{type(session).__name__}.fold returned {type(made).__name__}, not a GraphModule")
+    if made is not network:
+        with torch.no_grad():
+            expected, got = (leaves(module(*(x.clone() for x in before.inputs))) for module in (network, made))
+        outcome = compare(expected, got, _FOLDED)
+        if not outcome.passed:
+            what = outcome.problem or f"by {outcome.error:.1e}"
+            raise PluginError(f"{type(session).__name__}.fold: the result differs from the trained network: {what}")
+    if _calls(made) == _calls(before.module):
+        return replace(before, module=made)
+    program = trace(made, before.inputs)
+    if before.dynamic_batch and not program.dynamic_batch:
+        raise ModelError("the trained network takes batches of one size alone, and the original takes any")
+    return program
+
+
+def _calls(module: fx.GraphModule) -> list[tuple[str, Any]]:
+    return [(node.op, node.target) for node in module.graph.nodes]
+
+
+def plan_of(session: Session, context: Context) -> Plan:
+    """What a session decided, on the context of its folded network.
+
+    Raises:
+        PluginError: It breaks the contract or fails.
+    """
+    with guarded(session):
+        plan = session.plan(context)
+    if not isinstance(plan, Plan):
+        raise PluginError(f"{type(session).__name__}.plan returned {type(plan).__name__}, not a Plan")
+    return plan
