@@ -86,7 +86,7 @@ def count_macs(module: nn.Module, inputs: tuple[Tensor, ...]) -> MacCount:
     """The multiply-adds of one forward pass, for one sample; shapes only, nothing is computed.
 
     The counts are half of those of ``torch.utils.flop_counter``, whose gaps (LSTM, matrix times vector, dot
-    product, bilinear layers) are filled.
+    product, bilinear layers, attention on a CPU) are filled.
 
     Args:
         module: Any module. For an ``fx.GraphModule`` each count goes to the module that owns the weight.
@@ -294,4 +294,15 @@ def _trilinear(first: Any, weight: Any, second: Any, *_: Any, out_shape: Any = N
     return 2 * samples * outputs * (left * right + right)
 
 
-_GAPS = {aten.mv: _mv, aten.addmv: _addmv, aten.dot: _dot, aten._trilinear: _trilinear}
+def _attention(query: Any, key: Any, value: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    # (..., queries, features) with (..., keys, features), then with (..., keys, values)
+    return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+_GAPS = {
+    aten.mv: _mv,
+    aten.addmv: _addmv,
+    aten.dot: _dot,
+    aten._trilinear: _trilinear,
+    aten._scaled_dot_product_flash_attention_for_cpu: _attention,  # torch 2.14 and before do not count it
+}
