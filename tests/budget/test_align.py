@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def by_group(coupling: Coupling, round_to: int) -> dict[str, list[int]]:
 
 
 def mlp(*widths: int) -> Coupling:
-    layers = [nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+    layers = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
     return analysed(nn.Sequential(*layers), widths[0])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def net() -> Coupling:
 def twins() -> Coupling:
     """Three layers of 12 units each."""
     widths = (12, 12, 12, 12, 4)
-    layers = [nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)]
+    layers = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
     return analyse(trace(nn.Sequential(*layers).eval(), (torch.randn(2, 12),)))
 
 
@@ -78,7 +79,7 @@ def test_budgets_are_met_within_two_percent_or_a_step(
     reached = size(net, net.alive(removed))
     assert reached <= limit
     told = outcome(net, found, removed, Budget(kind, share), allocation)
-    assert (told.target, told.reached) == (pytest.approx(limit), reached)
+    assert told.target == pytest.approx(limit) and told.reached == reached
     if reached >= (1 - SLACK) * limit:
         assert not told.short
         return
@@ -139,7 +140,7 @@ def test_alike_scores_make_global_and_block_local(twins: Coupling) -> None:
     for ratio in (0.25, 0.5, 0.75):
         local, *others = (
             fit(twins, clusters(twins), scores, Budget("ratio", ratio), Allocation(by))
-            for by in ("local", "global", "block")  # type: ignore[arg-type]
+            for by in ("local", "global", "block")
         )
         assert counts(local) == {"0": 12 * ratio, "1": 12 * ratio, "2": 12 * ratio}
         for other in others:
@@ -175,12 +176,12 @@ def test_block_divides_by_the_mean_of_the_block() -> None:
     assert counts(even) == {"a.up": 3, "b.up": 3}
 
 
-def test_steps_of_a_cluster_keep_their_order_where_costs_fall(twins: Coupling) -> None:
+def test_what_has_gone_goes_again(twins: Coupling) -> None:
     """What has gone is minus infinity: it goes again, and counts for nothing in the ranking of what is left."""
     scores = {g.name: np.arange(1.0, 13) for g in twins.groups}
     scores["1"][[3, 7]] = -np.inf
     for by in ("local", "global", "block"):
-        removed = fit(twins, clusters(twins), scores, Budget("ratio", 0.25), Allocation(by))  # type: ignore[arg-type]
+        removed = fit(twins, clusters(twins), scores, Budget("ratio", 0.25), Allocation(by))
         assert {3, 7} <= set(removed["1"].tolist())
 
 
@@ -194,6 +195,13 @@ def test_fractions_of_single_layers(net: Coupling) -> None:
     assert parameters(net, net.alive(removed)) <= 0.5 * parameters(net)
     later = Allocation(ratio_of=(("*", 0.0), ("two.0", 0.25)))  # the last that matches holds
     assert counts(fit(net, clusters(net), scores, Budget("params", 0.99), later)) == {"two.0": 4}
+
+
+def test_a_layer_that_stays_anyway_may_be_left_whole(net: Coupling) -> None:
+    removed = fit(net, clusters(net), drawn(net, 0), Budget(), Allocation(ratio_of=(("head", 0.0),)))
+    assert removed
+    with pytest.raises(InputError, match="no prunable layer matches 'head'"):
+        fit(net, clusters(net), drawn(net, 0), Budget(), Allocation(ratio_of=(("head", 0.1),)))
 
 
 def test_fractions_that_fit_nothing(net: Coupling) -> None:

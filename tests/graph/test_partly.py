@@ -65,7 +65,7 @@ def test_weights_that_changed_after_the_slice_are_in_it() -> None:
     sliced = slice_graph(coupling, coupling.alive(removed))
     with torch.no_grad():
         for parameter in sliced.parameters():
-            parameter += torch.randn_like(parameter)
+            parameter.add_(torch.randn_like(parameter))
     assert difference(coupling, removed, sliced, (torch.randn(3, 3, 5, 5),)) < 1e-12
 
 

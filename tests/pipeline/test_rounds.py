@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ class Given:
 
 @pytest.fixture(scope="module", params=["mlp", "residual cnn", "attention"])
 def context(request: Any) -> Context:
-    name, module, inputs = next(each for each in example_networks() if each[0] == request.param)
+    _, module, inputs = next(each for each in example_networks() if each[0] == request.param)
     generator = torch.Generator().manual_seed(0)
     samples = torch.randn(40, *inputs[0].shape[1:], generator=generator)
     targets = torch.randint(4, (40,), generator=generator)
@@ -71,7 +72,7 @@ def test_what_has_gone_goes_again(context: Context, budget: Budget, by: Any) -> 
     rounds = list({id(c): c for _, _, c in watched.seen}.values())
     gone = [c.gone for c in rounds if isinstance(c, RoundContext)] + [plan.removed]
     assert len(rounds) == 3 and len(gone) == 3
-    for earlier, later in zip(gone[:-1], gone[1:], strict=True):
+    for earlier, later in itertools.pairwise(gone):
         assert all(set(units.tolist()) <= set(later[name].tolist()) for name, units in earlier.items())
     sizes = [sum(len(u) for u in g.values()) for g in gone]
     assert sizes == sorted(set(sizes))  # every round takes something
@@ -110,21 +111,23 @@ def test_scores_are_those_of_the_smaller_network() -> None:
             others = (rows @ rows.T).fill_diagonal_(0).sum(1)
             return rows.norm(dim=1) - others
 
-    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    first, last = nn.Linear(3, 4), nn.Linear(4, 2)
+    net = nn.Sequential(first, nn.ReLU(), last).eval()
     with torch.no_grad():
-        net[0].weight.copy_(torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [0, 0.5, 0], [0, 0, 2.0]]))
-        net[0].bias.zero_()
+        first.weight.copy_(torch.tensor([[1.0, 0, 0], [1.0, 0, 0], [0, 0.5, 0], [0, 0, 2.0]]))
+        first.bias.zero_()
     context = Context(analyse(trace(net, (torch.randn(2, 3),))), Budget("ratio", 0.5))
     assert sets(make_plan(Alone(), context)) == {"0": {0, 1}}
     assert sets(plan_in_rounds(Alone(), context, 2, None, Silent())) == {"0": {0, 2}}
 
 
 def test_refits_on_the_way_are_what_the_next_round_scores() -> None:
-    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    first, last = nn.Linear(3, 4), nn.Linear(4, 2)
+    net = nn.Sequential(first, nn.ReLU(), last).eval()
     with torch.no_grad():
-        net[0].weight.copy_(torch.diag(torch.tensor([1.0, 2, 3, 4]))[:, :3])
-        net[0].weight[3, 2] = 4
-        net[2].weight.fill_(1)
+        first.weight.copy_(torch.diag(torch.tensor([1.0, 2, 3, 4]))[:, :3])
+        first.weight[3, 2] = 4
+        last.weight.fill_(1)
     coupling: Coupling = analyse(trace(net, (torch.randn(2, 3),)))
 
     def refit(alive: Any, sliced: Any) -> Any:
@@ -135,4 +138,4 @@ def test_refits_on_the_way_are_what_the_next_round_scores() -> None:
     context = Context(coupling, Budget("ratio", 0.5))
     assert sets(plan_in_rounds(Dependency(), context, 2, None, Silent())) == {"0": {0, 1}}
     assert sets(plan_in_rounds(Dependency(), context, 2, refit, Silent())) == {"0": {0, 3}}
-    assert np.allclose(net[0].weight.detach().numpy()[3, 2], 4)
+    assert np.allclose(first.weight.detach().numpy()[3, 2], 4)
