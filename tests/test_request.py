@@ -50,6 +50,18 @@ def test_devices(device: str) -> None:
         (lambda: MeasureRequest(HERE, runs=0), "--runs must be at least 1, got 0"),
         (lambda: MeasureRequest(HERE, warmup=-1), "--warmup must be at least 0, got -1"),
         (lambda: ExportRequest(HERE, formats=()), "no format to export to"),
+        (lambda: PruneRequest(HERE, Path("out"), steps=0), "--steps must be at least 1, got 0"),
+        (lambda: PruneRequest(HERE, Path("out"), round_to=0), "--round-to must be at least 1, got 0"),
+        (lambda: PruneRequest(HERE, Path("out"), ratio_of=(("a*", 1.0),)), "--ratio-of a*=1: the fraction must be at"),
+        (lambda: PruneRequest(HERE, Path("out"), ratio_of=(("a", 0), ("a", 0.5))), "--ratio-of a is given twice"),
+        (
+            lambda: PruneRequest(HERE, Path("out"), allocation="even"),  # type: ignore[arg-type]
+            "--allocation 'even' is unknown",
+        ),
+        (
+            lambda: PruneRequest(HERE, Path("out"), runtime="tpu"),  # type: ignore[arg-type]
+            "--target 'tpu' is unknown",
+        ),
         (
             lambda: PruneRequest(HERE, Path("out"), granularity="layer"),  # type: ignore[arg-type]
             "--granularity 'layer' is unknown",

@@ -1,8 +1,7 @@
 """Widths that hardware likes: which multiple, and at which steps a cluster keeps to it.
 
-A multiple costs nothing in accuracy that the budget would not have cost anyway, and decides how much of the saved work
-is saved time. 3x3 convolutions of 64 channels in ONNX Runtime 1.31 on one core with AVX-512, made narrower (speed-up
-over the factor of saved MACs; 1 would be all of it):
+How much of the saved work is saved time depends on the width. 3x3 convolutions of 64 channels in ONNX Runtime 1.31 on
+one core with AVX-512, made narrower (speed-up over the factor by which MACs fall; 1 would be all of it):
 
 =====  ====  ====  ====  ====  ====  ====  ====
 width   63    60    56    48    45    40    32

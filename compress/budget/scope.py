@@ -73,14 +73,18 @@ def _check_globs(coupling: Coupling, only: Sequence[str], exclude: Sequence[str]
         return
     free = thawed(coupling)
     names |= {n for g in free.groups for n in _layers(free, g.name)}
-    whole = [name.rpartition(".")[0] for name in layer_weights(coupling)]  # a classifier keeps its outputs anyway
     for glob in strange:
-        if glob not in only and _hit(whole, [glob]):
+        if glob not in only and _hit(_whole(coupling), [glob]):
             continue
         if not _hit([*names], [glob]):
             raise _no_layer(glob, names)
         if glob in only:
             _refuse_frozen(coupling, [glob])
+
+
+def _whole(coupling: Coupling) -> list[str]:
+    """Layers that may be left whole; some, such as a classifier, keep their outputs anyway."""
+    return [name.rpartition(".")[0] for name in layer_weights(coupling)]
 
 
 def _no_layer(glob: str, names: Collection[str]) -> InputError:
@@ -99,7 +103,9 @@ def fractions(
         InputError: A glob matches none of the layers that may shrink.
     """
     names = [[n for g in cluster.groups for n in _layers(coupling, g)] for cluster in found]
-    for glob, _ in ratio_of:
+    for glob, fraction in ratio_of:
+        if fraction == 0 and _hit(_whole(coupling), [glob]):
+            continue
         if not any(_hit(each, [glob]) for each in names):
             raise _no_layer(glob, {n for each in names for n in each})
     return [next((f for glob, f in reversed(ratio_of) if _hit(each, [glob])), None) for each in names]

@@ -16,6 +16,7 @@ from compress.checkpoint.bundle import is_bundle
 from compress.checkpoint.reload import largest_error
 from compress.checkpoint.write import (
     bundle_bytes,
+    bundle_size,
     check_output,
     load_bundle,
     read_metadata,
@@ -88,6 +89,12 @@ def test_same_input_same_bytes(network: fx.GraphModule) -> None:
     keys = ("program_module", "inputs", "plan_json", "provenance")
     made = {hashlib.sha256(bundle_bytes(**{key: given[key] for key in keys})).hexdigest() for _ in range(4)}
     assert len(made) == 1
+
+
+def test_the_size_is_known_before_it_is_written(network: fx.GraphModule) -> None:
+    about = ([{"shape": [4], "dtype": "float32"}], {"schema": "p", "kept": {"a": {"0": list(range(900))}}}, {"seed": 0})
+    written = bundle_bytes(network, *about, {"mean": [0.5]})
+    assert bundle_size(network, *about, {"mean": [0.5]}) == len(written)
 
 
 def test_reload_in_a_new_process(tmp_path: Path, network: fx.GraphModule) -> None:

@@ -176,6 +176,26 @@ def test_prune_everything(run: Call, pipeline: Any, checkpoint: str) -> None:
     )
 
 
+def test_prune_spreads_its_budget(run: Call, pipeline: Any, checkpoint: str) -> None:
+    pipeline.answer = pruned()
+    words = shlex.split(
+        "prune model.pt --params 0.5 --allocation block --ratio-of 'conv*=0.25' --ratio-of head=0 --round-to auto"
+        " --target cuda --steps 4"
+    )
+    assert run(*words).code == 0
+    assert asked(pipeline) == PruneRequest(
+        model=ModelSource(Path(checkpoint)),
+        output=Path("compressed"),
+        budget=BudgetTarget("params", 0.5),
+        allocation="block",
+        ratio_of=(("conv*", 0.25), ("head", 0.0)),
+        round_to="auto",
+        runtime="cuda",
+        steps=4,
+        command=("compress", *words),
+    )
+
+
 def test_a_method_that_decides_itself_gets_no_budget(run: Call, pipeline: Any, checkpoint: str) -> None:
     pipeline.answer = pruned()
     done = run("prune", checkpoint, "--method", "tetris", "--json")
@@ -190,6 +210,10 @@ def test_a_method_that_decides_itself_gets_no_budget(run: Call, pipeline: Any, c
         (["--ratio", "30"], "--ratio must be between 0 and 1, got 30"),
         (["--ratio", ".3", "--macs", ".5"], "--ratio and --macs are budgets"),
         (["--rato", "0.3"], "no option --rato"),
+        (["--allocation", "even"], "invalid value for '--allocation'"),
+        (["--ratio-of", "conv1"], "--ratio-of: 'conv1' is not GLOB=FRACTION"),
+        (["--round-to", "0"], "--round-to must be at least 1, got 0"),
+        (["--steps", "0"], "--steps must be at least 1, got 0"),
         (["--method", "tetriss"], "no method 'tetriss'"),
         (["other.pt"], "one MODEL at a time, got model.pt and other.pt"),
         (["--mean", ".5", "--std", ".5"], "--mean and --std say how to read data"),

@@ -118,6 +118,21 @@ def test_budgets_exclude_each_other() -> None:
         parse.budget(0.5, None, None, "5MB")
 
 
+def test_fractions_of_layers() -> None:
+    assert parse.fraction_of("layer1.*=0.5") == ("layer1.*", 0.5)
+    assert parse.fraction_of("a=b=0") == ("a=b", 0.0)
+    for text in ("layer1", "=0.5", "layer1=half", "layer1=nan"):
+        with pytest.raises(InputError, match="is not GLOB=FRACTION"):
+            parse.fraction_of(text)
+
+
+def test_widths_to_round_to() -> None:
+    assert [parse.round_to(text) for text in ("16", "auto", "none", "Auto")] == [16, "auto", 1, "auto"]
+    for text in ("", "8.5", "-8", "even"):
+        with pytest.raises(InputError, match="is not a number"):
+            parse.round_to(text)
+
+
 def test_method_options() -> None:
     assert split("model.pt", "--bin", "3") == (["model.pt"], {"bin": "3"})
     assert split("--bin=3", "model.pt") == (["model.pt"], {"bin": "3"})

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from compress.report import Measures, build_report, summary_rows
-from compress.report.table import amount, change, milliseconds
+from compress.report.table import amount, budget_text, change, milliseconds
 
 
 def test_rows(full: dict[str, Any]) -> None:
@@ -49,6 +49,23 @@ def test_only_what_was_measured(least: dict[str, Any], full: dict[str, Any]) -> 
 )  # fmt: skip
 def test_amount(value: float | None, unit: str, text: str) -> None:
     assert amount(value, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "reached", "text"),
+    [
+        ("macs", 921e6, 917e6, "917 M of at most 921 M MACs (99.5 %)"),
+        ("params", 1000, 999.9, "999.9 of at most 1.00 k parameters (99.9 %)"),
+        ("params", 1000, 1000, "1.00 k of at most 1.00 k parameters (100.0 %)"),
+        ("params", 1000, 1000.1, "1.00 k of at most 1.00 k parameters (100.1 %)"),
+        ("bytes", 100e3, 98.5e3, "98.5 kB of at most 100 kB (98.5 %)"),
+        ("ratio", 0.3, 0.25, "25.0 % of the units removed, 30 % asked for"),
+        ("macs", None, None, ""),
+    ],
+)
+def test_what_a_budget_came_to(kind: str, target: float | None, reached: float | None, text: str) -> None:
+    assert budget_text({"kind": kind, "target": target, "reached": reached}) == text
+    assert budget_text({"kind": kind}) == ""  # of a report from before this was told
 
 
 def test_change() -> None:
