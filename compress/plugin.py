@@ -10,7 +10,8 @@ A plugin is a frozen dataclass in one file; its fields are its options. Three ki
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -155,7 +156,7 @@ class Context(Measurements):
         Raises:
             PluginError: A score is missing, of the wrong shape or not a number.
         """
-        return Plan(fit(self.coupling, self.clusters, self._checked(scores), self.budget), notes=self.notes)
+        return Plan(fit(self.coupling, self.clusters, self.checked(scores), self.budget), notes=self.notes)
 
     def plan_from_masks(
         self, masks: Mapping[str, Tensor], notes: Mapping[str, Mapping[str, Any]] | None = None
@@ -190,7 +191,12 @@ class Context(Measurements):
             scores[group.name] = mass.numpy()
         return scores
 
-    def _checked(self, scores: Mapping[str, Tensor]) -> Scores:
+    def checked(self, scores: Mapping[str, Tensor]) -> Scores:
+        """Scores of all groups, (units,) each, as float64.
+
+        Raises:
+            PluginError: A score is missing, of the wrong shape or not a number.
+        """
         result = {}
         for group in self.groups:
             if group.name not in scores:
@@ -229,14 +235,8 @@ def make_plan(method: Criterion | Pruner, context: Context) -> Plan:
         ModelError: The network has nothing to prune.
         PluginError: The method breaks the contract or fails.
     """
-    try:
+    with _foreign(method):
         return _planned(method, context)
-    except CompressError:
-        raise
-    except Exception as error:  # a plugin is foreign code and may raise anything
-        reason = f"{type(error).__name__}: {error}"
-        hint = "run again with --debug for the traceback"
-        raise PluginError(f"{type(method).__name__} failed: {reason}", hint) from error
 
 
 def _planned(method: Criterion | Pruner, context: Context) -> Plan:
@@ -252,7 +252,34 @@ def _planned(method: Criterion | Pruner, context: Context) -> Plan:
             f"{type(method).__name__.lower()} scores whole units and has no meaning for single weights",
             "leave out --granularity weight, or choose a weight-level method such as tetris",
         )
+    return context.plan_from_scores(_scores(method, context))
+
+
+def make_scores(method: Criterion, context: Context) -> Scores:
+    """What a criterion says of every group, checked: by group, (units,) in float64; higher means keep.
+
+    Raises:
+        PluginError: The criterion breaks the contract or fails.
+    """
+    with _foreign(method):
+        return context.checked(_scores(method, context))
+
+
+def _scores(method: Criterion, context: Context) -> dict[str, Tensor]:
     scores: dict[str, Tensor] = {}
     for group in context.groups:
         scores[group.name] = method.score(group, context)
-    return context.plan_from_scores(scores)
+    return scores
+
+
+@contextmanager
+def _foreign(method: object) -> Iterator[None]:
+    """What a plugin raises, as one error."""
+    try:
+        yield
+    except CompressError:
+        raise
+    except Exception as error:  # a plugin is foreign code and may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        hint = "run again with --debug for the traceback"
+        raise PluginError(f"{type(method).__name__} failed: {reason}", hint) from error

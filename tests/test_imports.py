@@ -22,6 +22,7 @@ LEVELS = (
     {"calibration"},
     {"plugin", "registry", "plan", "budget", "testing"},
     {"export", "report", "recover", "checkpoint", "data", "datasets", "evaluate", "measure"},
+    {"search"},
     {"pipeline", "recipe", "gate", "request", "result"},
     {"cli"},
     {"__main__"},

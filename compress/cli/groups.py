@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from compress import request
 from compress.cli import parse
 from compress.cli.output import Color, Output
 from compress.errors import InputError
@@ -131,6 +132,51 @@ class LastBundle(Model):
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="A checkpoint (.pt, .pth, .safetensors, .pt2) or a bundle.")
     ] = LAST
+
+
+SCOPE = "What may be pruned"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What of the model may go."""
+
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Prune these layers alone; repeatable.",
+            show_default=False,
+            rich_help_panel=SCOPE,
+        ),
+    ] = None
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Leave these layers as they are; repeatable.",
+            show_default=False,
+            rich_help_panel=SCOPE,
+        ),
+    ] = None
+    prune_outputs: Annotated[
+        bool,
+        flag("--prune-outputs", help="Let the model's outputs shrink too.", rich_help_panel=SCOPE),
+    ] = False
+    allow_frozen: Annotated[
+        bool,
+        flag(
+            "--allow-frozen",
+            help="Prune frozen parameters too (requires_grad is False); by default they keep their size.",
+            rich_help_panel=SCOPE,
+        ),
+    ] = False
+
+    def source(self) -> request.Scope:
+        """What the pipeline wants of these."""
+        return request.Scope(
+            tuple(self.only or ()), tuple(self.exclude or ()), self.prune_outputs, self.allow_frozen
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

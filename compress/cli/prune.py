@@ -11,7 +11,7 @@ import typer
 
 from compress import registry
 from compress.cli import layout, parse
-from compress.cli.groups import LAST, Data, Model, Shared, flag, grouped
+from compress.cli.groups import LAST, SCOPE, Data, Model, Scope, Shared, flag, grouped
 from compress.cli.methods import complete
 from compress.cli.output import Output
 from compress.cli.training import AfterPruning, running
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from compress.result import Pruned
 
 _BUDGET = "Budget (one of these)"
-_SCOPE = "What may be pruned"
 _HOLDS = {
     "model.safetensors": "weights and graph; in Python: compress.load(DIR)",
     "module.safetensors": "smaller state dict, for the original class",
@@ -90,53 +89,23 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Scope:
-    """What of the model may go."""
+class Kinds(Scope):
+    """As `Scope`, and what may go of units and weights."""
 
     granularity: Annotated[
         Granularity,
         typer.Option(
             help="For methods that pick single weights: unit removes whole units by what is left of them; weight "
             "zeroes the weights and removes the units that are dead then.",
-            rich_help_panel=_SCOPE,
+            rich_help_panel=SCOPE,
         ),
     ] = "unit"
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="GLOB",
-            help="Prune these layers alone; repeatable.",
-            show_default=False,
-            rich_help_panel=_SCOPE,
-        ),
-    ] = None
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="GLOB",
-            help="Leave these layers as they are; repeatable.",
-            show_default=False,
-            rich_help_panel=_SCOPE,
-        ),
-    ] = None
-    prune_outputs: Annotated[
-        bool,
-        flag("--prune-outputs", help="Let the model's outputs shrink too.", rich_help_panel=_SCOPE),
-    ] = False
-    allow_frozen: Annotated[
-        bool,
-        flag(
-            "--allow-frozen",
-            help="Prune frozen parameters too (requires_grad is False); by default they keep their size.",
-            rich_help_panel=_SCOPE,
-        ),
-    ] = False
     keep_module: Annotated[
         bool,
         flag(
             "--keep-module",
             help="Prune only what the original class can represent; its state dict is written too.",
-            rich_help_panel=_SCOPE,
+            rich_help_panel=SCOPE,
         ),
     ] = False
 
@@ -149,7 +118,7 @@ def _prune(
         str, typer.Option("--method", "-m", metavar="NAME", help="One of `compress methods`.", autocompletion=complete)
     ] = "dependency",
     budget: Budget,
-    scope: Scope,
+    scope: Kinds,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The bundle to write.")] = LAST,
     force: Annotated[bool, flag("--force", help="Replace DIR even where it is no bundle.")] = False,
     calibrate: Annotated[
