@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from compress.budget import Budget, Scores, fit, fit_layers, prunable
+from compress.budget import Allocation, Budget, Scores, Size, fit, fit_layers, prunable, reach
 from compress.calibration.measurements import Measurements
 from compress.calibration.problems import Problem
 from compress.errors import CompressError, ModelError, PluginError
@@ -56,6 +56,8 @@ class Context(Measurements):
         seed: Seed for everything random.
         data: The user's data, with ``train`` (None or ``inputs`` and ``targets``); None if the user gave none.
         progress: Is told how far a long look at data is.
+        allocation: How the budget is spread over the layers, and what widths are rounded to.
+        size: What the budget counts, by what stays; None for the size that belongs to its kind.
     """
 
     coupling: Coupling
@@ -66,6 +68,8 @@ class Context(Measurements):
     seed: int = 0
     data: Any = None
     progress: Progress = field(default_factory=Silent)
+    allocation: Allocation = field(default_factory=Allocation)
+    size: Size | None = None
 
     @property
     def module(self) -> fx.GraphModule:
@@ -82,6 +86,12 @@ class Context(Measurements):
         """The groups that may shrink; none of them reaches into a frozen parameter, unless that is allowed."""
         names = {name for cluster in self.clusters for name in cluster.groups}
         return tuple(g for g in self.coupling.groups if g.name in names)
+
+    @cached_property
+    def reach(self) -> Mapping[str, float]:
+        """By group the largest fraction of its units that the budget can take, whatever the scores."""
+        steps = reach(self.coupling, self.clusters, self.budget, self.allocation)
+        return {name: n / c.steps for c, n in zip(self.clusters, steps, strict=True) for name in c.groups}
 
     def weight(self, name: str) -> Tensor:
         """Parameter or buffer by its name, detached."""
@@ -156,7 +166,9 @@ class Context(Measurements):
         Raises:
             PluginError: A score is missing, of the wrong shape or not a number.
         """
-        return Plan(fit(self.coupling, self.clusters, self.checked(scores), self.budget), notes=self.notes)
+        checked = self.checked(scores)
+        removed = fit(self.coupling, self.clusters, checked, self.budget, self.allocation, self.size)
+        return Plan(removed, notes=self.notes)
 
     def plan_from_masks(
         self, masks: Mapping[str, Tensor], notes: Mapping[str, Mapping[str, Any]] | None = None
@@ -177,7 +189,8 @@ class Context(Measurements):
         if self.granularity == "weight":
             return Plan(masks=dict(masks), notes=notes)
         shares = {name: float(mask.float().mean()) for name, mask in masks.items()}
-        removed = fit_layers(self.coupling, self.clusters, self._surviving_mass(masks), shares)
+        scores, round_to = self._surviving_mass(masks), self.allocation.round_to
+        removed = fit_layers(self.coupling, self.clusters, scores, shares, round_to)
         return Plan(removed, notes=notes)
 
     def _surviving_mass(self, masks: Mapping[str, Tensor]) -> Scores:

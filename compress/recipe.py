@@ -13,13 +13,16 @@ from compress.request import DataSource, FinetuneRequest, ModelSource, PruneRequ
 SCHEMA = "compress.recipe/1"
 
 
-def prune_recipe(request: PruneRequest, options: Mapping[str, Any], budget: Mapping[str, Any] | None) -> dict[str, Any]:
+def prune_recipe(
+    request: PruneRequest, options: Mapping[str, Any], budget: Mapping[str, Any] | None, round_to: int = 1
+) -> dict[str, Any]:
     """What a prune run amounts to, defaults filled in, as plain values in a fixed order.
 
     Args:
         request: What was asked.
         options: All options of the method with their values.
         budget: ``{"kind": ..., "value": ...}`` as it was applied; None where the method decides.
+        round_to: What widths were rounded to.
     """
     prune: dict[str, Any] = {
         "method": request.method,
@@ -31,8 +34,11 @@ def prune_recipe(request: PruneRequest, options: Mapping[str, Any], budget: Mapp
         "keep_module": request.keep_module,
         "calibrate": request.calibrate,
     }
+    prune |= {"round_to": round_to, "target": request.runtime}
     if budget is not None:
-        prune["budget"] = dict(budget)
+        prune |= {"allocation": request.allocation, "steps": request.steps, "budget": dict(budget)}
+    if request.ratio_of:
+        prune["ratio_of"] = dict(request.ratio_of)
     prune["options"] = {k: v for k, v in options.items() if v is not None}
     recipe: dict[str, Any] = {"schema": SCHEMA, "seed": request.settings.seed}
     recipe |= {"model": _model(request.model), "prune": prune}

@@ -19,6 +19,8 @@ from compress.training import Running, Training
 
 BudgetKind = Literal["ratio", "macs", "params", "bytes"]
 Granularity = Literal["unit", "weight"]
+Allocation = Literal["local", "global", "block"]
+Runtime = Literal["onnxruntime-cpu", "cuda", "none"]
 ExportFormat = Literal["onnx", "pt2", "safetensors"]
 
 DEFAULT_RATIO = 0.3
@@ -129,9 +131,20 @@ class PruneRequest:
     force: bool = False
     settings: Settings = Settings()
     command: tuple[str, ...] = ()  # as typed, for the report
+    allocation: Allocation = "local"  # how the budget is spread over the layers
+    ratio_of: tuple[tuple[str, float], ...] = ()  # globs on layer names, and the fraction that goes of what they match
+    round_to: int | Literal["auto"] = 1  # what smaller widths are multiples of; auto: what `runtime` likes
+    runtime: Runtime = "onnxruntime-cpu"
+    steps: int = 1  # rounds in which the budget is approached
 
     def __post_init__(self) -> None:
         _check_choice("--granularity", self.granularity, get_args(Granularity))
+        _check_choice("--allocation", self.allocation, get_args(Allocation))
+        _check_choice("--target", self.runtime, get_args(Runtime))
+        _check_at_least_one("--steps", self.steps)
+        if self.round_to != "auto":
+            _check_at_least_one("--round-to", self.round_to)
+        _check_fractions(self.ratio_of)
         if self.training is not None and self.data is None:
             raise InputError("--epochs trains on data, and there is none", hint="add --data")
 
@@ -242,6 +255,19 @@ class ExportRequest:
 def _check_at_least_one(flag: str, value: int) -> None:
     if value < 1:
         raise InputError(f"{flag} must be at least 1, got {value}")
+
+
+def _check_fractions(ratio_of: tuple[tuple[str, float], ...]) -> None:
+    for glob, fraction in ratio_of:
+        if not 0 <= fraction < 1:
+            raise InputError(
+                f"--ratio-of {glob}={fraction:g}: the fraction must be at least 0 and below 1",
+                hint="the fraction of its units that goes; 0 leaves the layer whole",
+            )
+    globs = [glob for glob, _ in ratio_of]
+    if len(set(globs)) < len(globs):
+        twice = next(glob for glob in globs if globs.count(glob) > 1)
+        raise InputError(f"--ratio-of {twice} is given twice", hint="leave one")
 
 
 def _check_choice(flag: str, value: str, choices: tuple[str, ...]) -> None:

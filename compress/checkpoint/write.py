@@ -20,6 +20,7 @@ from compress.graph.serial import graph_tensors, graph_to_json
 __all__ = [
     "SCHEMA",
     "bundle_bytes",
+    "bundle_size",
     "check_output",
     "load_bundle",
     "read_metadata",
@@ -114,6 +115,42 @@ def bundle_bytes(
     Raises:
         ModelError: The network cannot be written without code; the message names what it holds.
     """
+    texts = _texts(program_module, inputs, plan_json, provenance, metadata)
+    tensors = {name: _storable(name, tensor) for name, tensor in graph_tensors(program_module).items()}
+    return _with_metadata(safetensors.torch.save(tensors), texts)
+
+
+def bundle_size(
+    program_module: fx.GraphModule,
+    inputs: Sequence[Mapping[str, Any]],
+    plan_json: Mapping[str, Any] | None,
+    provenance: Mapping[str, Any],
+    metadata: Mapping[str, Any] | None = None,
+) -> int:
+    """The length of what :func:`bundle_bytes` gives for the same arguments; tensors may be on the meta device.
+
+    Raises:
+        ModelError: The network cannot be written without code; the message names what it holds.
+    """
+    tensors = graph_tensors(program_module)
+    # The library's own header of tensors without values: the order of the names, and how it calls the types
+    empty = safetensors.torch.save({name: torch.empty(0, dtype=tensor.dtype) for name, tensor in tensors.items()})
+    header, end = _header(empty), 0
+    for name, entry in header.items():
+        start, end = end, end + tensors[name].numel() * tensors[name].element_size()
+        entry |= {"shape": list(tensors[name].shape), "data_offsets": [start, end]}
+    text = _header_text(header, _texts(program_module, inputs, plan_json, provenance, metadata))
+    return 8 + len(text) + end
+
+
+def _texts(
+    program_module: fx.GraphModule,
+    inputs: Sequence[Mapping[str, Any]],
+    plan_json: Mapping[str, Any] | None,
+    provenance: Mapping[str, Any],
+    metadata: Mapping[str, Any] | None,
+) -> dict[str, str]:
+    """The metadata of the weights."""
     plan = None if plan_json is None else {k: v for k, v in plan_json.items() if k != "masks"}
     values: dict[str, Any] = {
         **(metadata or {}),
@@ -123,8 +160,7 @@ def bundle_bytes(
         "provenance": dict(provenance),
     }
     texts = {f"compress.{key}": packed(_compact(value)) for key, value in values.items()}
-    tensors = {name: _storable(name, tensor) for name, tensor in graph_tensors(program_module).items()}
-    return _with_metadata(safetensors.torch.save(tensors), {"format": "pt", "compress.schema": SCHEMA, **texts})
+    return {"format": "pt", "compress.schema": SCHEMA, **texts}
 
 
 def _storable(name: str, tensor: Tensor) -> Tensor:
@@ -142,10 +178,18 @@ def _with_metadata(plain: bytes, metadata: Mapping[str, str]) -> bytes:
     The format: 8 bytes with the length of the header (little endian), the header in JSON, the tensors.
     """
     length = int.from_bytes(plain[:8], "little")
-    header = json.loads(plain[8 : 8 + length])
-    text = _compact({"__metadata__": dict(sorted(metadata.items())), **header}).encode()
-    text += b" " * (-len(text) % 8)  # tensors stay aligned
+    text = _header_text(_header(plain), metadata)
     return len(text).to_bytes(8, "little") + text + plain[8 + length :]
+
+
+def _header(plain: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(plain[8 : 8 + int.from_bytes(plain[:8], "little")])
+    return found
+
+
+def _header_text(header: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
+    text = _compact({"__metadata__": dict(sorted(metadata.items())), **header}).encode()
+    return text + b" " * (-len(text) % 8)  # tensors stay aligned
 
 
 def _compact(value: Any) -> str:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from compress.errors import InputError
 from compress.inputs import InputType, parse_type
@@ -99,6 +99,30 @@ def _target(kind: BudgetKind, text: str) -> BudgetTarget:
             hint=f"a fraction to keep, as in --{kind} 0.5, or an amount, as in --{kind} {example}",
         )
     return BudgetTarget(kind, value * _UNITS[(match[2] or "").lower()])
+
+
+def fraction_of(text: str) -> tuple[str, float]:
+    """ "layer1.*=0.5" -> ("layer1.*", 0.5). Raises InputError."""
+    glob, _, fraction = text.rpartition("=")
+    try:
+        value = float(fraction)
+    except ValueError:
+        value = math.nan
+    if not glob or math.isnan(value):
+        raise InputError(f"--ratio-of: {text!r} is not GLOB=FRACTION", hint="--ratio-of 'layer1.*=0.5'")
+    return glob, value
+
+
+def round_to(text: str) -> int | Literal["auto"]:
+    """ "16" -> 16, "none" -> 1, "auto" stays. Raises InputError."""
+    word = text.strip().lower()
+    if word == "auto":
+        return "auto"
+    if word == "none":
+        return 1
+    if not word.isdigit():
+        raise InputError(f"--round-to: {text!r} is not a number", hint="--round-to 16, auto or none")
+    return int(word)
 
 
 def method_options(

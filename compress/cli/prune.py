@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from compress import registry
 from compress.cli import layout, parse
+from compress.cli.budget import Budget, Spread
 from compress.cli.groups import LAST, SCOPE, Data, Model, Scope, Shared, flag, grouped
 from compress.cli.methods import complete
-from compress.cli.output import Output
 from compress.cli.training import AfterPruning, running
 from compress.errors import InputError
-from compress.request import DEFAULT_RATIO, BudgetTarget, DataSource, Granularity, PruneRequest, command_line
+from compress.request import DataSource, Granularity, PruneRequest, command_line
 
 if TYPE_CHECKING:
     from compress.result import Pruned
 
-_BUDGET = "Budget (one of these)"
 _HOLDS = {
     "model.safetensors": "weights and graph; in Python: compress.load(DIR)",
     "module.safetensors": "smaller state dict, for the original class",
@@ -39,53 +39,6 @@ def add_to(app: typer.Typer) -> None:
         context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
         epilog="Options of the method follow like any other: see `compress methods NAME`.",
     )(grouped(_prune))
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How small the model shall get; one of these."""
-
-    ratio: Annotated[
-        float | None,
-        typer.Option(
-            metavar="FRACTION",
-            help=f"Units to remove, between 0 and 1. {DEFAULT_RATIO} where a method needs a budget and none is given.",
-            show_default=False,
-            rich_help_panel=_BUDGET,
-        ),
-    ] = None
-    macs: Annotated[
-        str | None,
-        typer.Option(
-            metavar="AMOUNT",
-            help="Multiply-accumulates to keep per sample: a fraction such as 0.5, or a number such as 2G.",
-            rich_help_panel=_BUDGET,
-        ),
-    ] = None
-    params: Annotated[
-        str | None,
-        typer.Option(
-            metavar="AMOUNT",
-            help="Parameters to keep: a fraction such as 0.5, or a number such as 3M.",
-            rich_help_panel=_BUDGET,
-        ),
-    ] = None
-    bytes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="AMOUNT",
-            help="Size of the weights to keep: a fraction such as 0.5, or a size such as 5MB.",
-            rich_help_panel=_BUDGET,
-        ),
-    ] = None
-
-    def target(self, method: str, output: Output) -> BudgetTarget | None:
-        """The budget; None where none was given and the method does without. Raises InputError."""
-        given = parse.budget(self.ratio, self.macs, self.params, self.bytes)
-        if given is not None or registry.find(method).kind != "criterion":
-            return given
-        output.step(f"No budget given: {DEFAULT_RATIO:.0%} of the units will go (--ratio {DEFAULT_RATIO})")
-        return BudgetTarget("ratio", DEFAULT_RATIO)
 
 
 @dataclass(frozen=True)
@@ -118,6 +71,7 @@ def _prune(
         str, typer.Option("--method", "-m", metavar="NAME", help="One of `compress methods`.", autocompletion=complete)
     ] = "dependency",
     budget: Budget,
+    spread: Spread,
     scope: Kinds,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The bundle to write.")] = LAST,
     force: Annotated[bool, flag("--force", help="Replace DIR even where it is no bundle.")] = False,
@@ -142,6 +96,8 @@ def _prune(
 
       compress prune model.safetensors --arch models.py:build --data digits --macs 0.5
 
+      compress prune resnet18.pth --macs 0.5 --round-to auto --allocation block
+
       compress prune model.pt --method tetris --bin 500 -o smaller
 
       compress prune resnet.safetensors --arch models.py:build --data digits --ratio 0.5 --epochs 20
@@ -155,7 +111,7 @@ def _prune(
         output=output,
         method=method,
         options=options,
-        budget=budget.target(method, out),
+        budget=budget.chosen(method, out),
         granularity=scope.granularity,
         only=tuple(scope.only or ()),
         exclude=tuple(scope.exclude or ()),
@@ -169,6 +125,7 @@ def _prune(
         force=force,
         settings=shared.settings(),
         command=command_line(),
+        **spread.settings(),
     )
     from compress import pipeline
 
@@ -202,12 +159,22 @@ def _page(result: Pruned, data: DataSource | None) -> str:
     checks = result.report["verification"]
     parts = [
         layout.table(("", "before", "after", "change"), summary_rows(result.report), right=(1, 2, 3)),
+        *_budget(result.report),
         f"Verified: the slice, before any refit, differs from the masked original by {checks['slice']:.1e} (float64);\n"
         f"          the bundle, loaded in a new process, from what was written by {checks['reload']:.1e}.",
         layout.table(("file", "holds"), _files(result.bundle)),
         "Next:\n" + "\n".join(f"  {command}" for command in _next(result.bundle, data)),
     ]
     return "\n\n".join(parts)
+
+
+def _budget(report: Mapping[str, Any]) -> list[str]:
+    from compress.report import budget_text
+
+    budget = report["method"]["budget"]
+    if budget is None or (budget["kind"] == "ratio" and not budget["limited"]):  # units have a row already
+        return []
+    return [f"Budget: {budget_text(budget)}."]
 
 
 def _files(bundle: Path) -> list[tuple[str, str]]:

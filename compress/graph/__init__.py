@@ -2,11 +2,12 @@
 
 import warnings
 
-from compress.graph.cost import layer_weights, macs, parameters
+from compress.graph.cost import layer_weights, macs, parameters, stored_bytes
 from compress.graph.dead import DeadRemoval, remove_dead
 from compress.graph.families import couple, thawed
 from compress.graph.groups import Coupling, Frozen, Group, Member
 from compress.graph.mapback import ModuleSlice, slice_module
+from compress.graph.partly import partly_pruned
 from compress.graph.propagate import propagate
 from compress.graph.rules import load_rules
 from compress.graph.select import Cluster, clusters, empty_pieces, lowest
@@ -37,6 +38,7 @@ __all__ = [
     "lowest",
     "macs",
     "parameters",
+    "partly_pruned",
     "propagate",
     "remove_dead",
     "run_masked",
@@ -44,6 +46,7 @@ __all__ = [
     "slice_module",
     "slice_tensor",
     "slice_verified",
+    "stored_bytes",
     "thawed",
     "trace",
     "verify",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -109,15 +110,23 @@ def _result(coupling: Coupling, node: object) -> Value:
 
 def parameters(coupling: Coupling, alive: NDArray[np.bool_] | None = None) -> int:
     """Number of parameter values (buffers and tied copies left out) that the graph reads."""
+    return sum(n for tensor, n in _sizes(coupling, alive) if isinstance(tensor, torch.nn.Parameter))
+
+
+def stored_bytes(coupling: Coupling, alive: NDArray[np.bool_] | None = None) -> int:
+    """Bytes of the parameters and buffers that the graph reads, tied copies once, each in its own precision."""
+    return sum(n * tensor.element_size() for tensor, n in _sizes(coupling, alive))
+
+
+def _sizes(coupling: Coupling, alive: NDArray[np.bool_] | None) -> Iterator[tuple[torch.Tensor, int]]:
+    """Every tensor that the graph reads, once, and how many of its values stay."""
     kept = {} if alive is None else coupling.kept(alive)
     seen: set[int] = set()
-    total = 0
     for node in coupling.program.module.graph.nodes:
         tensor = attribute(coupling.program.module, str(node.target)) if node.op == "get_attr" else None
-        if isinstance(tensor, torch.nn.Parameter) and id(tensor) not in seen:
+        if isinstance(tensor, torch.Tensor) and id(tensor) not in seen:
             seen.add(id(tensor))
             shape = list(tensor.shape)
             for dim, index in kept.get(str(node.target), {}).items():
                 shape[dim] = index.shape[-1]
-            total += math.prod(shape)
-    return total
+            yield tensor, math.prod(shape)

@@ -140,6 +140,13 @@ class Coupling:
         classes = [self.group(name).units[np.asarray(list(units), dtype=np.int64)] for name, units in removed.items()]
         return self.classes.alive(np.concatenate([np.zeros(0, dtype=np.int64), *classes]))
 
+    def removed(self, alive: NDArray[np.bool_]) -> dict[str, Ints]:
+        """By group the units that are gone: the inverse of :meth:`alive`."""
+        stays = np.ones(len(self.classes.pinned), dtype=bool)
+        stays[self.classes.of_label] = alive
+        gone = {group.name: np.flatnonzero(~stays[group.units]) for group in self.groups}
+        return {name: units for name, units in gone.items() if len(units)}
+
     def kept(self, alive: NDArray[np.bool_]) -> dict[str, dict[int, Ints]]:
         """For every tensor that gets smaller, the indices that stay, by dim.
 

@@ -25,7 +25,7 @@ from compress.graph.statistics import SPREADS
 
 TOLERANCE = 1e-9
 
-_SUMS = {
+SUMS = {
     f"aten::{name}"
     for name in (
         "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "dot", "conv1d", "conv2d", "conv3d",
@@ -34,7 +34,7 @@ _SUMS = {
         "cosine_similarity", "_weight_norm", "_grouped_mm",
     )
 }  # fmt: skip
-_SUMS |= {*RECURRENT, *CELLS}
+SUMS |= {*RECURRENT, *CELLS}
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,13 @@ class _Masked(Wide):
         if n.op != "call_function":
             return super().run_node(n)
         op = op_name(n.target)
-        if op not in _SUMS and op not in _STATISTICS:
+        if op not in SUMS and op not in STATISTICS:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         masks = fx.node.map_arg((n.args, dict(n.kwargs)), self._mask)
-        if op in _STATISTICS:
+        if op in STATISTICS:
             named, named_masks = bind(n.target, args, kwargs), bind(n.target, *masks)
-            return _STATISTICS[op](named, named_masks)
+            return STATISTICS[op](named, named_masks)
         args, kwargs = _zeroed((args, kwargs), masks)
         return self.call_function(n.target, args, kwargs)
 
@@ -161,7 +161,7 @@ def _batch_norm(named: dict[str, Any], masks: dict[str, Any]) -> Tensor:
     return _affine(out, named, (1, -1, *(1,) * (x.dim() - 2)))
 
 
-_STATISTICS: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
+STATISTICS: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
     **SPREADS,
     "aten::mean": _mean,
     "aten::layer_norm": _layer_norm,
@@ -179,7 +179,7 @@ def over_kept(op: str, named: dict[str, Any], masks: dict[str, Any]) -> Tensor:
         named: Its arguments by schema name.
         masks: By argument the elements that stay, broadcastable; None where all do.
     """
-    return _STATISTICS[op](named, masks)
+    return STATISTICS[op](named, masks)
 
 
 def run_masked(coupling: Coupling, alive: NDArray[np.bool_], inputs: Sequence[Tensor]) -> list[Tensor]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from compress.budget import Outcome
 from compress.evaluate import Accuracy
 from compress.graph import Coupling, attribute, layer_weights
 from compress.graph.operands import output_dims
@@ -64,6 +65,8 @@ class Facts:
     reload_error: float
     warnings: tuple[str, ...] = ()
     trained: Trained | None = None
+    budget: Outcome | None = None
+    limited: bool | None = None  # whether the budget was missed for want of nearer widths; None: not by the method
 
 
 def document(facts: Facts) -> dict[str, Any]:
@@ -128,11 +131,14 @@ def _method(facts: Facts) -> Method:
             notes.setdefault(name, {})["error after new statistics / before"] = ratio
         for name, reason in facts.refit.skipped.items():
             notes.setdefault(name, {})["not refitted"] = reason
-    budget = prune.get("budget")
+    asked, found = prune.get("budget"), facts.budget
+    budget = None
+    if asked is not None and found is not None:
+        budget = Budget(asked["kind"], asked["value"], found.target, found.reached, facts.limited)
     return Method(
         name=prune["method"],
         options=prune["options"],
-        budget=None if budget is None else Budget(budget["kind"], budget["value"]),
+        budget=budget,
         granularity=prune["granularity"],
         notes=notes,
     )

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import fx
 
-from compress.budget import Budget
 from compress.checkpoint.write import bundle_bytes, check_output, write_bundle
 from compress.errors import InputError, ModelError
 from compress.evaluate import Accuracy, evaluate
@@ -18,10 +19,12 @@ from compress.measure import LatencyPair, count_nonzero, count_parameters, laten
 from compress.pipeline.bundle import input_records, normalisation, provenance, reloaded, state_dict_file
 from compress.pipeline.document import Facts, Side, document
 from compress.pipeline.opening import Opened, analysed, open_model, traced
+from compress.pipeline.planning import check_widths, context_of, planned, reached, tell
+from compress.pipeline.rounds import Refit
 from compress.pipeline.slicing import Sliced, slice_units, slice_weights
 from compress.pipeline.training import check_trainable, train
 from compress.plan import Plan, plan_json
-from compress.plugin import Context, make_plan
+from compress.plugin import Context
 from compress.progress import Progress
 from compress.recipe import prune_recipe, to_toml
 from compress.recover import Compensation, Trained, compensate
@@ -44,6 +47,7 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     check_output(request.output, request.force)
     method, instance = create(request.method, request.options)
     _check(request, method.kind)
+    check_widths(request, method.kind)
     if request.budget is not None and method.kind != "criterion":
         progress.warn(f"{method.name} may decide by itself how much goes, whatever --{request.budget.kind} says")
     opened = open_model(request.model, request.settings, request.data, progress)
@@ -52,20 +56,18 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     if request.training is not None:
         check_trainable(program, opened)
     coupling = analysed(program, progress, prune_outputs=request.prune_outputs, allow_frozen=request.allow_frozen)
-    budget = Budget() if request.budget is None else Budget(request.budget.kind, request.budget.value)
-    context = Context(
-        *(coupling, budget, request.granularity, request.only, request.exclude, request.settings.seed, opened.data),
-        progress=progress,
-    )
+    context = context_of(request, opened, coupling, progress)
+    together = getattr(instance, "joint_refit", False)
     progress.step(f"Planning with {method.name}: {len(context.groups)} groups of units")
-    plan = make_plan(instance, context)
+    plan = planned(instance, method.kind, context, request.steps, _refit_of(context, request, together), progress)
     progress.step("Slicing and verifying")
     sliced = _slice(coupling, plan, opened, request, progress)
-    refit = _refit(context, sliced, request, getattr(instance, "joint_refit", False), progress)
+    refit = None if sliced.plan.masks else _refit(context, sliced.alive, sliced.module, request, together)
     module = sliced.module if refit is None else refit.module
     decides = request.budget is None and method.kind != "criterion"
-    recipe = prune_recipe(request, asdict(instance), None if decides else asdict(budget))
-    work = _Work(request, opened, program, coupling, context, sliced, refit, module, recipe)
+    budget = None if decides else {"kind": context.budget.kind, "value": context.budget.value}
+    recipe = prune_recipe(request, asdict(instance), budget, context.allocation.round_to)
+    work = _Work(request, opened, program, coupling, context, sliced, refit, module, recipe, method.kind)
     return _write(work, progress) if request.training is None else _trained(work, request.training, progress)
 
 
@@ -123,31 +125,35 @@ def _slice(coupling: Coupling, plan: Plan, opened: Opened, request: PruneRequest
 
 
 def _refit(
-    context: Context, sliced: Sliced, request: PruneRequest, together: bool, progress: Progress
+    context: Context, alive: NDArray[np.bool_], sliced: fx.GraphModule, request: PruneRequest, together: bool
 ) -> Compensation | None:
     """Closed-form compensation where training samples are at hand; masks would not survive it.
 
     Joint refits take minutes, for which a method has to ask.
     """
     train = None if context.data is None else context.data.train
-    if not request.calibrate or train is None or sliced.plan.masks:
+    if not request.calibrate or train is None:
         return None
     inputs, _ = context.samples()
+    progress = context.progress
     progress.step(f"Refitting on {len(inputs)} training samples")
-    result = compensate(
-        context.coupling,
-        sliced.alive,
-        sliced.module,
-        inputs,
-        seed=request.settings.seed,
-        together=together,
-        progress=progress,
-    )
+    seed = request.settings.seed
+    result = compensate(context.coupling, alive, sliced, inputs, seed=seed, together=together, progress=progress)
     progress.detail(
         f"{len(result.refitted)} of {len(result.refitted) + len(result.skipped)} layers refitted, "
         f"{len(result.together)} of them together with those before"
     )
     return result
+
+
+def _refit_of(context: Context, request: PruneRequest, together: bool) -> Refit:
+    """The refit between rounds: as at the end, on the same samples."""
+
+    def refit(alive: NDArray[np.bool_], sliced: fx.GraphModule) -> fx.GraphModule:
+        done = _refit(context, alive, sliced, request, together)
+        return sliced if done is None else done.module
+
+    return refit
 
 
 @dataclass(frozen=True)
@@ -163,6 +169,7 @@ class _Work:
     refit: Compensation | None
     module: fx.GraphModule
     recipe: Mapping[str, Any]
+    kind: str  # of the method
     trained: Trained | None = None
 
 
@@ -176,9 +183,11 @@ def _write(work: _Work, progress: Progress) -> Pruned:
     reload = reloaded(Program(work.module, work.program.inputs, work.program.dynamic_batch), weights, opened)
     progress.step("Measuring")
     before, after, speed = _measured(work, len(weights), progress)
+    budget = reached(work.context, work.sliced, len(weights))
+    limited = tell(budget, work.sliced, progress) if work.kind == "criterion" else None
     facts = Facts(
         request, opened, work.coupling, work.sliced, work.refit, work.recipe, before, after, speed, reload,
-        trained=work.trained,
+        trained=work.trained, budget=budget, limited=limited,
     )  # fmt: skip
     report = document(facts)
     write_bundle(

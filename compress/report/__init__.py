@@ -23,7 +23,7 @@ from compress.report.schema import (
     build_report,
     read_report,
 )
-from compress.report.table import summary_rows
+from compress.report.table import budget_text, summary_rows
 
 __all__ = [
     "SCHEMA",
@@ -41,6 +41,7 @@ __all__ = [
     "Report",
     "RolledBack",
     "Verification",
+    "budget_text",
     "build_report",
     "markdown",
     "read_report",

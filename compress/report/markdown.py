@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from compress.report.table import amount, summary_rows
+from compress.report.table import amount, budget_text, summary_rows
 
 _OPEN_ROWS = 12  # longer tables are folded
 _NAMED = 4  # tensors in one cell
@@ -18,6 +18,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"# {_text(_name(report))}, {_done(report['method']['name'])}",
         _sentence(report),
         text_table(("", "before", "after", "change"), summary_rows(report), right=(1, 2, 3)),
+        _budget(report),
         *_gates(report),
         *_layers(report),
         *_notes(report),
@@ -57,6 +58,14 @@ def _sentence(report: Mapping[str, Any]) -> str:
 
 def _share(after: float, before: float) -> str:
     return f" ({100 * after / before:.1f} %)" if before else ""
+
+
+def _budget(report: Mapping[str, Any]) -> str:
+    budget = report["method"]["budget"]
+    text = budget_text(budget) if budget else ""
+    if not text:
+        return ""
+    return f"Budget: {text}" + ("; the allowed widths come no nearer." if budget.get("limited") else ".")
 
 
 def _gates(report: Mapping[str, Any]) -> list[str]:

@@ -51,10 +51,21 @@ class DataUsed:
 
 @dataclass(frozen=True)
 class Budget:
-    """What was asked for: kind "ratio" (fraction removed), "macs", "params", "bytes" or "latency" (kept)."""
+    """What was asked for, and what came of it.
+
+    Attributes:
+        kind: "ratio" (fraction removed), "macs", "params", "bytes" or "latency" (kept).
+        value: As it was given: below 1 a fraction, else an absolute value.
+        target: The fraction of units to remove, or the largest size within the budget.
+        reached: The fraction that was removed, or the size.
+        limited: Whether more than 2 % lie between them, as there are no allowed widths that are nearer.
+    """
 
     kind: str
     value: float
+    target: float | None = None
+    reached: float | None = None
+    limited: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -96,6 +97,29 @@ def amount(value: float | None, unit: str = "") -> str:
             digits = 2 if value < 10 * factor else 1 if value < 100 * factor else 0
             return f"{value / factor:.{digits}f} {prefix}{unit}"
     return f"{value:g} {unit}".rstrip()
+
+
+_COUNTED = {"macs": "MACs", "params": "parameters", "bytes": "B"}
+
+
+def budget_text(budget: Mapping[str, Any]) -> str:
+    """What a budget came to: "917 M of at most 921 M MACs (99.6 %)"; "" where that is not known."""
+    target, reached = budget.get("target"), budget.get("reached")
+    if target is None or reached is None:
+        return ""
+    if budget["kind"] == "ratio":
+        return f"{100 * reached:.1f} % of the units removed, {100 * target:.3g} % asked for"
+    word = _COUNTED.get(budget["kind"], budget["kind"])
+    if word == "B":
+        return f"{amount(reached, word)} of at most {amount(target, word)}{_percent(reached, target)}"
+    return f"{amount(reached)} of at most {amount(target)} {word}{_percent(reached, target)}"
+
+
+def _percent(reached: float, target: float) -> str:
+    """A share of a budget, rounded away from what would look like all of it, or no more than it."""
+    share = 100 * reached / target
+    rounded = math.ceil(10 * share - 1e-9) / 10 if share > 100 else math.floor(10 * share + 1e-9) / 10
+    return f" ({rounded:.1f} %)"
 
 
 def change(before: float | None, after: float | None) -> str:

@@ -46,9 +46,7 @@ class Reconstruct:
                 yield group.name, Dependency().score(group, context)
                 continue
             units, steps = cells[group.name]
-            lost = steps - 1
-            if context.budget.kind == "ratio":  # nothing beyond it is asked for
-                lost = min(lost, int(context.budget.value * steps + 0.5))
+            lost = round(context.reach[group.name] * steps)  # nothing beyond it is asked for
             counts = [lost * (len(u) // steps) for u in units]
             yield group.name, order(problems, group.size, units, counts, self.ridge)
 

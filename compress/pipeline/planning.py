@@ -1,0 +1,120 @@
+"""From what is asked for to a plan: the budget in force, the rounds, and what it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from compress.budget import Allocation, Budget, Outcome, check, multiple, outcome, rungs
+from compress.errors import InputError
+from compress.graph import Coupling
+from compress.pipeline.filesize import file_size
+from compress.pipeline.opening import Opened
+from compress.pipeline.rounds import Refit, plan_in_rounds
+from compress.pipeline.slicing import Sliced
+from compress.plan import Plan
+from compress.plugin import Context, make_plan
+from compress.progress import Progress
+from compress.report import budget_text
+from compress.request import PruneRequest
+
+
+def check_widths(request: PruneRequest, kind: str) -> None:
+    """See that the method leaves the widths to the budget where something is said about them.
+
+    Raises:
+        InputError: It does not.
+    """
+    if request.granularity == "weight" and request.round_to != 1:
+        raise InputError("--round-to rounds whole units", "leave out --granularity weight")
+    if kind == "criterion":
+        return
+    given = {
+        "--steps": (request.steps > 1, "cannot be asked for scores round by round"),
+        "--allocation": (request.allocation != "local", "leaves no choice of that"),
+        "--ratio-of": (bool(request.ratio_of), "leaves no choice of that"),
+    }
+    for flag, (said, reason) in given.items():
+        if said:
+            raise InputError(
+                f"{flag}: {request.method} decides by itself how much of each layer goes, and {reason}",
+                f"leave out {flag}, or choose a method that scores units, such as dependency",
+            )
+
+
+def context_of(request: PruneRequest, opened: Opened, coupling: Coupling, progress: Progress) -> Context:
+    """What the method will see; names groups that rounding leaves whole.
+
+    Raises:
+        InputError: A glob matches nothing.
+        ModelError: Nothing can be pruned.
+    """
+    budget = Budget() if request.budget is None else Budget(request.budget.kind, request.budget.value)
+    allocation = Allocation(request.allocation, request.ratio_of, multiple(request.round_to, request.runtime))
+    context = Context(
+        *(coupling, budget, request.granularity, request.only, request.exclude, request.settings.seed, opened.data),
+        progress=progress,
+        allocation=allocation,
+        size=file_size(coupling, opened, request.settings.seed) if budget.kind == "bytes" else None,
+    )
+    held = _held_by_rounding(context)
+    for name in held:
+        context.notes[name] = {"keeps its width": f"no smaller one is a multiple of {allocation.round_to}"}
+    if held:
+        more = f" and {len(held) - 3} more" if len(held) > 3 else ""
+        progress.warn(
+            f"{len(held)} of {len(context.groups)} groups keep their width, as no smaller one is a multiple of "
+            f"{allocation.round_to}: {', '.join(held[:3])}{more}"
+        )
+    return context
+
+
+def _held_by_rounding(context: Context) -> list[str]:
+    allowed = rungs(context.coupling, context.clusters, context.allocation.round_to)
+    found = zip(context.clusters, allowed, strict=True)
+    return [name for cluster, rung in found if len(rung) == 1 for name in cluster.groups]
+
+
+def planned(method: Any, kind: str, context: Context, steps: int, refit: Refit | None, progress: Progress) -> Plan:
+    """The plan of a method.
+
+    Raises:
+        ModelError: The budget cannot be met.
+        PluginError: The method breaks the contract or fails.
+    """
+    if kind != "criterion":
+        plan = make_plan(method, context)
+    else:
+        check(context.coupling, context.clusters, context.budget, context.allocation, context.size)
+        plan = plan_in_rounds(method, context, steps, refit, progress)
+    notes: dict[str, Mapping[str, Any]] = {**context.notes}
+    for name, note in plan.notes.items():
+        notes[name] = {**notes.get(name, {}), **note}
+    return replace(plan, notes=notes)
+
+
+def reached(work: Context, sliced: Sliced, written: int) -> Outcome:
+    """What the budget came to.
+
+    Args:
+        work: The context of the plan.
+        sliced: What was removed in the end.
+        written: Bytes of the file.
+    """
+    removed = {name: np.asarray(units) for name, units in sliced.plan.removed.items()}
+    found = outcome(work.coupling, work.clusters, removed, work.budget, work.allocation, work.size)
+    return replace(found, reached=float(written)) if found.kind == "bytes" else found
+
+
+def tell(found: Outcome, sliced: Sliced, progress: Progress) -> bool:
+    """Say so where a budget was missed by more than 2 %, and why; whether it is for want of nearer widths."""
+    limited = found.short and not sliced.rolled_back
+    if found.short or found.over:
+        held = f"{len(sliced.rolled_back)} groups keep their size after all"
+        near = "the nearest that the allowed widths come" + (" to it from below" if found.kind != "ratio" else "")
+        text = budget_text({"kind": found.kind, "target": found.target, "reached": found.reached})
+        progress.warn(f"--{found.kind}: {text}: {held if sliced.rolled_back else near}")
+    return limited
