@@ -136,6 +136,7 @@ class PruneRequest:
     round_to: int | Literal["auto"] = 1  # what smaller widths are multiples of; auto: what `runtime` likes
     runtime: Runtime = "onnxruntime-cpu"
     steps: int = 1  # rounds in which the budget is approached
+    kept_out: float = 0.0  # share of the training samples that method and refit do not see
 
     def __post_init__(self) -> None:
         _check_choice("--granularity", self.granularity, get_args(Granularity))
@@ -162,43 +163,6 @@ class FinetuneRequest:
     force: bool = False
     settings: Settings = Settings()
     command: tuple[str, ...] = ()  # as typed, for the report
-
-
-@dataclass(frozen=True)
-class Scope:
-    """What of a model may go."""
-
-    only: tuple[str, ...] = ()  # globs on layer names
-    exclude: tuple[str, ...] = ()
-    prune_outputs: bool = False
-    allow_frozen: bool = False  # prune what requires no gradient, too
-
-
-@dataclass(frozen=True)
-class SensitivityRequest:
-    """What does the accuracy bear, family by family?"""
-
-    model: ModelSource
-    data: DataSource
-    output: Path
-    method: str = "dependency"
-    ratios: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)  # shares of the units of a family
-    samples: int = 1000  # of the validation part, at most
-    calibrate: bool = False  # refit the layers after every cut
-    scope: Scope = Scope()
-    force: bool = False
-    settings: Settings = Settings()
-    command: tuple[str, ...] = ()  # as typed
-
-    def __post_init__(self) -> None:
-        _check_at_least_one("--samples", self.samples)
-        if not self.ratios:
-            raise InputError("--ratios is empty", hint="--ratios .1,.3,.5")
-        for ratio in self.ratios:
-            if not 0 < ratio < 1:
-                raise InputError(f"--ratios must be between 0 and 1, got {ratio:g}", hint="--ratios .1,.3,.5")
-        if len(set(self.ratios)) < len(self.ratios):
-            raise InputError("--ratios names a share twice", hint="--ratios .1,.3,.5")
 
 
 def command_line() -> tuple[str, ...]:

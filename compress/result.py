@@ -132,6 +132,19 @@ class Sensitivities:
 
 
 @dataclass(frozen=True)
+class Searched:
+    """The smallest model that holds the floor, and everything that was tried."""
+
+    bundle: Path
+    report: Mapping[str, Any]  # report.json of the bundle
+    document: Mapping[str, Any]  # search.json
+
+    def to_json(self) -> dict[str, Any]:
+        """What was tried, in the form of docs/search.schema.json."""
+        return dict(self.document)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Accuracy of one model on the test split of one data source."""
 

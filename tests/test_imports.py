@@ -23,7 +23,7 @@ LEVELS = (
     {"plugin", "registry", "plan", "budget", "testing"},
     {"export", "report", "recover", "checkpoint", "data", "datasets", "evaluate", "measure"},
     {"search"},
-    {"pipeline", "recipe", "gate", "request", "result"},
+    {"pipeline", "recipe", "gate", "request", "searching", "result"},
     {"cli"},
     {"__main__"},
 )

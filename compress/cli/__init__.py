@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from compress import __version__
-from compress.cli import evaluate, export, finetune, inspect, measure, methods, prune, sensitivity
+from compress.cli import evaluate, export, finetune, inspect, measure, methods, prune, search, sensitivity
 from compress.cli.output import output_of
 from compress.errors import CompressError, Elsewhere
 
@@ -51,7 +51,7 @@ def _compress(
     """Make trained PyTorch models physically smaller, verify the result and report it."""
 
 
-for command in (inspect, methods, sensitivity, prune, finetune, evaluate, measure, export):
+for command in (inspect, methods, sensitivity, search, prune, finetune, evaluate, measure, export):
     command.add_to(app)
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from compress import request
+from compress import searching
 from compress.cli import parse
 from compress.cli.output import Color, Output
 from compress.errors import InputError
@@ -172,9 +172,9 @@ class Scope:
         ),
     ] = False
 
-    def source(self) -> request.Scope:
+    def source(self) -> searching.Scope:
         """What the pipeline wants of these."""
-        return request.Scope(
+        return searching.Scope(
             tuple(self.only or ()), tuple(self.exclude or ()), self.prune_outputs, self.allow_frozen
         )  # fmt: skip
 

@@ -11,12 +11,14 @@ from compress.cli import layout, parse
 from compress.cli.groups import Data, Model, Scope, Shared, flag, grouped
 from compress.cli.methods import complete
 from compress.errors import InputError
-from compress.request import SensitivityRequest, command_line
+from compress.request import command_line
+from compress.searching import SensitivityRequest
 
 if TYPE_CHECKING:
     from compress.result import Sensitivities
 
 OUTPUT = Path("sensitivity")
+_RATIOS = ",".join(f"{ratio:g}" for ratio in SensitivityRequest.ratios)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,7 +37,7 @@ def _sensitivity(
     ] = SensitivityRequest.method,
     ratios: Annotated[
         str, typer.Option(metavar="NUMBERS", help="Shares of the units of a family to remove.")
-    ] = ",".join(f"{ratio:g}" for ratio in SensitivityRequest.ratios),
+    ] = _RATIOS,
     samples: Annotated[int, typer.Option(help="Validation samples to judge on, at most.")] = SensitivityRequest.samples,
     calibrate: Annotated[
         bool,

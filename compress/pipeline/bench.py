@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
-import torch
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from compress.budget import Scores
-from compress.data import Data, Split
 from compress.errors import InputError
 from compress.graph import Program
+from compress.pipeline.divided import some, without_judges
 from compress.pipeline.opening import Opened, analysed, open_model, traced
 from compress.pipeline.training import training_part
-from compress.plugin import Context, make_scores
+from compress.plugin import Context, Criterion, make_scores
 from compress.progress import Progress
 from compress.recover.samples import divided
 from compress.registry import create
-from compress.request import DataSource, ModelSource, Scope, Settings
+from compress.request import DataSource, ModelSource, Settings
 from compress.search import Bench
+from compress.searching import Scope
 from compress.training import Training
 
 KEPT_OUT = Training.validation  # the share of the training samples that fine-tuning chooses its best epoch by, too
@@ -48,8 +49,24 @@ class Ready:
         """
         return make_scores(scoring(method), self.context)
 
+    def ratios(self, fractions: Sequence[float]) -> tuple[tuple[str, float], ...]:
+        """What `prune` has to be told of every family: globs that match its groups, and the share that goes.
 
-def scoring(method: str) -> object:
+        A glob also matches families that hold the outputs of the layer it names, and of several the last one counts;
+        so families come later the more names of others they answer to.
+        """
+        coupling, found = self.context.coupling, self.context.clusters
+        names = {group for cluster in found for group in cluster.groups}
+
+        def foreign(position: int) -> int:
+            groups = found[position].groups
+            return len(names.intersection(n for g in groups for n in coupling.layers_of(g)).difference(groups))
+
+        order = sorted(range(len(found)), key=foreign)
+        return tuple((glob.escape(g), fractions[i]) for i in order for g in found[i].groups)
+
+
+def scoring(method: str) -> Criterion:
     """The method of that name.
 
     Raises:
@@ -62,7 +79,8 @@ def scoring(method: str) -> object:
             f"{method} decides by itself what goes, so no ratio can be set for it",
             "choose a method of the kind criterion: `compress methods` lists them",
         )
-    return instance
+    criterion: Criterion = instance
+    return criterion
 
 
 def ready(
@@ -100,18 +118,3 @@ def ready(
     inputs = context.samples()[0] if refit else None
     bench = Bench(coupling, context.clusters, judge, inputs, opened.device, settings.seed)
     return Ready(opened, program, context, bench)
-
-
-def without_judges(data: Data | None, share: float) -> Data | None:
-    """The data without the share of its training samples that judges."""
-    if data is None or data.train is None or not share:
-        return data
-    return replace(data, train=divided(data.train, share)[0])
-
-
-def some(split: Split, count: int) -> Split:
-    """At most so many samples, always the same ones, from everywhere in the split."""
-    if len(split) <= count:
-        return split
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))[:count].sort().values
-    return Split(split.inputs[order], split.targets[order])

@@ -11,6 +11,7 @@ import numpy as np
 from compress.budget import Allocation, Budget, Outcome, check, multiple, outcome, rungs
 from compress.errors import InputError
 from compress.graph import Coupling
+from compress.pipeline.divided import without_judges
 from compress.pipeline.filesize import file_size
 from compress.pipeline.opening import Opened
 from compress.pipeline.rounds import Refit, plan_in_rounds
@@ -52,10 +53,11 @@ def context_of(request: PruneRequest, opened: Opened, coupling: Coupling, progre
         InputError: A glob matches nothing.
         ModelError: Nothing can be pruned.
     """
+    data = without_judges(opened.data, request.kept_out)
     budget = Budget() if request.budget is None else Budget(request.budget.kind, request.budget.value)
     allocation = Allocation(request.allocation, request.ratio_of, multiple(request.round_to, request.runtime))
     context = Context(
-        *(coupling, budget, request.granularity, request.only, request.exclude, request.settings.seed, opened.data),
+        *(coupling, budget, request.granularity, request.only, request.exclude, request.settings.seed, data),
         progress=progress,
         allocation=allocation,
         size=file_size(coupling, opened, request.settings.seed) if budget.kind == "bytes" else None,

@@ -16,7 +16,14 @@ from compress.errors import InputError, ModelError
 from compress.evaluate import Accuracy, evaluate
 from compress.graph import Coupling, Program, macs
 from compress.measure import LatencyPair, count_nonzero, count_parameters, latency_pair, tensor_bytes
-from compress.pipeline.bundle import input_records, normalisation, provenance, reloaded, state_dict_file
+from compress.pipeline.bundle import (
+    check_not_within,
+    input_records,
+    normalisation,
+    provenance,
+    reloaded,
+    state_dict_file,
+)
 from compress.pipeline.document import Facts, Side, document
 from compress.pipeline.opening import Opened, analysed, open_model, traced
 from compress.pipeline.planning import check_widths, context_of, planned, reached, tell
@@ -92,12 +99,7 @@ def _check(request: PruneRequest, kind: str) -> None:
             f"{request.method} scores whole units and has no meaning for single weights",
             "leave out --granularity weight, or choose a weight-level method such as tetris",
         )
-    source, output = request.model.path.resolve(), request.output.resolve()
-    if not request.force and output in (source, *source.parents) and output.exists():
-        raise InputError(
-            f"{request.output} holds the model itself, which would be replaced",
-            "choose another --output DIR, or --force to replace it",
-        )
+    check_not_within(request.model.path, request.output, request.force)
 
 
 def _slice(coupling: Coupling, plan: Plan, opened: Opened, request: PruneRequest, progress: Progress) -> Sliced:

@@ -11,9 +11,9 @@ from compress.pipeline.bench import ready, scoring
 from compress.progress import Progress
 from compress.report import svg
 from compress.report.sensitivity import figure, page
-from compress.request import SensitivityRequest
 from compress.result import Sensitivities
 from compress.search import sensitivities
+from compress.searching import SensitivityRequest
 
 FILES = ("sensitivity.json", "sensitivity.svg", "sensitivity.md")
 

@@ -7,6 +7,29 @@ from __future__ import annotations
 
 from compress.search.bench import Bench, Candidate
 from compress.search.families import Family, families
+from compress.search.objectives import OBJECTIVES, objective
 from compress.search.sensitivity import Point, Sensitivity, sensitivities
+from compress.search.space import Choice, Space, robustness
+from compress.search.study import Goal, Trial, front, open_study, run, smallest, trials_of
 
-__all__ = ["Bench", "Candidate", "Family", "Point", "Sensitivity", "families", "sensitivities"]
+__all__ = [
+    "OBJECTIVES",
+    "Bench",
+    "Candidate",
+    "Choice",
+    "Family",
+    "Goal",
+    "Point",
+    "Sensitivity",
+    "Space",
+    "Trial",
+    "families",
+    "front",
+    "objective",
+    "open_study",
+    "robustness",
+    "run",
+    "sensitivities",
+    "smallest",
+    "trials_of",
+]

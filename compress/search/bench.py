@@ -52,6 +52,10 @@ class Bench:
     device: torch.device
     seed: int = 0
 
+    def alive(self, scores: Scores, steps: Sequence[int]) -> NDArray[np.bool_]:
+        """By label what stays when cluster ``i`` loses ``steps[i]`` of its steps."""
+        return self.coupling.alive(at_steps(self.coupling, self.clusters, scores, steps))
+
     def candidate(self, scores: Scores, steps: Sequence[int]) -> Candidate:
         """The network in which cluster ``i`` has lost ``steps[i]`` of its steps, the lowest scores first.
 
