@@ -24,6 +24,7 @@ from compress.search import (
     Goal,
     Space,
     Trial,
+    check_objective,
     families,
     objective,
     open_study,
@@ -49,6 +50,7 @@ def search(request: SearchRequest, progress: Progress) -> Searched:
     """
     check_output(request.output, request.force)
     check_not_within(request.model.path, request.output, request.force)
+    check_objective(request.objective)
     for method in request.methods:
         scoring(method)
     made = ready(
@@ -61,7 +63,11 @@ def search(request: SearchRequest, progress: Progress) -> Searched:
     known = trials_of(study)
     if known:
         progress.step(f"Going on with study {request.study!r}: {len(known)} of {request.trials} trials are there")
-    trials = run(study, plan.space, _Judge(plan, known), plan.goal, progress)
+    try:
+        trials = run(study, plan.space, _Judge(plan, known), plan.goal, progress)
+    except KeyboardInterrupt:
+        progress.step(f"{len(trials_of(study))} trials are kept: the same command goes on with them")
+        raise
     best = smallest(trials, plan.goal)
     if best is None:
         folder = _work(request)

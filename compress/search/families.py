@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,8 +31,8 @@ class Family:
         return self.name + (f" (+{len(self.groups) - 1})" if len(self.groups) > 1 else "")
 
     def step(self, ratio: float) -> int:
-        """The step nearest to a share of the units; one always stays."""
-        return min(self.steps - 1, int(ratio * self.steps + 0.5))
+        """The step nearest to a share of the units, of two the smaller; the last is never taken."""
+        return min(self.steps - 1, max(0, math.ceil(ratio * self.steps - 0.5 - 1e-9)))
 
 
 def families(coupling: Coupling, found: Sequence[Cluster]) -> tuple[Family, ...]:

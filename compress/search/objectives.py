@@ -21,12 +21,19 @@ OBJECTIVES: Mapping[str, Callable[[Coupling], Objective]] = {
 }
 
 
-def objective(name: str, coupling: Coupling) -> Objective:
-    """What is to become small.
+def check_objective(name: str) -> None:
+    """See before any work that there is such an objective.
 
     Raises:
         InputError: It cannot be told from what stays.
     """
     if name not in OBJECTIVES:
-        raise InputError(f"--objective {name} cannot be searched for yet", f"one of {', '.join(OBJECTIVES)}")
+        raise InputError(
+            f"--objective {name}: the {name} of a candidate cannot be told from its widths yet",
+            f"one of {', '.join(OBJECTIVES)}",
+        )
+
+
+def objective(name: str, coupling: Coupling) -> Objective:
+    """What is to become small, see :func:`check_objective`."""
     return OBJECTIVES[name](coupling)
