@@ -25,6 +25,10 @@ def test_the_least_that_is_asked() -> None:
             "allow_frozen": False,
             "keep_module": False,
             "calibrate": True,
+            "round_to": 1,
+            "target": "onnxruntime-cpu",
+            "allocation": "local",
+            "steps": 1,
             "budget": {"kind": "ratio", "value": 0.3},
             "options": {"p": 2.0},
         },
@@ -44,8 +48,13 @@ def test_everything_that_can_be_asked() -> None:
         calibrate=False,
         data=DataSource("digits", (0.5,), (0.25,)),
         settings=Settings(seed=7),
+        allocation="block",
+        ratio_of=(("layer1.*", 0.5), ("conv1", 0.0)),
+        round_to="auto",
+        runtime="cuda",
+        steps=3,
     )
-    recipe = prune_recipe(request, {"bin": 50, "pmin": "auto", "limit": None}, {"kind": "macs", "value": 2e9})
+    recipe = prune_recipe(request, {"bin": 50, "pmin": "auto", "limit": None}, {"kind": "macs", "value": 2e9}, 8)
     assert recipe["seed"] == 7
     assert recipe["model"] == {
         "path": __file__,
@@ -58,6 +67,9 @@ def test_everything_that_can_be_asked() -> None:
     assert recipe["prune"]["only"] == ["conv*"]
     assert recipe["prune"]["prune_outputs"] is True
     assert recipe["prune"]["calibrate"] is False
+    assert (recipe["prune"]["round_to"], recipe["prune"]["target"]) == (8, "cuda")  # resolved
+    assert (recipe["prune"]["allocation"], recipe["prune"]["steps"]) == ("block", 3)
+    assert recipe["prune"]["ratio_of"] == {"layer1.*": 0.5, "conv1": 0.0}
     assert tomllib.loads(to_toml(recipe)) == recipe
 
 

@@ -84,12 +84,12 @@ def stairs(coupling: Coupling, found: Sequence[Cluster], allocation: Allocation,
     fixed = fractions(coupling, found, allocation.ratio_of)
     start, top = np.zeros(len(found), dtype=np.int64), np.zeros(len(found), dtype=np.int64)
     for i, (cluster, rung) in enumerate(zip(found, allowed, strict=True)):
-        start[i] = min(np.searchsorted(rung, gone[i]), len(rung) - 1)
+        start[i] = min(int(np.searchsorted(rung, gone[i])), len(rung) - 1)
         most = cluster.steps - 1 if allocation.by == "local" else int(MOST * cluster.steps + 1e-9)
-        top[i] = max(start[i], np.searchsorted(rung, most, side="right") - 1)
+        top[i] = max(int(start[i]), int(np.searchsorted(rung, most, side="right")) - 1)
         fraction = fixed[i]
         if fraction is not None:
-            start[i] = top[i] = max(start[i], nearest(rung, fraction * cluster.steps))
+            start[i] = top[i] = max(int(start[i]), nearest(rung, fraction * cluster.steps))
     return Stairs(tuple(allowed), start, top, tuple(f is not None for f in fixed))
 
 

@@ -149,4 +149,4 @@ def outcome(
         return Outcome(budget.kind, limit, measure(removed))
     units = measure({})
     # Where every fraction was given, nothing was left for the ratio to decide
-    return Outcome("ratio", budget.value, 1 - measure(removed) / units if units else budget.value)
+    return Outcome("ratio", budget.value, (units - measure(removed)) / units if units else budget.value)

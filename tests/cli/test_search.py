@@ -70,8 +70,8 @@ def test_everything_that_can_be_asked(run: Call, pipeline: Any, checkpoint: str)
     pipeline.answer = searched()
     words = (
         "--min-accuracy .98 --objective params --methods dependency,taylor --trials 9 --timeout 60 "
-        "--storage sqlite:///x --study mine --sensitivity s.json --samples 50 --only a --exclude b --prune-outputs --allow-frozen -o out "
-        "--force --seed 3 --epochs 2 --lr .1 --resume"
+        "--storage sqlite:///x --study mine --sensitivity s.json --samples 50 --only a --exclude b --prune-outputs "
+        "--allow-frozen -o out --force --seed 3 --epochs 2 --lr .1 --resume"
     )
     assert run("search", checkpoint, "--data", "digits", *words.split()).code == 0
     (request,) = pipeline.asked

@@ -43,7 +43,7 @@ def full(least: dict[str, Any]) -> dict[str, Any]:
     """Every field in use."""
     return {
         **least,
-        "method": Method("tetris", {"bin": 500}, Budget("ratio", 0.5), "unit", {"0": {"rounds": 3}}),
+        "method": Method("tetris", {"bin": 500}, Budget("ratio", 0.5, 0.5, 0.48, False), "unit", {"0": {"rounds": 3}}),
         "before": Measures(
             1000, 1000, 2_000_000, 4200, {"my model.pth": 4200},
             Accuracy(95, 100, 0.95, 0.8882, 0.9785, ((95, 100),)), Latency(0.004, 0.005, 50, 8, 1),

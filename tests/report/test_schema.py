@@ -47,7 +47,9 @@ def test_values(full: dict[str, Any]) -> None:
         "correct": 95, "count": 100, "accuracy": 0.95, "low": 0.8882, "high": 0.9785,
     }  # fmt: skip
     assert report["after"]["latency"] == {"p50": 0.002, "p90": 0.0025, "runs": 50, "batch": 8, "threads": 1}
-    assert report["method"]["budget"] == {"kind": "ratio", "value": 0.5}
+    assert report["method"]["budget"] == {
+        "kind": "ratio", "value": 0.5, "target": 0.5, "reached": 0.48, "limited": False,
+    }  # fmt: skip
     assert report["layers"][1] == {
         "name": "2", "kind": "Linear", "before": 2, "after": 2, "frozen": "output of the model",
     }  # fmt: skip
