@@ -44,7 +44,8 @@ def _sensitivity(
         typer.Option(
             "--calibrate/--no-calibrate",
             metavar="",
-            help="Refit the layers after every cut, as prune does: closer to what prune gives, many times slower.",
+            help="Refit the layers after every cut, as prune does: closer to what prune gives, but many times slower, "
+            "and families differ less.",
         ),
     ] = SensitivityRequest.calibrate,
     output: Annotated[

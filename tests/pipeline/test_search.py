@@ -12,16 +12,20 @@ import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 import torch
 
 import compress
+from compress.budget.scope import fractions
 from compress.data import load_data
 from compress.evaluate import evaluate
+from compress.graph import analyse, trace
 from compress.measure import latency_pair
+from compress.pipeline.bench import Ready
+from compress.plugin import Context
 from compress.recover.samples import divided
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -170,6 +174,26 @@ def test_the_winner_alone_is_trained(invoke: Invoke) -> None:
     assert [entry["epoch"] for entry in report["history"]] == [0, 1] and report["data"]["train"] == 1437 - 144
     best = next(t for t in found["trials"] if t["number"] == found["best"])
     assert found["written"]["validation"] >= best["accuracy"]  # the best epoch is chosen on the same samples
+
+
+class Doubled(torch.nn.Module):
+    """The residual stream answers to the names of all layers that add to it, and so does the concatenation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.inner, self.last = (torch.nn.Linear(n, m) for n, m in ((4, 6), (8, 6), (6, 8), (14, 2)))
+
+    def forward(self, x: Any) -> Any:
+        stream = self.a(x).relu()
+        inner = self.inner(stream).relu()
+        return self.last(torch.cat([stream + self.b(inner), inner], 1))
+
+
+def test_every_family_gets_its_own_share() -> None:
+    context = Context(analyse(trace(Doubled().eval(), (torch.randn(2, 4),))))
+    ready = Ready(*cast(Any, (None, None, context, None)))
+    wanted = [0.125 * (i + 1) for i in range(len(context.clusters))]
+    assert len(wanted) > 1 and fractions(context.coupling, context.clusters, ready.ratios(wanted)) == wanted
 
 
 @pytest.mark.parametrize(
