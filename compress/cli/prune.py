@@ -163,7 +163,7 @@ def _page(result: Pruned, data: DataSource | None) -> str:
         f"Verified: the slice, before any refit, differs from the masked original by {checks['slice']:.1e} (float64);\n"
         f"          the bundle, loaded in a new process, from what was written by {checks['reload']:.1e}.",
         layout.table(("file", "holds"), _files(result.bundle)),
-        "Next:\n" + "\n".join(f"  {command}" for command in _next(result.bundle, data)),
+        "Next:\n" + "\n".join(f"  {command}" for command in next_commands(result.bundle, data)),
     ]
     return "\n\n".join(parts)
 
@@ -185,7 +185,7 @@ def _files(bundle: Path) -> list[tuple[str, str]]:
     ]
 
 
-def _next(bundle: Path, data: DataSource | None) -> list[str]:
+def next_commands(bundle: Path, data: DataSource | None) -> list[str]:
     """What a user is likely to want of a bundle, ready to be typed."""
     where = shlex.quote(str(bundle))
     commands = [f"compress export {where} --onnx"]

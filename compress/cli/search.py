@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,9 +9,10 @@ import typer
 
 from compress.cli import layout
 from compress.cli.groups import LAST, Data, Model, Scope, Shared, flag, grouped
+from compress.cli.prune import next_commands
 from compress.cli.training import AfterPruning, running
 from compress.errors import InputError
-from compress.request import command_line
+from compress.request import DataSource, command_line
 from compress.searching import Floor, Objective, SearchRequest
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _search(
     from compress import pipeline
 
     result = pipeline.search(request, out)
-    out.result(result.to_json(), _page(result, source.spec), str(result.bundle))
+    out.result(result.to_json(), _page(result, source), str(result.bundle))
 
 
 def _floor(least: float | None, drop: float | None) -> Floor:
@@ -140,12 +140,11 @@ def _floor(least: float | None, drop: float | None) -> Floor:
     return Floor("min-accuracy", least) if least is not None else Floor("max-drop", drop or 0.0)
 
 
-def _page(result: Searched, data: str) -> str:
+def _page(result: Searched, data: DataSource) -> str:
     """The front, before and after, and what to type next."""
     from compress.report import search, summary_rows
 
     header, rows = search.rows(result.document)
-    where = shlex.quote(str(result.bundle))
     parts = [
         layout.table(header, rows, right=range(3, len(header))),
         search.sentence(result.document),
@@ -154,6 +153,6 @@ def _page(result: Searched, data: str) -> str:
             f"{result.bundle / name}  {holds}"
             for name, holds in (("search.md ", "everything of the search"), ("pareto.svg", "its picture"))
         ),
-        f"Next:\n  compress export {where} --onnx\n  compress eval {where} --data {shlex.quote(data)}",
+        "Next:\n" + "\n".join(f"  {command}" for command in next_commands(result.bundle, data)),
     ]
     return "\n\n".join(parts)
