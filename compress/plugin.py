@@ -191,7 +191,7 @@ class Context(Measurements, Trainable):
         Raises:
             PluginError: A score is missing, of the wrong shape or not a number.
         """
-        checked = self._checked(scores)
+        checked = self.checked(scores)
         removed = fit(self.coupling, self.clusters, checked, self.budget, self.allocation, self.size)
         return Plan(removed, notes=self.notes)
 
@@ -229,7 +229,12 @@ class Context(Measurements, Trainable):
             scores[group.name] = mass.numpy()
         return scores
 
-    def _checked(self, scores: Mapping[str, Tensor]) -> Scores:
+    def checked(self, scores: Mapping[str, Tensor]) -> Scores:
+        """Scores of all groups, (units,) each, as float64.
+
+        Raises:
+            PluginError: A score is missing, of the wrong shape or not a number.
+        """
         result = {}
         for group in self.groups:
             if group.name not in scores:
@@ -285,7 +290,21 @@ def _planned(method: Criterion | Pruner, context: Context) -> Plan:
             f"{type(method).__name__.lower()} scores whole units and has no meaning for single weights",
             "leave out --granularity weight, or choose a weight-level method such as tetris",
         )
+    return context.plan_from_scores(_scores(method, context))
+
+
+def make_scores(method: Criterion, context: Context) -> Scores:
+    """What a criterion says of every group, checked: by group, (units,) in float64; higher means keep.
+
+    Raises:
+        PluginError: The criterion breaks the contract or fails.
+    """
+    with guarded(method):
+        return context.checked(_scores(method, context))
+
+
+def _scores(method: Criterion, context: Context) -> dict[str, Tensor]:
     scores: dict[str, Tensor] = {}
     for group in context.groups:
         scores[group.name] = method.score(group, context)
-    return context.plan_from_scores(scores)
+    return scores

@@ -39,6 +39,8 @@ def prune_recipe(
     prune |= {"round_to": round_to, "target": request.target}
     if budget is not None:
         prune |= {"allocation": request.allocation, "steps": request.steps, "budget": dict(budget)}
+    if request.kept_out:
+        prune["kept_out"] = request.kept_out
     if request.ratio_of:
         prune["ratio_of"] = dict(request.ratio_of)
     prune["options"] = {k: v for k, v in options.items() if v is not None}

@@ -140,6 +140,7 @@ class PruneRequest:
     round_to: int | Literal["auto"] = 1  # what smaller widths are multiples of; auto: what `target` likes
     target: Target = "onnxruntime-cpu"
     steps: int = 1  # rounds in which the budget is approached
+    kept_out: float = 0.0  # share of the training samples that method and refit do not see
 
     def __post_init__(self) -> None:
         _check_choice("--granularity", self.granularity, get_args(Granularity))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from compress.evaluate import Accuracy
     from compress.report import Prunable
+    from compress.search import Sensitivity
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,43 @@ class Finetuned:
     def to_json(self) -> dict[str, Any]:
         """The report."""
         return dict(self.report)
+
+
+@dataclass(frozen=True)
+class Sensitivities:
+    """What every family of units bears, cut alone."""
+
+    folder: Path
+    model: Path
+    sha256: str
+    data: str
+    method: str
+    calibrated: bool
+    seed: int
+    accuracy: Accuracy  # of the whole model, on the samples that judge
+    ratios: tuple[float, ...]
+    families: tuple[Sensitivity, ...]
+    command: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values, in the form of docs/sensitivity.schema.json."""
+        plain = _tagged("compress.sensitivity/1", self)
+        del plain["folder"], plain["accuracy"]["per_class"]
+        plain["families"] = [{**each["family"], "points": each["points"]} for each in plain["families"]]
+        return plain
+
+
+@dataclass(frozen=True)
+class Searched:
+    """The smallest model that holds the floor, and everything that was tried."""
+
+    bundle: Path
+    report: Mapping[str, Any]  # report.json of the bundle
+    document: Mapping[str, Any]  # search.json
+
+    def to_json(self) -> dict[str, Any]:
+        """What was tried, in the form of docs/search.schema.json."""
+        return dict(self.document)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ LEVELS = (
     {"calibration"},
     {"plugin", "registry", "plan", "budget", "retrain"},
     {"export", "report", "recover", "checkpoint", "data", "datasets", "evaluate", "measure", "latency"},
-    {"pipeline", "recipe", "gate", "request", "result", "testing"},
+    {"search"},
+    {"pipeline", "recipe", "gate", "request", "searching", "result", "testing"},
     {"cli"},
     {"__main__"},
 )

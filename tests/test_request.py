@@ -59,7 +59,7 @@ def test_devices(device: str) -> None:
             "--allocation 'even' is unknown",
         ),
         (
-            lambda: PruneRequest(HERE, Path("out"), runtime="tpu"),  # type: ignore[arg-type]
+            lambda: PruneRequest(HERE, Path("out"), target="tpu"),  # type: ignore[arg-type]
             "--target 'tpu' is unknown",
         ),
         (

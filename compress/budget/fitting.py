@@ -148,4 +148,5 @@ def outcome(
     if budget.kind != "ratio":
         return Outcome(budget.kind, limit, measure(removed))
     units = measure({})
-    return Outcome("ratio", budget.value, (units - measure(removed)) / units if units else 0.0)
+    # Where every fraction was given, nothing was left for the ratio to decide
+    return Outcome("ratio", budget.value, (units - measure(removed)) / units if units else budget.value)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from compress.checkpoint.bundle import SCHEMA, WEIGHTS, is_bundle, load_bundle, packed, read_metadata
+from compress.checkpoint.folder import check_place, write_folder
 from compress.checkpoint.reload import reload_error
 from compress.errors import InputError, ModelError
 from compress.graph.serial import graph_tensors, graph_to_json
@@ -35,6 +31,7 @@ __all__ = [
 _OURS = (
     *(WEIGHTS, "module.safetensors", "plan.json", "recipe.toml", "report.*"),
     *("model.onnx*", "model.pt2", "model.*.onnx*"),
+    *("search.json", "search.md", "pareto.svg"),
 )
 
 
@@ -85,17 +82,7 @@ def write_bundle(
     }
     if plan_json is not None:
         content["plan.json"] = _compact(plan_json).encode() + b"\n"
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _sibling(target) as fresh:
-            for name, value in content.items():
-                if isinstance(value, bytes):
-                    (fresh / name).write_bytes(value)
-                else:
-                    shutil.copyfile(value, fresh / name)
-            _put(fresh, target)
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error}", "choose another --output") from error
+    write_folder(target, content, ours=_OURS, last=WEIGHTS)
     return Path(directory)
 
 
@@ -106,14 +93,8 @@ def check_output(directory: str | Path, force: bool = False) -> None:
         InputError: `directory` is a file, or holds something else than a bundle and `force` is not given.
     """
     path = Path(directory)
-    if not path.exists():
-        blocked = next((parent for parent in path.absolute().parents if parent.exists()), path)
-        if not blocked.is_dir() or not os.access(blocked, os.W_OK):
-            raise InputError(f"{path} cannot be made: {blocked} is not a writable directory", "choose another")
-        return
-    if not path.is_dir():
-        raise InputError(f"{path} is a file, a bundle is a directory", "choose another name")
-    if not force and any(path.iterdir()) and not is_bundle(path):
+    check_place(path)
+    if path.exists() and not force and any(path.iterdir()) and not is_bundle(path):
         raise InputError(
             f"{path} is not empty and not a bundle, so it is left alone",
             "choose another directory, or --force to write into it",
@@ -217,44 +198,3 @@ def _compact(value: Any) -> str:
 
 def _pretty(value: Any) -> bytes:
     return (json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2) + "\n").encode()
-
-
-@contextmanager
-def _sibling(target: Path) -> Iterator[Path]:
-    """A fresh directory beside `target` that is gone afterwards, whatever happens."""
-    made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        made.chmod(0o777 & ~_umask())
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _put(fresh: Path, target: Path) -> None:
-    """Move a complete bundle to its place; what is not part of a bundle there is not touched."""
-    if not target.exists():
-        fresh.rename(target)
-        return
-    present = [each.name for each in target.iterdir()]
-    ours = {name for name in present if any(fnmatch.fnmatchcase(name, known) for known in _OURS)}
-    if ours == set(present):
-        with _sibling(target) as old:
-            target.rename(old / "old")
-            try:
-                fresh.rename(target)
-            except OSError:
-                (old / "old").rename(target)
-                raise
-        return
-    # Beside files of others: one by one, the weights last, so that they never lack what belongs to them
-    names = sorted((each.name for each in fresh.iterdir()), key=lambda name: name == WEIGHTS)
-    for name in names:
-        os.replace(fresh / name, target / name)
-    for name in ours.difference(names):
-        (target / name).unlink()

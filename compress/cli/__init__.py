@@ -13,7 +13,18 @@ from typing import Annotated, Any
 import typer
 
 from compress import __version__
-from compress.cli import evaluate, export, finetune, inspect, measure, methods, prune, retrain
+from compress.cli import (
+    evaluate,
+    export,
+    finetune,
+    inspect,
+    measure,
+    methods,
+    prune,
+    retrain,
+    search,
+    sensitivity,
+)
 from compress.cli.output import output_of
 from compress.errors import CompressError, Elsewhere
 
@@ -51,7 +62,7 @@ def _compress(
     """Make trained PyTorch models physically smaller, verify the result and report it."""
 
 
-for command in (inspect, methods, prune, retrain, finetune, evaluate, measure, export):
+for command in (inspect, methods, sensitivity, search, prune, retrain, finetune, evaluate, measure, export):
     command.add_to(app)
 
 

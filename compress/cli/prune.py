@@ -14,7 +14,7 @@ from compress.cli import layout, parse
 from compress.cli.budget import Budget, Spread
 from compress.cli.groups import LAST, Data, Model, Shared, flag, grouped
 from compress.cli.methods import complete
-from compress.cli.scope import Scope
+from compress.cli.scope import Kinds
 from compress.cli.training import AfterPruning, running
 from compress.errors import InputError
 from compress.request import DataSource, PruneRequest, Refit, command_line
@@ -50,7 +50,7 @@ def _prune(
     ] = "dependency",
     budget: Budget,
     spread: Spread,
-    scope: Scope,
+    scope: Kinds,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The bundle to write.")] = LAST,
     force: Annotated[bool, flag("--force", help="Replace DIR even where it is no bundle.")] = False,
     calibrate: Annotated[
@@ -146,7 +146,7 @@ def page(result: Pruned, data: DataSource | None) -> str:
         f"Verified: the slice, before any refit, differs from the masked original by {checks['slice']:.1e} (float64);\n"
         f"          the bundle, loaded in a new process, from what was written by {checks['reload']:.1e}.",
         layout.table(("file", "holds"), _files(result.bundle)),
-        "Next:\n" + "\n".join(f"  {command}" for command in _next(result.bundle, data)),
+        "Next:\n" + "\n".join(f"  {command}" for command in next_commands(result.bundle, data)),
     ]
     return "\n\n".join(parts)
 
@@ -168,7 +168,7 @@ def _files(bundle: Path) -> list[tuple[str, str]]:
     ]
 
 
-def _next(bundle: Path, data: DataSource | None) -> list[str]:
+def next_commands(bundle: Path, data: DataSource | None) -> list[str]:
     """What a user is likely to want of a bundle, ready to be typed."""
     where = shlex.quote(str(bundle))
     commands = [f"compress export {where} --onnx"]

@@ -11,7 +11,7 @@ from compress import registry
 from compress.cli.budget import Budget
 from compress.cli.groups import LAST, Data, Model, Shared, flag, grouped
 from compress.cli.prune import page, sort_words
-from compress.cli.scope import Scope
+from compress.cli.scope import Kinds
 from compress.cli.training import Basics, Details, running, training
 from compress.errors import InputError
 from compress.request import PruneRequest, Refit, command_line
@@ -44,7 +44,7 @@ def _retrain(
         typer.Option("--mode", metavar="NAME", help="A method of the kind retrain.", autocompletion=complete),
     ] = "annealing",
     budget: Budget,
-    scope: Scope,
+    scope: Kinds,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The bundle to write.")] = LAST,
     force: Annotated[bool, flag("--force", help="Replace DIR even where it is no bundle.")] = False,
     calibrate: Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from compress import searching
 from compress.cli.groups import flag
 from compress.request import Granularity
 
@@ -17,14 +18,6 @@ _SCOPE = "What may be pruned"
 class Scope:
     """What of the model may go."""
 
-    granularity: Annotated[
-        Granularity,
-        typer.Option(
-            help="For methods that pick single weights: unit removes whole units by what is left of them; weight "
-            "zeroes the weights and removes the units that are dead then.",
-            rich_help_panel=_SCOPE,
-        ),
-    ] = "unit"
     only: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,19 +40,37 @@ class Scope:
         bool,
         flag("--prune-outputs", help="Let the model's outputs shrink too.", rich_help_panel=_SCOPE),
     ] = False
-    prune_inputs: Annotated[
-        bool,
-        flag(
-            "--prune-inputs",
-            help="Let the model read fewer of its input features, where an input is (N, F). It still takes all.",
-            rich_help_panel=_SCOPE,
-        ),
-    ] = False
     allow_frozen: Annotated[
         bool,
         flag(
             "--allow-frozen",
             help="Prune frozen parameters too (requires_grad is False); by default they keep their size.",
+            rich_help_panel=_SCOPE,
+        ),
+    ] = False
+
+    def source(self) -> searching.Scope:
+        """What a search wants of these."""
+        return searching.Scope(tuple(self.only or ()), tuple(self.exclude or ()), self.prune_outputs, self.allow_frozen)
+
+
+@dataclass(frozen=True)
+class Kinds(Scope):
+    """As `Scope`, and what may go of units, weights and inputs."""
+
+    granularity: Annotated[
+        Granularity,
+        typer.Option(
+            help="For methods that pick single weights: unit removes whole units by what is left of them; weight "
+            "zeroes the weights and removes the units that are dead then.",
+            rich_help_panel=_SCOPE,
+        ),
+    ] = "unit"
+    prune_inputs: Annotated[
+        bool,
+        flag(
+            "--prune-inputs",
+            help="Let the model read fewer of its input features, where an input is (N, F). It still takes all.",
             rich_help_panel=_SCOPE,
         ),
     ] = False

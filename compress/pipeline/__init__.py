@@ -6,5 +6,16 @@ from compress.pipeline.finetune import finetune_model
 from compress.pipeline.inspect import inspect_model
 from compress.pipeline.measure import measure_model
 from compress.pipeline.prune import prune
+from compress.pipeline.search import search
+from compress.pipeline.sensitivity import sensitivity
 
-__all__ = ["evaluate_model", "export_model", "finetune_model", "inspect_model", "measure_model", "prune"]
+__all__ = [
+    "evaluate_model",
+    "export_model",
+    "finetune_model",
+    "inspect_model",
+    "measure_model",
+    "prune",
+    "search",
+    "sensitivity",
+]

@@ -14,7 +14,7 @@ import torch
 import compress
 from compress.checkpoint.reload import reload_error
 from compress.checkpoint.write import bundle_bytes
-from compress.errors import CompressError, ModelError
+from compress.errors import CompressError, InputError, ModelError
 from compress.graph import Program
 from compress.inputs import types_of
 from compress.pipeline.opening import Opened
@@ -87,6 +87,20 @@ def write_whole(target: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def check_not_within(model: Path, output: Path, force: bool) -> None:
+    """See that a bundle does not replace the model that it is made of.
+
+    Raises:
+        InputError: It would.
+    """
+    source, target = model.resolve(), output.resolve()
+    if not force and target in (source, *source.parents) and target.exists():
+        raise InputError(
+            f"{output} holds the model itself, which would be replaced",
+            "choose another --output DIR, or --force to replace it",
+        )
 
 
 def state_dict_file(module: torch.nn.Module, network: torch.fx.GraphModule) -> bytes:

@@ -15,7 +15,7 @@ from compress.errors import InputError
 from compress.evaluate import Accuracy, evaluate
 from compress.graph import Program
 from compress.measure import count_macs, count_nonzero, count_parameters, tensor_bytes
-from compress.pipeline.bundle import input_records, normalisation, provenance, reloaded
+from compress.pipeline.bundle import check_not_within, input_records, normalisation, provenance, reloaded
 from compress.pipeline.opening import Opened, open_model, traced
 from compress.pipeline.training import Taught, check_trainable, find_teacher, train
 from compress.progress import Progress
@@ -36,7 +36,7 @@ def finetune_model(request: FinetuneRequest, progress: Progress) -> Finetuned:
         Elsewhere: This is not the main one of several processes.
     """
     check_output(request.output, request.force)
-    _check(request)
+    check_not_within(request.model.path, request.output, request.force)
     opened = open_model(request.model, request.settings, request.data, progress)
     teacher = find_teacher(request, progress)
     progress.step("Tracing")
@@ -53,15 +53,6 @@ def finetune_model(request: FinetuneRequest, progress: Progress) -> Finetuned:
     result = _write(_Work(request, opened, program, teacher, trained, recipe, before), progress)
     file.remove()
     return result
-
-
-def _check(request: FinetuneRequest) -> None:
-    source, output = request.model.path.resolve(), request.output.resolve()
-    if not request.force and output in (source, *source.parents) and output.exists():
-        raise InputError(
-            f"{request.output} holds the model itself, which would be replaced",
-            "choose another --output DIR, or --force to replace it",
-        )
 
 
 @dataclass(frozen=True)

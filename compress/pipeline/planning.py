@@ -11,11 +11,11 @@ import numpy as np
 from compress.budget import Allocation, Budget, Outcome, check, multiple, outcome, rungs
 from compress.errors import InputError
 from compress.graph import Coupling
+from compress.pipeline.divided import without_judges
 from compress.pipeline.filesize import file_size
 from compress.pipeline.opening import Opened
 from compress.pipeline.rounds import Refit, plan_in_rounds
 from compress.pipeline.slicing import Sliced
-from compress.pipeline.training import calibration_data
 from compress.plan import Plan
 from compress.plugin import Context, make_plan
 from compress.progress import Progress
@@ -53,11 +53,12 @@ def context_of(request: PruneRequest, opened: Opened, coupling: Coupling, progre
         InputError: A glob matches nothing.
         ModelError: Nothing can be pruned.
     """
+    judges = 0.0 if request.training is None else request.training.validation
+    data = without_judges(opened.data, max(request.kept_out, judges))
     budget = Budget() if request.budget is None else Budget(request.budget.kind, request.budget.value)
     allocation = Allocation(request.allocation, request.ratio_of, multiple(request.round_to, request.target))
     context = Context(
-        *(coupling, budget, request.granularity, request.only, request.exclude, request.settings.seed),
-        data=calibration_data(opened, request.training),
+        *(coupling, budget, request.granularity, request.only, request.exclude, request.settings.seed, data),
         progress=progress,
         allocation=allocation,
         size=file_size(coupling, opened, request.settings.seed) if budget.kind == "bytes" else None,

@@ -13,6 +13,7 @@ from torch import fx
 from compress.checkpoint.write import check_output
 from compress.errors import Elsewhere, InputError, ModelError
 from compress.graph import Coupling, Program
+from compress.pipeline.bundle import check_not_within
 from compress.pipeline.opening import Opened, analysed, open_model, traced
 from compress.pipeline.planning import check_widths, context_of, planned
 from compress.pipeline.retrain import check_retrain, retrain
@@ -123,12 +124,7 @@ def _check(request: PruneRequest, kind: str) -> None:
             f"{request.method} scores whole units and has no meaning for single weights",
             "leave out --granularity weight, or choose a weight-level method such as tetris",
         )
-    source, output = request.model.path.resolve(), request.output.resolve()
-    if not request.force and output in (source, *source.parents) and output.exists():
-        raise InputError(
-            f"{request.output} holds the model itself, which would be replaced",
-            "choose another --output DIR, or --force to replace it",
-        )
+    check_not_within(request.model.path, request.output, request.force)
 
 
 def _slice(coupling: Coupling, plan: Plan, opened: Opened, request: PruneRequest, progress: Progress) -> Sliced:

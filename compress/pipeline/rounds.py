@@ -59,7 +59,7 @@ class RoundContext(Context):
     def plan_from_scores(self, scores: Mapping[str, Tensor]) -> Plan:
         """The plan of the original: what has gone goes first, then the lowest scores until the budget is met."""
         whole, full = self.whole, {}
-        for name, values in self._checked(scores).items():
+        for name, values in self.checked(scores).items():
             full[name] = np.full(whole.coupling.group(name).size, -np.inf)
             full[name][np.delete(np.arange(len(full[name])), self.gone.get(name, []))] = values
         removed = fit(whole.coupling, whole.clusters, full, whole.budget, whole.allocation, whole.size)

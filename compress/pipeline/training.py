@@ -11,14 +11,13 @@ from typing import Any
 from torch import fx
 
 from compress.checkpoint.bundle import is_bundle
-from compress.data import Data, Split
+from compress.data import Split
 from compress.errors import CompressError, Elsewhere, InputError, ModelError
 from compress.graph import Program
 from compress.pipeline.opening import Opened, open_model, traced
 from compress.progress import Progress
 from compress.recover import Hook, StateFile, Trained, finetune
 from compress.recover.launch import is_main
-from compress.recover.samples import divided
 from compress.request import FinetuneRequest, ModelSource, Settings
 from compress.training import Running, Training
 
@@ -106,14 +105,6 @@ def training_part(opened: Opened) -> Split:
         name = "" if opened.data is None else f"--data {opened.data.name}: "
         raise InputError(f"{name}there is no training part", "give data with training samples as well")
     return opened.data.train
-
-
-def calibration_data(opened: Opened, training: Training | None) -> Data | None:
-    """The data without the samples that a later training chooses its best epoch by: a refit must not have seen them."""
-    data = opened.data
-    if data is None or data.train is None or training is None:
-        return data
-    return replace(data, train=divided(data.train, training.validation)[0])
 
 
 def check_trainable(program: Program, opened: Opened) -> None:

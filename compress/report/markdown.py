@@ -17,7 +17,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     parts = [
         f"# {_text(_name(report))}, {_done(report['method']['name'])}",
         _sentence(report),
-        _table(("", "before", "after", "change"), summary_rows(report), right=(1, 2, 3)),
+        text_table(("", "before", "after", "change"), summary_rows(report), right=(1, 2, 3)),
         _budget(report),
         *_gates(report),
         *_layers(report),
@@ -76,7 +76,7 @@ def _gates(report: Mapping[str, Any]) -> list[str]:
          "passed" if each["passed"] else "**failed**")
         for each in report["gates"]
     ]  # fmt: skip
-    return ["## Limits", _table(("limit", "allowed", "found", ""), rows, right=(1, 2))]
+    return ["## Limits", text_table(("limit", "allowed", "found", ""), rows, right=(1, 2))]
 
 
 def _layers(report: Mapping[str, Any]) -> list[str]:
@@ -87,7 +87,7 @@ def _layers(report: Mapping[str, Any]) -> list[str]:
     if not rows:
         return []
     changed = sum(each["before"] != each["after"] for each in report["layers"])
-    table = _table(("layer", "kind", "before", "after", "kept because"), rows, right=(2, 3))
+    table = text_table(("layer", "kind", "before", "after", "kept because"), rows, right=(2, 3))
     return ["## Widths", _folded(f"{changed} of {len(rows)} layers are narrower", table, len(rows))]
 
 
@@ -98,7 +98,7 @@ def _notes(report: Mapping[str, Any]) -> list[str]:
         return []
     names = list(dict.fromkeys(key for note in notes.values() for key in note))
     rows = [(f"`{layer}`", *(_cell(note.get(name)) for name in names)) for layer, note in notes.items()]
-    table = _table(("weight", *(name.replace("_", " ") for name in names)), rows, right=range(1, len(names) + 1))
+    table = text_table(("weight", *(name.replace("_", " ") for name in names)), rows, right=range(1, len(names) + 1))
     return ["## Layer by layer", _details(f"What was decided for {len(rows)} weights", table)]
 
 
@@ -112,7 +112,7 @@ def _prunable(report: Mapping[str, Any]) -> list[str]:
         (f"{each['indices']:,}", each["reason"], each["op"] and f"`{each['op']}`", _some(each["places"]))
         for each in found["held"]
     ]
-    table = _table(("held", "because", "by", "in"), rows, right=(0,))
+    table = text_table(("held", "because", "by", "in"), rows, right=(0,))
     parts = ["## What can be pruned", told]
     return parts + ([_folded(f"{len(rows)} reasons hold the rest", table, len(rows))] if rows else [])
 
@@ -124,7 +124,7 @@ def _pinned(report: Mapping[str, Any]) -> list[str]:
         for each in report["pins"]:
             where.setdefault((each["op"], each["reason"]), []).append(each["where"])
         rows = [(f"`{op}`", _some(places), reason) for (op, reason), places in where.items()]
-        table = _table(("operation", "where", "why"), rows)
+        table = text_table(("operation", "where", "why"), rows)
         parts += ["## What keeps its size", _folded(f"{len(rows)} reasons", table, len(rows))]
     if report["rolled_back"]:
         lines = [f"- `{each['name']}`: {_text(each['reason'])}" for each in report["rolled_back"]]
@@ -148,7 +148,7 @@ def _checks(report: Mapping[str, Any]) -> list[str]:
         )
         if key != "onnx" or found[key] is not None  # a bundle is often exported later, or never
     ]
-    parts = ["## Checks", _table(("largest relative difference", ""), rows, right=(1,))]
+    parts = ["## Checks", text_table(("largest relative difference", ""), rows, right=(1,))]
     if report["warnings"]:
         parts.append("\n".join(f"- **Warning:** {_text(each)}" for each in report["warnings"]))
     return parts
@@ -160,7 +160,7 @@ def _training(report: Mapping[str, Any]) -> list[str]:
         return []
     names = list(dict.fromkeys(key for each in history for key in each))
     rows = [[_cell(each.get(name)) for name in names] for each in history]
-    table = _table(names, rows, right=range(len(names)))
+    table = text_table(names, rows, right=range(len(names)))
     return ["## Training", _folded(f"{len(rows)} epochs", table, len(rows))]
 
 
@@ -200,7 +200,8 @@ def _details(summary: str, table: str) -> str:
     return f"<details>\n<summary>{summary}</summary>\n\n{table}\n\n</details>"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:
+def text_table(head: Sequence[str], rows: Iterable[Sequence[str]], right: Iterable[int] = ()) -> str:
+    """A table in Markdown; the columns in ``right`` are aligned to the right."""
     sides = set(right)
     rule = ["---:" if index in sides else ":---" for index in range(len(head))]
     lines = [list(head), rule, *([_text(cell) for cell in row] for row in rows)]

@@ -42,8 +42,8 @@ def _draw(axes: Any, series: Series, colour: str) -> None:
     if series.style == "steps":
         axes.stairs(series.y, series.x, label=label, color=colour)
         return
-    line = "-" if series.style == "line" else ""
-    axes.plot(series.x, series.y, line, marker="o", markersize=4, label=label, color=colour)
+    line = "-" if series.style == "line" else "none"
+    axes.plot(series.x, series.y, linestyle=line, marker="o", markersize=4, label=label, color=colour)
     if series.low and series.high:
         axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.15, linewidth=0)
     for x, y, name in zip(series.x, series.y, series.names, strict=False):

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, fx, nn
 
-from compress.checkpoint import bundle, write
+from compress.checkpoint import bundle, folder
 from compress.checkpoint.bundle import is_bundle
 from compress.checkpoint.reload import largest_error
 from compress.checkpoint.write import (
@@ -143,7 +143,7 @@ def test_a_failure_leaves_what_was_there(
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(write, "_put", fail)
+    monkeypatch.setattr(folder, "_put", fail)
     for name in ("out", "new"):
         with pytest.raises(InputError, match="disk full"):
             write_bundle(tmp_path / name, **{**given, "report_md": "other"})

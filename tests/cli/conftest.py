@@ -43,7 +43,8 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
     """Stands in for `compress.pipeline`."""
     fake = FakePipeline()
     module = types.ModuleType("compress.pipeline")
-    for name in ("inspect_model", "prune", "finetune_model", "evaluate_model", "measure_model", "export_model"):
+    answered = ("inspect_model", "prune", "finetune_model", "evaluate_model", "measure_model", "export_model")
+    for name in (*answered, "search", "sensitivity"):
         setattr(module, name, fake)
     monkeypatch.setitem(sys.modules, "compress.pipeline", module)
     monkeypatch.setattr(compress, "pipeline", module, raising=False)

@@ -190,7 +190,7 @@ def test_prune_spreads_its_budget(run: Call, pipeline: Any, checkpoint: str) -> 
         allocation="block",
         ratio_of=(("conv*", 0.25), ("head", 0.0)),
         round_to="auto",
-        runtime="cuda",
+        target="cuda",
         steps=4,
         command=("compress", *words),
     )

@@ -7,17 +7,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 import torch
 
 from compress.data import Data, Split
 from compress.measure import latency_pair
-from compress.pipeline.opening import Opened
-from compress.pipeline.training import calibration_data
 from compress.recover.samples import divided
-from compress.training import Training
 
 ROOT = Path(__file__).resolve().parents[2]
 RESNET = ROOT / "sample_models" / "digits_resnet.safetensors"
@@ -61,11 +57,23 @@ def test_what_makes_no_sense_is_refused(invoke: Invoke, words: tuple[str, ...], 
     assert not Path("compressed").exists()
 
 
-def test_a_refit_sees_none_of_the_samples_that_choose_the_best_epoch() -> None:
+def test_a_refit_sees_none_of_the_samples_that_choose_the_best_epoch(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+    planning = importlib.import_module("compress.pipeline.planning")
+    plain = planning.without_judges
+
+    def noted(data: Data, share: float) -> Data | None:
+        seen.append(share)
+        found: Data | None = plain(data, share)
+        return found
+
+    monkeypatch.setattr(planning, "without_judges", noted)
+    done = invoke(*WORDS, "--data", "digits", "--epochs", "1")
+    assert done.code == 0, done.err
+    assert seen == [0.1]
     split = Split(torch.arange(200.0)[:, None], torch.arange(200) % 10)
-    opened = Opened(MagicMock(), ((1,),), Data("d", split, split, 10), torch.device("cpu"))
-    assert calibration_data(opened, None) is opened.data
-    training = Training(validation=0.2)
-    seen, kept_out = calibration_data(opened, training), divided(split, 0.2)[1]
-    assert seen is not None and seen.train is not None and len(seen.train) == 160
-    assert not set(seen.train.inputs.flatten().tolist()) & set(kept_out.inputs.flatten().tolist())
+    rest, judges = plain(Data("d", split, split, 10), 0.2), divided(split, 0.2)[1]
+    assert len(rest.train) == 160 and len(rest.test) == 200
+    assert not set(rest.train.inputs.flatten().tolist()) & set(judges.inputs.flatten().tolist())
