@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compress.figures import Figure
 from compress.graph import Coupling
 
 Ints = NDArray[np.int64]
@@ -25,11 +26,13 @@ class Plan:
         removed: For each group that shrinks, the units that go.
         masks: For weight-level methods: by parameter name a boolean tensor, True where the weight stays.
         notes: By layer, what the method has to say about its choice; goes into the report.
+        figures: Pictures of its choice; go into the bundle.
     """
 
     removed: Mapping[str, Ints] = field(default_factory=dict)
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    figures: tuple[Figure, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -37,7 +40,7 @@ class Plan:
 
     def without(self, groups: set[str]) -> Plan:
         """The same plan with the named groups left whole."""
-        return Plan({n: u for n, u in self.removed.items() if n not in groups}, self.masks, self.notes)
+        return replace(self, removed={n: u for n, u in self.removed.items() if n not in groups})
 
 
 def plan_json(plan: Plan, coupling: Coupling) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 A plugin is a frozen dataclass in one file; its fields are its options. Three kinds, by entry-point group:
 
-``compress.criteria``  ``score(group, context) -> Tensor`` of shape (units,), higher means keep
+``compress.criteria``  ``score(group, context) -> Tensor`` of shape (units,), higher means keep; it may offer
+                       ``score_weights(name, weight, context) -> Tensor`` of the weight's shape as well
 ``compress.pruners``   ``plan(context) -> Plan``
 ``compress.retrain``   trains the network and ends in a plan
 """
@@ -17,18 +18,23 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from compress.budget import Budget, Scores, fit, fit_layers, prunable
 from compress.calibration.measurements import Measurements
 from compress.calibration.problems import Problem
 from compress.errors import CompressError, ModelError, PluginError
-from compress.graph import Cluster, Coupling, Group, attribute, clusters, layer_weights
-from compress.graph.mass import Mass, mass
+from compress.figures import Figure, Series
+from compress.graph import Cluster, Coupling, Group, clusters
 from compress.plan import Plan
 from compress.progress import Progress, Silent
+from compress.sparsity import fraction, weakest
+from compress.weights import Weights
 
-__all__ = ["Budget", "Context", "Criterion", "Group", "Plan", "Problem", "Pruner", "option"]
+__all__ = [
+    "Budget", "Context", "Criterion", "Figure", "Group", "ModelError", "Plan", "Problem", "Pruner", "Series",
+    "WeightCriterion", "option",
+]  # fmt: skip
 
 Granularity = Literal["unit", "weight"]
 
@@ -44,7 +50,7 @@ def option(default: Any, help: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Context(Measurements):
+class Context(Weights, Measurements):
     """A network under analysis, as plugins see it. Nothing in it may be changed.
 
     Attributes:
@@ -66,11 +72,6 @@ class Context(Measurements):
     data: Any = None
     progress: Progress = field(default_factory=Silent)
 
-    @property
-    def module(self) -> fx.GraphModule:
-        """The traced network; parameters under the names of the user's module."""
-        return self.coupling.program.module
-
     @cached_property
     def clusters(self) -> tuple[Cluster, ...]:
         """What may shrink, groups that must stay balanced together."""
@@ -81,56 +82,6 @@ class Context(Measurements):
         """The groups that may shrink; none of them reaches into a frozen parameter, unless that is allowed."""
         names = {name for cluster in self.clusters for name in cluster.groups}
         return tuple(g for g in self.coupling.groups if g.name in names)
-
-    def weight(self, name: str) -> Tensor:
-        """Parameter or buffer by its name, detached."""
-        tensor: Tensor = attribute(self.module, name)
-        return tensor.detach()
-
-    def unit_weights(self, group: Group) -> list[Tensor]:
-        """For every parameter that the group shortens, its values by unit: tensors of shape (units, values)."""
-        found = []
-        for member in group.members:
-            if not isinstance(attribute(self.module, member.tensor), torch.nn.Parameter):
-                continue
-            found.append(member.values(self.weight(member.tensor)).reshape(group.size, -1))
-        return found
-
-    def unit_mass(self, group: Group, p: float = 2.0) -> list[Tensor]:
-        """For every parameter that the group shortens, the sum of |w|^p by unit: float64 tensors of shape (units,).
-
-        The same as from :meth:`unit_weights`, without its copies.
-        """
-        found = []
-        for member in group.members:
-            if not isinstance(attribute(self.module, member.tensor), torch.nn.Parameter):
-                continue
-            sums = self._mass(member.tensor, p).along(member.dim, member.blocks)
-            found.append(sums[torch.as_tensor(member.index, device=sums.device)].sum(1))
-        return found
-
-    def _mass(self, name: str, p: float) -> Mass:
-        key = (name, p)
-        if key not in self._masses:
-            self._masses[key] = mass(self.weight(name), p, self._blocks[name])
-        return self._masses[key]
-
-    @cached_property
-    def _masses(self) -> dict[tuple[str, float], Mass]:
-        return {}
-
-    @cached_property
-    def _blocks(self) -> dict[str, int]:
-        """By tensor, in how many blocks of rows some of its dims count their indices anew."""
-        found: dict[str, int] = {}
-        for slot in self.coupling.flow.slots:
-            found[slot.tensor] = max(slot.blocks, found.get(slot.tensor, 1))
-        return found
-
-    def layers(self) -> dict[str, Tensor]:
-        """Weights of linear layers, convolutions and matrix products that the groups shorten, in graph order."""
-        shortened = {m.tensor for g in self.groups for m in g.members}
-        return {n: self.weight(n) for n in layer_weights(self.coupling) if n in shortened}
 
     @cached_property
     def memo(self) -> dict[Any, Any]:
@@ -156,6 +107,28 @@ class Context(Measurements):
             PluginError: A score is missing, of the wrong shape or not a number.
         """
         return Plan(fit(self.coupling, self.clusters, self._checked(scores), self.budget), notes=self.notes)
+
+    def plan_from_weight_scores(self, scores: Mapping[str, Tensor], together: bool = False) -> Plan:
+        """The plan that zeroes the weights with the lowest scores until the budget is met.
+
+        Args:
+            scores: By weight name a tensor of its shape, higher means keep.
+            together: Whether all layers compete; otherwise each loses the same share.
+
+        Raises:
+            ModelError: The budget is none of ratio or parameters, or cannot be met.
+            PluginError: A score is of the wrong shape or not a number.
+        """
+        weights = {name: self.weight(name) for name in scores}
+        for name, score in scores.items():
+            if score.shape != weights[name].shape:
+                shapes = f"{tuple(score.shape)}, need {tuple(weights[name].shape)}"
+                raise PluginError(f"scores of {name} have shape {shapes}")
+            if not torch.isfinite(score).all():
+                raise PluginError(f"scores of {name} are not finite")
+        masks = weakest(scores, weights, fraction(self.budget, self.module, weights), together)
+        notes = {n: {"weights": m.numel(), "kept_weights": int(m.sum())} for n, m in masks.items()}
+        return self.plan_from_masks(masks, {**notes, **self.notes})
 
     def plan_from_masks(
         self, masks: Mapping[str, Tensor], notes: Mapping[str, Mapping[str, Any]] | None = None
@@ -214,12 +187,42 @@ class Criterion(Protocol):
 
 
 @runtime_checkable
+class WeightCriterion(Protocol):
+    """A criterion that can score single weights as well; the core makes the masks.
+
+    An attribute ``layers`` that is "together" lets the weights of all layers compete; otherwise each layer loses the
+    same share.
+    """
+
+    def score_weights(self, name: str, weight: Tensor, context: Context) -> Tensor:
+        """Importance of every value of one layer's weight, of its shape, higher means keep."""
+        ...
+
+
+@runtime_checkable
 class Pruner(Protocol):
     """Decides by itself what stays."""
 
     def plan(self, context: Context) -> Plan:
         """Units to remove, weights to mask, or both."""
         ...
+
+
+def granularities(method: Any) -> tuple[Granularity, ...]:
+    """At which granularities a method works: as its class says, or by what it offers."""
+    said: tuple[Granularity, ...] | None = getattr(method, "granularities", None)
+    if said is not None:
+        return said
+    return ("unit", "weight") if isinstance(method, (Pruner, WeightCriterion)) else ("unit",)
+
+
+def no_meaning(method: Any) -> tuple[str, str]:
+    """Why a method cannot score single weights, and what to do instead."""
+    name = type(method).__name__.lower()
+    return (
+        f"{name} scores whole units and has no meaning for single weights",
+        "leave out --granularity weight, or choose a weight-level method such as magnitude or tetris",
+    )
 
 
 def make_plan(method: Criterion | Pruner, context: Context) -> Plan:
@@ -248,10 +251,10 @@ def _planned(method: Criterion | Pruner, context: Context) -> Plan:
     if not isinstance(method, Criterion):
         raise PluginError(f"{type(method).__name__} offers neither score() nor plan()")
     if context.granularity == "weight":
-        raise ModelError(
-            f"{type(method).__name__.lower()} scores whole units and has no meaning for single weights",
-            "leave out --granularity weight, or choose a weight-level method such as tetris",
-        )
+        if not isinstance(method, WeightCriterion):
+            raise ModelError(*no_meaning(method))
+        single = {n: method.score_weights(n, weight, context) for n, weight in context.layers().items()}
+        return context.plan_from_weight_scores(single, getattr(method, "layers", "each") == "together")
     scores: dict[str, Tensor] = {}
     for group in context.groups:
         scores[group.name] = method.score(group, context)

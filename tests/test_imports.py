@@ -20,7 +20,7 @@ LEVELS = (
     {"errors", "figures", "progress", "training", "inputs"},
     {"graph"},
     {"calibration"},
-    {"plugin", "registry", "plan", "budget", "testing"},
+    {"plugin", "registry", "plan", "budget", "sparsity", "weights", "testing"},
     {"export", "report", "recover", "checkpoint", "data", "datasets", "evaluate", "measure"},
     {"pipeline", "recipe", "gate", "request", "result"},
     {"cli"},

@@ -21,7 +21,7 @@ from compress.pipeline.opening import Opened, analysed, open_model, traced
 from compress.pipeline.slicing import Sliced, slice_units, slice_weights
 from compress.pipeline.training import check_trainable, train
 from compress.plan import Plan, plan_json
-from compress.plugin import Context, make_plan
+from compress.plugin import Context, granularities, make_plan, no_meaning
 from compress.progress import Progress
 from compress.recipe import prune_recipe, to_toml
 from compress.recover import Compensation, Trained, compensate
@@ -43,7 +43,7 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     """
     check_output(request.output, request.force)
     method, instance = create(request.method, request.options)
-    _check(request, method.kind)
+    request = _at_granularity(request, instance)
     if request.budget is not None and method.kind != "criterion":
         progress.warn(f"{method.name} may decide by itself how much goes, whatever --{request.budget.kind} says")
     opened = open_model(request.model, request.settings, request.data, progress)
@@ -82,20 +82,22 @@ def _trained(work: _Work, training: Training, progress: Progress) -> Pruned:
     return result
 
 
-def _check(request: PruneRequest, kind: str) -> None:
+def _at_granularity(request: PruneRequest, method: Any) -> PruneRequest:
+    """The request, with the granularity of a method that has only one; refused before any work where it is wrong."""
+    has = granularities(method)
+    if has == ("weight",):
+        request = replace(request, granularity="weight")
     if request.granularity == "weight" and request.keep_module:
         raise InputError("--keep-module belongs to whole units", "leave out --granularity weight")
-    if request.granularity == "weight" and kind == "criterion":
-        raise InputError(
-            f"{request.method} scores whole units and has no meaning for single weights",
-            "leave out --granularity weight, or choose a weight-level method such as tetris",
-        )
+    if request.granularity not in has:
+        raise InputError(*no_meaning(method))
     source, output = request.model.path.resolve(), request.output.resolve()
     if not request.force and output in (source, *source.parents) and output.exists():
         raise InputError(
             f"{request.output} holds the model itself, which would be replaced",
             "choose another --output DIR, or --force to replace it",
         )
+    return request
 
 
 def _slice(coupling: Coupling, plan: Plan, opened: Opened, request: PruneRequest, progress: Progress) -> Sliced:

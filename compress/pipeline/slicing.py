@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -59,7 +59,7 @@ def slice_units(coupling: Coupling, plan: Plan, module: nn.Module, keep_module: 
             found = slice_verified(coupling, kept)
             rolled_back |= {**refused, **found.rolled_back}
             in_place = slice_module(module, coupling, found.alive, found.module)
-    done = Plan(found.removed, plan.masks, plan.notes)
+    done = replace(plan, removed=found.removed)
     return Sliced(found.module, done, found.alive, found.verification.error, rolled_back, in_place)
 
 
