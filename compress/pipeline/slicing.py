@@ -39,7 +39,7 @@ class Sliced:
 def slice_weights(coupling: Coupling, plan: Plan) -> Sliced:
     """Zero the masked weights and remove what is dead then."""
     found = remove_dead(coupling, plan.masks)
-    done = Plan(found.removed, plan.masks, plan.notes)
+    done = replace(plan, removed=found.removed)
     return Sliced(found.module, done, coupling.alive(found.removed), found.verification.error)
 
 
