@@ -31,9 +31,10 @@ __all__ = [
     "write_bundle",
 ]
 
+FIGURES = "figures"
 _OURS = (
     *(WEIGHTS, "module.safetensors", "plan.json", "recipe.toml", "report.*"),
-    *("model.onnx*", "model.pt2", "model.*.onnx*"),
+    *("model.onnx*", "model.pt2", "model.*.onnx*", "figures/*.svg"),
 )
 
 
@@ -64,7 +65,7 @@ def write_bundle(
         provenance: Where the network came from: input, hash, versions, command.
         force: Write into a directory that holds other files.
         metadata: More JSON values for the metadata of the weights, such as "mean" and "std".
-        files: More files by name (report.html, model.onnx): their content, or a path to copy.
+        files: More files by name (report.html, figures/NAME.svg): their content, or a path to copy.
 
     Returns:
         The directory.
@@ -88,6 +89,7 @@ def write_bundle(
         target.parent.mkdir(parents=True, exist_ok=True)
         with _sibling(target) as fresh:
             for name, value in content.items():
+                (fresh / name).parent.mkdir(exist_ok=True)
                 if isinstance(value, bytes):
                     (fresh / name).write_bytes(value)
                 else:
@@ -197,9 +199,9 @@ def _put(fresh: Path, target: Path) -> None:
     if not target.exists():
         fresh.rename(target)
         return
-    present = [each.name for each in target.iterdir()]
+    present = _names(target)
     ours = {name for name in present if any(fnmatch.fnmatchcase(name, known) for known in _OURS)}
-    if ours == set(present):
+    if ours == present:
         with _sibling(target) as old:
             target.rename(old / "old")
             try:
@@ -209,8 +211,18 @@ def _put(fresh: Path, target: Path) -> None:
                 raise
         return
     # Beside files of others: one by one, the weights last, so that they never lack what belongs to them
-    names = sorted((each.name for each in fresh.iterdir()), key=lambda name: name == WEIGHTS)
+    names = sorted(_names(fresh), key=lambda name: name == WEIGHTS)
     for name in names:
+        (target / name).parent.mkdir(exist_ok=True)
         os.replace(fresh / name, target / name)
     for name in ours.difference(names):
         (target / name).unlink()
+
+
+def _names(folder: Path) -> set[str]:
+    """What lies in a bundle's folder; figures by their own names, as others may lie beside them."""
+    found = set()
+    for each in folder.iterdir():
+        inside = [f"{each.name}/{f.name}" for f in each.iterdir()] if each.name == FIGURES and each.is_dir() else []
+        found |= set(inside or [each.name])
+    return found

@@ -121,7 +121,7 @@ def carried(
             continue
         read: Read = call.args["input"]
         value = coupling.flow.values[read.node]
-        value = value[read.index or 0] if isinstance(value, tuple) else value
+        value = value[read.index or 0] if isinstance(value, (tuple, list)) else value
         gone = removed_channels(call, kept, value)
         steady = facts.steady[call.node]
         moved = gone & ~steady.isnan() & (steady != 0)

@@ -142,8 +142,10 @@ class _Observer(Wide):
 
     def _after(self, n: fx.Node, args: dict[str, Any], uneven: dict[str, Tensor], result: Any) -> Any:
         if n.target is operator.getitem:
+            source: Any
+            key: Any
             source, key = n.args
-            known: Any = self.facts[source]  # type: ignore[index]
+            known = self.facts[source]
             return known[key] if isinstance(known, tuple) else _facts(result, False)
         many = isinstance(result, (tuple, list))
         tensors = [r for r in (result if many else [result]) if isinstance(r, Tensor)]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from compress.errors import ModelError
 from compress.graph.carry import add_biases, carried, places
 from compress.graph.constants import observe
 from compress.graph.double import Wide, as_double
@@ -62,6 +63,9 @@ def remove_dead(coupling: Coupling, masks: Mapping[str, Tensor], groups: Collect
 
     A layer keeps one unit even where all of it is dead. What a weight is in this network counts, not where its zeros
     come from: units that were dead before the masks go too.
+
+    Raises:
+        ModelError: With its masked weights at zero, the network gives no finite numbers.
     """
     reference = _masked(coupling, masks)
     inputs = coupling.program.inputs
@@ -70,6 +74,11 @@ def remove_dead(coupling: Coupling, masks: Mapping[str, Tensor], groups: Collect
     moved = carried(coupling, facts, where, dead, _attributes(reference))
     prepared = _with_tensors(coupling, moved.tensors)
     expected = Wide(reference).outputs(inputs)
+    if not all(bool(y.isfinite().all()) for y in expected if y.is_floating_point()):
+        raise ModelError(
+            "with its masked weights at zero the network gives numbers that are not finite",
+            "a layer may divide by the norm of its weights: leave it out with --exclude",
+        )
 
     def check(_: Coupling, alive: NDArray[np.bool_], sliced: fx.GraphModule) -> Verification:
         try:

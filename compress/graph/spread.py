@@ -271,7 +271,7 @@ _MOVED = (
     "replication_pad3d",
 )  # fmt: skip
 _SUMMED = (
-    "sum", "mean", "cumsum", *(f"{name}{n}d" for n in (1, 2, 3) for name in ("avg_pool", "adaptive_avg_pool")),
+    "mean", *(f"{name}{n}d" for n in (1, 2, 3) for name in ("avg_pool", "adaptive_avg_pool")),
     *(f"max_pool{n}d" for n in (1, 2, 3)), *(f"{name}{n}d" for n in (1, 2, 3) for name in ("upsample_nearest",)),
     "upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d",
 )  # fmt: skip
@@ -279,7 +279,7 @@ _SUMMED = (
 
 @_rule(*_MOVED, *_SUMMED)
 def _same(call: Marking) -> Result | None:
-    """The operation itself, on marks: elements are moved, summed without signs, or the largest of them is taken."""
+    """The operation itself, on marks: elements are moved, averaged without signs, or the largest of them is taken."""
 
     def plain(each: Any) -> Any:
         if isinstance(each, Marked):
@@ -288,6 +288,15 @@ def _same(call: Marking) -> Result | None:
 
     named = {k: plain(v) for k, v in call.args.items() if k != "dtype"}
     found: Result = call.target(**named)
+    return found
+
+
+@_rule("sum", "cumsum")
+def _sum(call: Marking) -> Result | None:
+    """A zero adds nothing, whether it is there or not."""
+    x = call["self"]
+    named = {k: v for k, v in call.args.items() if k not in ("self", "dtype")}
+    found: Result = call.target(x.marks * x.live, **named)
     return found
 
 

@@ -25,7 +25,9 @@ from compress.graph.spread import spread
 Ints = NDArray[np.int64]
 
 
-def unread(coupling: Coupling, facts: Facts, groups: Collection[str], absorbing: Collection[fx.Node]) -> dict[str, Ints]:
+def unread(
+    coupling: Coupling, facts: Facts, groups: Collection[str], absorbing: Collection[fx.Node]
+) -> dict[str, Ints]:
     """By group the units that nothing that stays depends on.
 
     Args:
@@ -73,7 +75,7 @@ class _Search:
         node = next(n for n in self.coupling.program.module.graph.nodes if n.op == "output")
         for source in node.all_input_nodes:
             found = self.coupling.flow.values[source]
-            for value in found if isinstance(found, tuple) else (found,):
+            for value in found if isinstance(found, (tuple, list)) else (found,):
                 if isinstance(value, Value):
                     self._give_back(value, np.ones((1,) * value.rank, dtype=bool))
         self._renew()
@@ -95,11 +97,9 @@ class _Search:
             value = self._value(read)
             mask = None if value is None else self.kept.element_mask(value)
             if value is not None and mask is not None:
-                present = live["input"] if live and read is call.args["input"] else read.fact.live
-                gone = torch.as_tensor(~np.broadcast_to(mask, value.shape)) & present
-                if bool(gone.any()):
-                    key = (read.node, read.index)
-                    marks[key], values[key] = gone.float().requires_grad_(), value
+                key = (read.node, read.index)
+                gone = torch.as_tensor(~np.broadcast_to(mask, value.shape))
+                marks[key], values[key] = gone.float().requires_grad_(), value
         if not marks:
             return False
         with torch.enable_grad():
@@ -120,7 +120,7 @@ class _Search:
 
     def _value(self, read: Read) -> Value | None:
         found = self.coupling.flow.values.get(read.node)
-        if isinstance(found, tuple):
+        if isinstance(found, (tuple, list)):
             found = found[read.index or 0]
         return found if isinstance(found, Value) and found.factors else None
 
@@ -139,7 +139,7 @@ class _Search:
 
     def _in_what_stays(self, call: Call, marks: Any) -> Tensor:
         found = self.coupling.flow.values[call.node]
-        results = found if isinstance(found, tuple) else (found,)
+        results = found if isinstance(found, (tuple, list)) else (found,)
         tensors = list(marks) if isinstance(marks, (list, tuple)) else [marks]
         total = torch.zeros(())
         for value, mark in zip(results, tensors, strict=True):

@@ -28,6 +28,7 @@ from compress.report import (
     LayerChange,
     Measures,
     Method,
+    Picture,
     Pin,
     RolledBack,
     Verification,
@@ -38,7 +39,10 @@ from compress.request import PruneRequest
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two networks: counts, bytes of its tensors and of its file, accuracy where data was given."""
+    """One of the two networks: counts, bytes of its tensors and of its file, accuracy where data was given.
+
+    ``nominal`` counts the weights of masked tensors that are not zero; None for a method of whole units.
+    """
 
     parameters: int
     nonzero: int
@@ -46,6 +50,7 @@ class Side:
     bytes: int
     file: tuple[str, int]
     accuracy: Accuracy | None
+    nominal: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ def document(facts: Facts) -> dict[str, Any]:
         pins=tuple(_pins(facts.coupling)),
         prunable=prunable(facts.coupling),
         rolled_back=tuple(RolledBack(n, r) for n, r in sliced.rolled_back.items()),
+        figures=tuple(Picture(f"figures/{f.name}.svg", f.title) for f in sliced.plan.figures),
         verification=Verification(slice=sliced.error, reload=facts.reload_error),
         history=() if facts.trained is None else facts.trained.history,
         recipe=to_toml(facts.recipe),
@@ -105,6 +111,7 @@ def document(facts: Facts) -> dict[str, Any]:
 def _measures(side: Side, latency: Any) -> Measures:
     return Measures(
         params=side.parameters,
+        nominal=side.nominal,
         nonzero=side.nonzero,
         macs=side.macs,
         bytes=side.bytes,

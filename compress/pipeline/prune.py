@@ -26,7 +26,7 @@ from compress.progress import Progress
 from compress.recipe import prune_recipe, to_toml
 from compress.recover import Compensation, Trained, compensate
 from compress.registry import create
-from compress.report import markdown
+from compress.report import markdown, svg
 from compress.request import PruneRequest
 from compress.result import Pruned, Size
 from compress.training import Training
@@ -60,7 +60,7 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     progress.step(f"Planning with {method.name}: {len(context.groups)} groups of units")
     plan = make_plan(instance, context)
     progress.step("Slicing and verifying")
-    sliced = _slice(coupling, plan, opened, request, progress)
+    sliced = _slice(context, plan, opened, request, progress)
     refit = _refit(context, sliced, request, getattr(instance, "joint_refit", False), progress)
     module = sliced.module if refit is None else refit.module
     decides = request.budget is None and method.kind != "criterion"
@@ -100,17 +100,18 @@ def _at_granularity(request: PruneRequest, method: Any) -> PruneRequest:
     return request
 
 
-def _slice(coupling: Coupling, plan: Plan, opened: Opened, request: PruneRequest, progress: Progress) -> Sliced:
+def _slice(context: Context, plan: Plan, opened: Opened, request: PruneRequest, progress: Progress) -> Sliced:
+    coupling = context.coupling
     for name, note in plan.notes.items():
         if "warning" in note:
             progress.warn(f"{name}: {note['warning']}")
+    if plan.masks:
+        return _masked(context, plan, request, progress)
     if plan.empty:
         raise ModelError(
             f"{request.method} prunes nothing on this model",
-            "change its options or the budget: `compress methods " + request.method + "` explains them",
+            f"change its options or the budget: `compress methods {request.method}` explains them",
         )
-    if plan.masks:
-        return slice_weights(coupling, plan)
     module = opened.loaded.module
     if request.keep_module and isinstance(module, fx.GraphModule):
         progress.warn(f"{opened.loaded.path} holds a graph and no module of a class, so --keep-module changes nothing")
@@ -122,6 +123,28 @@ def _slice(coupling: Coupling, plan: Plan, opened: Opened, request: PruneRequest
             "leave out --keep-module" if request.keep_module else "another method, or --exclude this layer",
         )
     return sliced
+
+
+def _masked(context: Context, plan: Plan, request: PruneRequest, progress: Progress) -> Sliced:
+    """Weights at zero, and without the units that are dead then; of all groups, unless the user named some."""
+    scoped = request.only or request.exclude
+    sliced = slice_weights(context.coupling, plan, [g.name for g in context.groups] if scoped else None)
+    for name, problem in sliced.rolled_back.items():
+        progress.warn(f"{name} keeps its size: {problem}")
+    if sliced.plan.removed:
+        return sliced
+    weights = {name: (context.weight(name), mask) for name, mask in plan.masks.items()}
+    if any(bool(((weight != 0) & ~mask).any()) for weight, mask in weights.values()):
+        return sliced
+    zeros = sum(int((weight == 0).sum()) for weight, _ in weights.values())
+    held = sum(note.get("dead, but held", 0) for note in sliced.plan.notes.values())
+    raise ModelError(
+        f"nothing is dead: {zeros:,} of {sum(m.numel() for m in plan.masks.values()):,} prunable weights are zero, and "
+        f"{sum(g.size for g in context.groups) - held:,} of {sum(g.size for g in context.groups):,} units are reached "
+        f"and read" + (f"; the other {held:,} are held by the shapes of their layers" if held else ""),
+        f"`compress methods {request.method}` explains its options; weights become zero with --method magnitude "
+        "--granularity weight",
+    )
 
 
 def _refit(
@@ -194,7 +217,7 @@ def _write(work: _Work, progress: Progress) -> Pruned:
         provenance=origin,
         force=request.force,
         metadata=normalisation(opened),
-        files=_module_file(work),
+        files={**_module_file(work), **_pictures(work.sliced.plan)},
     )
     return _result(work, before, after, report)
 
@@ -205,6 +228,10 @@ def _module_file(work: _Work) -> dict[str, bytes]:
     if not work.request.keep_module or in_place is None or in_place.module is None:
         return {}
     return {"module.safetensors": state_dict_file(in_place.module, work.module)}
+
+
+def _pictures(plan: Plan) -> dict[str, bytes]:
+    return {f"figures/{figure.name}.svg": svg(figure).encode() for figure in plan.figures}
 
 
 def _result(work: _Work, before: Side, after: Side, report: dict[str, Any]) -> Pruned:
@@ -241,8 +268,21 @@ def _measured(work: _Work, written: int, progress: Progress) -> tuple[Side, Side
     torch.manual_seed(work.request.settings.seed)
     counts = (macs(work.coupling), macs(work.coupling, work.sliced.alive))
     files = ((opened.loaded.path.name, opened.loaded.bytes), ("model.safetensors", written))
+    nominal = _nominal(work)
     before, after = (
-        Side(count_parameters(m), count_nonzero(m), macs_, tensor_bytes(m), file, accuracy_)
-        for m, macs_, file, accuracy_ in zip((original, work.module), counts, files, accuracy, strict=True)
+        Side(count_parameters(m), count_nonzero(m), macs_, tensor_bytes(m), file, accuracy_, kept)
+        for m, macs_, file, accuracy_, kept in zip(
+            (original, work.module), counts, files, accuracy, nominal, strict=True
+        )
     )
     return before, after, speed
+
+
+def _nominal(work: _Work) -> tuple[int | None, int | None]:
+    """Weights of the masked tensors that are not zero, before and after, whatever is cut out of them besides."""
+    masks = work.sliced.plan.masks
+    if not masks:
+        return None, None
+    nonzero = {name: work.context.weight(name) != 0 for name in masks}
+    kept = sum(int((nonzero[name] & mask).sum()) for name, mask in masks.items())
+    return sum(int(each.sum()) for each in nonzero.values()), kept
