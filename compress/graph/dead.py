@@ -39,7 +39,7 @@ class DeadRemoval:
     Attributes:
         module: The sliced network in the precision of the original.
         removed: By group the units that went.
-        carried: How many of them put out a constant that is not zero.
+        carried: By group how many of them put out a constant that is not zero and was taken over.
         left: By group how many dead units stay, because as many must go from each block or one has to stay.
         verification: The sliced network against the masked one, in float64.
         rolled_back: Groups that were left whole because their slice failed, and what was met.
@@ -47,7 +47,7 @@ class DeadRemoval:
 
     module: fx.GraphModule
     removed: Mapping[str, Ints]
-    carried: int
+    carried: Mapping[str, int]
     left: Mapping[str, int]
     verification: Verification
     rolled_back: Mapping[str, str] = field(default_factory=dict)
@@ -90,10 +90,11 @@ def remove_dead(coupling: Coupling, masks: Mapping[str, Tensor], groups: Collect
 
     done = slice_verified(prepared, _balanced(coupling, dead), check)
     left = {n: len(u) - len(done.removed.get(n, ())) for n, u in dead.items()}
+    constant = {n: int(np.isin(done.removed.get(n, ()), u).sum()) for n, u in moved.units.items()}
     return DeadRemoval(
         module=_narrowed(done.module, coupling, {where[n].name: where[n].weight for n in where}),
         removed=done.removed,
-        carried=sum(int(np.isin(done.removed.get(n, ()), u).sum()) for n, u in moved.units.items()),
+        carried={n: count for n, count in constant.items() if count},
         left={n: count for n, count in left.items() if count},
         verification=done.verification,
         rolled_back=done.rolled_back,

@@ -26,7 +26,6 @@ class Sliced:
         error: Largest relative difference from the masked original, float64.
         rolled_back: Groups left whole because their slice failed or the module cannot represent it, and why.
         in_place: The same slice on the user's own module; None where that was not tried.
-        carried: How many of the removed units put out a constant, which the layers behind them took over.
     """
 
     module: fx.GraphModule
@@ -35,18 +34,19 @@ class Sliced:
     error: float
     rolled_back: Mapping[str, str] = field(default_factory=dict)
     in_place: ModuleSlice | None = None
-    carried: int = 0
 
 
 def slice_weights(coupling: Coupling, plan: Plan, groups: Collection[str] | None = None) -> Sliced:
     """Zero the masked weights and remove what is dead then, of ``groups`` or of all."""
     found = remove_dead(coupling, plan.masks, groups)
     notes = {name: dict(note) for name, note in plan.notes.items()}
-    for name, count in found.left.items():
-        notes.setdefault(name, {})["dead, but held"] = count
+    told = {n: len(units) for n, units in found.removed.items()}
+    for what, counts in (("dead", told), ("of them constants", found.carried), ("dead, but held", found.left)):
+        for name, count in counts.items():
+            notes.setdefault(name, {})[what] = count
     done = replace(plan, removed=found.removed, notes=notes)
     alive = coupling.alive(found.removed)
-    return Sliced(found.module, done, alive, found.verification.error, found.rolled_back, carried=found.carried)
+    return Sliced(found.module, done, alive, found.verification.error, found.rolled_back)
 
 
 def slice_units(coupling: Coupling, plan: Plan, module: nn.Module, keep_module: bool, progress: Progress) -> Sliced:
