@@ -173,6 +173,7 @@ class _Observer(Wide):
                 self.facts[other] = self.facts[n] if whole else _facts(value, True)
 
 
+_ROUNDING = 1e-13  # relative: sums of the same numbers in another order
 _SIZES = {"aten::sym_size", "aten::sym_numel", "aten::sym_stride"}
 _EVEN = {"aten::scaled_dot_product_attention": ("value",), "aten::embedding": ("weight",)}
 
@@ -198,7 +199,7 @@ def _steady(fact: Fact, x: Tensor, n: fx.Node) -> Tensor:
     """By channel the constant that a layer reads at all positions; NaN where it varies or differs."""
     axis = x.dim() - 1 if op_name(n.target) == "aten::linear" else 1
     rows = x.movedim(axis, 0).reshape(x.shape[axis], -1)
-    same = (rows == rows[:, :1]).all(1)
+    same = ((rows - rows[:, :1]).abs() <= _ROUNDING * rows[:, :1].abs()).all(1)
     if fact.varies is not None:
         same &= ~fact.varies.movedim(axis, 0).reshape(x.shape[axis], -1).any(1)
     return torch.where(same, rows[:, 0], torch.nan)

@@ -100,19 +100,21 @@ def test_units_go_by_the_share_that_survives() -> None:
     assert left["0"] * left["2"] > 192 / 4 * 0.75
 
 
-class Only(nn.Module):
+class Similarity(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(3, 4))
+        self.q, self.k = nn.Linear(4, 6), nn.Linear(4, 6)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.nn.functional.linear(x, self.weight).relu().sum(1)
+        out: Tensor = self.q(x) @ self.k(x).transpose(1, 2)
+        return out
 
 
 def test_nothing_but_the_first_layer() -> None:
-    seen = Context(analyse(trace(Only().eval(), (torch.randn(2, 4),))), granularity="weight")
+    seen = Context(analyse(trace(Similarity().eval(), (torch.randn(2, 3, 4),))), granularity="weight")
     with pytest.raises(ModelError, match="only the first layer could be pruned"):
         make_plan(Channel(), seen)
+    assert set(make_plan(Channel(first_layer=True), seen).masks) == {"q.weight", "k.weight"}
 
 
 def test_a_pool_of_one_is_no_pool() -> None:
