@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from compress.graph.calls import bind, op_name
-from compress.graph.double import Wide
+from compress.graph.double import Wide, tree_leaves
 from compress.graph.spread import Marked, Marking, random, spread
 
 LAYERS = {"aten::linear", "aten::conv1d", "aten::conv2d", "aten::conv3d"}
@@ -152,7 +152,8 @@ class _Observer(Wide):
         shapes = tuple(tuple(r.shape) for r in tensors)
         call = Call(self.original[n], op_name(n.target), args, shapes, many)
         if not tensors:
-            varied = any(r.fact.varies is not None for r in call.reads()) and call.op not in _SIZES
+            numbers = call.op not in _SIZES and any(isinstance(r, (int, float, complex)) for r in tree_leaves(result))
+            varied = numbers and any(r.fact.varies is not None for r in call.reads())
             return Fact(torch.ones((), dtype=torch.bool), torch.ones((), dtype=torch.bool)) if varied else None
         self.calls.append(call)
         marking = call.marking(lambda r: None if r.fact.varies is None else r.fact.varies.float(), uneven)
@@ -174,7 +175,7 @@ class _Observer(Wide):
 
 
 _ROUNDING = 1e-13  # relative: sums of the same numbers in another order
-_SIZES = {"aten::sym_size", "aten::sym_numel", "aten::sym_stride"}
+_SIZES = {"aten::size", "aten::sym_size", "aten::sym_numel", "aten::sym_stride"}
 _EVEN = {"aten::scaled_dot_product_attention": ("value",), "aten::embedding": ("weight",)}
 
 
