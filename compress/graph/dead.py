@@ -24,7 +24,7 @@ from compress.graph.constants import observe
 from compress.graph.double import Wide, as_double
 from compress.graph.groups import Coupling
 from compress.graph.select import clusters, empty_pieces
-from compress.graph.slice import attribute
+from compress.graph.slice import attribute, slice_graph
 from compress.graph.unread import unread
 from compress.graph.verified import slice_verified
 from compress.graph.verify import TOLERANCE, Verification, compare
@@ -88,6 +88,9 @@ def remove_dead(coupling: Coupling, masks: Mapping[str, Tensor], groups: Collect
             return Verification(float("inf"), TOLERANCE, problem)
         return compare(expected, got, TOLERANCE)
 
+    everything = coupling.alive({})
+    if moved.units and not check(prepared, everything, slice_graph(prepared, everything)).passed:
+        return _left_alone(coupling, reference, dead)
     done = slice_verified(prepared, _balanced(coupling, dead), check)
     left = {n: len(u) - len(done.removed.get(n, ())) for n, u in dead.items()}
     constant = {n: int(np.isin(done.removed.get(n, ()), u).sum()) for n, u in moved.units.items()}
@@ -99,6 +102,13 @@ def remove_dead(coupling: Coupling, masks: Mapping[str, Tensor], groups: Collect
         verification=done.verification,
         rolled_back=done.rolled_back,
     )
+
+
+def _left_alone(coupling: Coupling, reference: fx.GraphModule, dead: Mapping[str, Ints]) -> DeadRemoval:
+    """The masked network as it is, where a constant that was to be carried on is none after all."""
+    whole = dict.fromkeys(dead, "its constants cannot be carried on exactly")
+    left = {name: len(units) for name, units in dead.items()}
+    return DeadRemoval(_narrowed(reference, coupling, {}), {}, {}, left, Verification(0.0, TOLERANCE), whole)
 
 
 def _masked(coupling: Coupling, masks: Mapping[str, Tensor]) -> fx.GraphModule:

@@ -86,6 +86,8 @@ def _at_granularity(request: PruneRequest, method: Any) -> PruneRequest:
     """The request, with the granularity of a method that has only one; refused before any work where it is wrong."""
     has = granularities(method)
     if has == ("weight",):
+        if request.keep_module:
+            raise InputError(f"--keep-module belongs to whole units, not to {request.method}", "leave it out")
         request = replace(request, granularity="weight")
     if request.granularity == "weight" and request.keep_module:
         raise InputError("--keep-module belongs to whole units", "leave out --granularity weight")

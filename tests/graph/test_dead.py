@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from compress.errors import ModelError
-from compress.graph import Coupling, DeadRemoval, analyse, remove_dead, trace
+from compress.graph import Coupling, DeadRemoval, analyse, carry, remove_dead, trace
 from compress.graph.blocks import clear
 from compress.graph.double import double_by_default, leaves
 from compress.graph.slice import attribute
@@ -259,6 +259,20 @@ def test_numbers_that_are_not_finite() -> None:
     mask[0] = False
     with pytest.raises(ModelError, match="not finite"):
         remove_dead(coupling, {name: mask})
+
+
+def test_a_constant_that_was_carried_wrongly_costs_size_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carry, "_shift", lambda weight, constants, groups: 2 * weight @ constants)
+    module = nn.Sequential(nn.Linear(3, 4), nn.Sigmoid(), nn.Linear(4, 2)).eval()
+    mask = torch.ones(4, 3, dtype=torch.bool)
+    mask[1] = False
+    result = remove_dead(analyse(trace(module, (torch.randn(2, 3),))), {"0.weight": mask})
+    assert not result.removed and result.left == {"0": 1}
+    assert result.rolled_back == {"0": "its constants cannot be carried on exactly"}
+    with torch.no_grad():
+        module.get_parameter("0.weight").mul_(mask)
+    x = torch.randn(5, 3)
+    assert torch.equal(result.module(x), module(x))
 
 
 def cut_off(coupling: Coupling, rng: np.random.Generator) -> tuple[Masks, dict[str, list[int]]]:
