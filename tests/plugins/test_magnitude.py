@@ -85,7 +85,7 @@ def test_parameters_as_the_budget_and_what_zeros_cannot_do() -> None:
     assert kept == 4
     for kind in ("macs", "bytes"):
         with pytest.raises(ModelError, match=f"zeros change nothing about --{kind}"):
-            make_plan(Magnitude(), dataclasses.replace(seen, budget=Budget(kind, 0.5)))  # type: ignore[arg-type]
+            make_plan(Magnitude(), dataclasses.replace(seen, budget=Budget(kind, 0.5)))
     biased = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)).eval()
     with pytest.raises(ModelError, match="4 of 13 parameters are never zeroed"):
         make_plan(Magnitude(), context(biased, granularity="weight", budget=Budget("params", 4)))
