@@ -2,7 +2,8 @@
 
 A plugin is a frozen dataclass in one file; its fields are its options. Three kinds, by entry-point group:
 
-``compress.criteria``  ``score(group, context) -> Tensor`` of shape (units,), higher means keep
+``compress.criteria``  ``score(group, context) -> Tensor`` of shape (units,), higher means keep; it may offer
+                       ``score_weights(name, weight, context) -> Tensor`` of the weight's shape as well
 ``compress.pruners``   ``plan(context) -> Plan``
 ``compress.retrain``   ``start(context) -> Session``, beside the steps of a training that ends in a plan
 """
@@ -13,7 +14,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,22 +26,31 @@ from compress.calibration.problems import Problem
 from compress.errors import InputError, ModelError, PluginError
 from compress.figures import Figure, Series
 from compress.fsa import FSASettings, compression_factor, select_features
-from compress.graph import Cluster, Coupling, Group, attribute, clusters, layer_weights
+from compress.graph import Cluster, Coupling, Group, clusters
 from compress.graph.features import selections
-from compress.graph.mass import Mass, mass
 from compress.graph.tensors import with_tensors
+from compress.methods import (
+    Criterion,
+    Granularity,
+    Pruner,
+    WeightCriterion,
+    granularities,
+    make_plan,
+    make_scores,
+    no_meaning,
+)
 from compress.plan import Plan
 from compress.progress import Progress, Silent
-from compress.retrain import Loop, Retrain, Session, Trainable, guarded
+from compress.retrain import Loop, Retrain, Session, Trainable
 from compress.schedules import annealed
+from compress.sparsity import fraction, weakest
+from compress.weights import Weights
 
 __all__ = [
     "Budget", "Context", "Criterion", "FSASettings", "Figure", "Group", "InputError", "Loop", "ModelError", "Plan",
-    "Problem", "Pruner", "Retrain", "Series", "Session", "annealed", "compression_factor", "option",
-    "select_features",
+    "Problem", "Pruner", "Retrain", "Series", "Session", "WeightCriterion", "annealed", "compression_factor",
+    "granularities", "make_plan", "make_scores", "no_meaning", "option", "select_features",
 ]  # fmt: skip
-
-Granularity = Literal["unit", "weight"]
 
 
 def option(default: Any, help: str) -> Any:
@@ -54,7 +64,7 @@ def option(default: Any, help: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Context(Measurements, Trainable):
+class Context(Weights, Measurements, Trainable):
     """A network under analysis, as plugins see it. Nothing in it may be changed.
 
     Attributes:
@@ -81,11 +91,6 @@ class Context(Measurements, Trainable):
     allocation: Allocation = field(default_factory=Allocation)
     size: Size | None = None
     has_budget: bool = True
-
-    @property
-    def module(self) -> fx.GraphModule:
-        """The traced network; parameters under the names of the user's module."""
-        return self.coupling.program.module
 
     def on(self, network: fx.GraphModule) -> Context:
         """The same context with the tensors that another network has under the same names, copied to the CPU."""
@@ -114,60 +119,6 @@ class Context(Measurements, Trainable):
         chosen = selections(self.module)
         return tuple(g for g in self.groups if g.members[0].tensor in chosen)
 
-    def weight(self, name: str) -> Tensor:
-        """Parameter or buffer by its name, detached."""
-        tensor: Tensor = attribute(self.module, name)
-        return tensor.detach()
-
-    def unit_weights(self, group: Group) -> list[Tensor]:
-        """For every parameter that the group shortens, its values by unit: tensors of shape (units, values)."""
-        found = []
-        for member in group.members:
-            if not isinstance(attribute(self.module, member.tensor), torch.nn.Parameter):
-                continue
-            found.append(member.values(self.weight(member.tensor)).reshape(group.size, -1))
-        return found
-
-    def unit_mass(self, group: Group, p: float = 2.0) -> list[Tensor]:
-        """For every parameter that the group shortens, the sum of |w|^p by unit: float64 tensors of shape (units,).
-
-        The same as from :meth:`unit_weights`, without its copies.
-        """
-        found = []
-        for member in group.members:
-            if not isinstance(attribute(self.module, member.tensor), torch.nn.Parameter):
-                continue
-            sums = self._mass(member.tensor, p).along(member.dim, member.blocks)
-            found.append(sums[torch.as_tensor(member.index, device=sums.device)].sum(1))
-        return found
-
-    def _mass(self, name: str, p: float) -> Mass:
-        key = (name, p)
-        if key not in self._masses:
-            self._masses[key] = mass(self.weight(name), p, self._blocks[name])
-        return self._masses[key]
-
-    @cached_property
-    def _masses(self) -> dict[tuple[str, float], Mass]:
-        return {}
-
-    @cached_property
-    def _blocks(self) -> dict[str, int]:
-        """By tensor, in how many blocks of rows some of its dims count their indices anew."""
-        found: dict[str, int] = {}
-        for slot in self.coupling.flow.slots:
-            found[slot.tensor] = max(slot.blocks, found.get(slot.tensor, 1))
-        return found
-
-    def layers(self, every: bool = False) -> dict[str, Tensor]:
-        """Weights of linear layers, convolutions and matrix products, in graph order: those that the groups shorten.
-
-        Args:
-            every: Those that keep their size, too.
-        """
-        shortened = {m.tensor for g in self.groups for m in g.members}
-        return {n: self.weight(n) for n in layer_weights(self.coupling) if every or n in shortened}
-
     @cached_property
     def memo(self) -> dict[Any, Any]:
         """Where a criterion may keep between groups what it has found for all of them; its key is the criterion."""
@@ -194,6 +145,28 @@ class Context(Measurements, Trainable):
         checked = self.checked(scores)
         removed = fit(self.coupling, self.clusters, checked, self.budget, self.allocation, self.size)
         return Plan(removed, notes=self.notes)
+
+    def plan_from_weight_scores(self, scores: Mapping[str, Tensor], together: bool = False) -> Plan:
+        """The plan that zeroes the weights with the lowest scores until the budget is met.
+
+        Args:
+            scores: By weight name a tensor of its shape, higher means keep.
+            together: Whether all layers compete; otherwise each loses the same share.
+
+        Raises:
+            ModelError: The budget is none of ratio or parameters, or cannot be met.
+            PluginError: A score is of the wrong shape or not a number.
+        """
+        weights = {name: self.weight(name) for name in scores}
+        for name, score in scores.items():
+            if score.shape != weights[name].shape:
+                shapes = f"{tuple(score.shape)}, need {tuple(weights[name].shape)}"
+                raise PluginError(f"scores of {name} have shape {shapes}")
+            if not torch.isfinite(score).all():
+                raise PluginError(f"scores of {name} are not finite")
+        masks = weakest(scores, weights, fraction(self.budget, self.module, weights), together)
+        notes = {n: {"weights": m.numel(), "kept_weights": int(m.sum())} for n, m in masks.items()}
+        return self.plan_from_masks(masks, {**notes, **self.notes})
 
     def plan_from_masks(
         self, masks: Mapping[str, Tensor], notes: Mapping[str, Mapping[str, Any]] | None = None
@@ -246,65 +219,3 @@ class Context(Measurements, Trainable):
                 raise PluginError(f"scores of {group.name} are not finite")
             result[group.name] = np.asarray(values)
         return result
-
-
-@runtime_checkable
-class Criterion(Protocol):
-    """Scores the units of one group; the core makes the plan."""
-
-    def score(self, group: Group, context: Context) -> Tensor:
-        """Importance of every unit, shape (units,), higher means keep."""
-        ...
-
-
-@runtime_checkable
-class Pruner(Protocol):
-    """Decides by itself what stays."""
-
-    def plan(self, context: Context) -> Plan:
-        """Units to remove, weights to mask, or both."""
-        ...
-
-
-def make_plan(method: Criterion | Pruner, context: Context) -> Plan:
-    """The plan of a criterion or pruner.
-
-    Raises:
-        ModelError: The network has nothing to prune.
-        PluginError: The method breaks the contract or fails.
-    """
-    with guarded(method):
-        return _planned(method, context)
-
-
-def _planned(method: Criterion | Pruner, context: Context) -> Plan:
-    if isinstance(method, Pruner):
-        plan = method.plan(context)
-        if not isinstance(plan, Plan):
-            raise PluginError(f"{type(method).__name__}.plan returned {type(plan).__name__}, not a Plan")
-        return plan
-    if not isinstance(method, Criterion):
-        raise PluginError(f"{type(method).__name__} offers neither score() nor plan()")
-    if context.granularity == "weight":
-        raise ModelError(
-            f"{type(method).__name__.lower()} scores whole units and has no meaning for single weights",
-            "leave out --granularity weight, or choose a weight-level method such as tetris",
-        )
-    return context.plan_from_scores(_scores(method, context))
-
-
-def make_scores(method: Criterion, context: Context) -> Scores:
-    """What a criterion says of every group, checked: by group, (units,) in float64; higher means keep.
-
-    Raises:
-        PluginError: The criterion breaks the contract or fails.
-    """
-    with guarded(method):
-        return context.checked(_scores(method, context))
-
-
-def _scores(method: Criterion, context: Context) -> dict[str, Tensor]:
-    scores: dict[str, Tensor] = {}
-    for group in context.groups:
-        scores[group.name] = method.score(group, context)
-    return scores

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from compress.budget import Budget
 from compress.data import Split
-from compress.errors import CompressError, PluginError
+from compress.errors import CompressError, ModelError, PluginError
 from compress.graph import Coupling, analyse, remove_dead, slice_verified, trace
+from compress.graph.verify import TOLERANCE
 from compress.plan import Plan
-from compress.plugin import Context, Criterion, Pruner, Retrain, make_plan
+from compress.plugin import Context, Criterion, Pruner, Retrain, granularities, make_plan
 from compress.recover import Hook, InSession, StateFile, finetune
 from compress.recover.loop import Loop
 from compress.retrain import folded, plan_of, start_session
@@ -79,28 +80,32 @@ def example_networks() -> Iterator[tuple[str, nn.Module, tuple[Tensor, ...]]]:
 def check_plugin(plugin: Any) -> None:
     """Run a criterion, pruner or retrain method through the contract.
 
-    Checked on three networks, at both granularities where the method has both: it is a frozen dataclass whose options
+    Checked on three networks, at all granularities that the method has: it is a frozen dataclass whose options
     have defaults and a help line; it changes no weight; the same seed gives the same plan; scores have the right shape
     and are finite; plans name known groups and units and leave every group a unit; the slice equals the masked
-    original in float64. Of a retrain method, which is trained for 4 epochs, also that what it folds computes what was
-    trained, and that a training that is cut off and goes on ends as one that is not.
+    original in float64. A method may refuse networks that lack what it needs, with a ModelError, but not all three.
+    Of a retrain method, which is trained for 4 epochs, also that what it folds computes what was trained, and that a
+    training that is cut off and goes on ends as one that is not.
 
     Raises:
         PluginError: The first requirement that is not met, and where.
     """
     _check_shape(plugin)
+    refusals = []
     for name, module, inputs in example_networks():
         coupling = analyse(trace(module, inputs))
         before = {k: v.clone() for k, v in module.state_dict().items()}
-        for granularity in ("unit", "weight"):
+        for granularity in granularities(plugin):
             where = f"{type(plugin).__name__} on the {name} ({granularity})"
             context = Context(coupling, Budget("ratio", 0.4), granularity, seed=3, data=_samples(inputs[0], module))
-            if isinstance(plugin, Retrain):
-                _check_retrain(plugin, context, where)
-            elif isinstance(plugin, Pruner) or granularity == "unit":
-                _check_plan(plugin, context, where)
+            check = _check_retrain if isinstance(plugin, Retrain) else _check_plan
+            try:
+                check(plugin, context, where)
+            except ModelError as error:
+                refusals.append(f"{where}: {error}")
         changed = [k for k, v in module.state_dict().items() if not torch.equal(v, before[k])]
         _require(not changed, f"{type(plugin).__name__} changed weights of the {name}: {', '.join(changed[:3])}")
+    _require(len(refusals) < 3 * len(granularities(plugin)), f"every network is refused. {'; '.join(refusals[:1])}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +161,9 @@ def _check_cut(plan: Plan, context: Context, where: str) -> None:
     for name, mask in plan.masks.items():
         fits = mask.dtype == torch.bool and mask.shape == context.weight(name).shape
         _require(fits, f"{where}: the mask of {name} is no bool tensor of the weight's shape")
+    if plan.masks:
+        error = remove_dead(context.coupling, plan.masks).verification.error
+        _require(error <= TOLERANCE, f"{where}: without its dead units the masked network is off by {error:.1e}")
     found = slice_verified(context.coupling, plan.removed)
     _require(not found.rolled_back, f"{where}: the slice of {', '.join(found.rolled_back)} is not exact")
 
@@ -210,6 +218,8 @@ def _retrained(
 def _made(plugin: Criterion | Pruner, context: Context, where: str) -> Plan:
     try:
         return make_plan(plugin, context)
+    except ModelError:
+        raise
     except CompressError as error:
         raise PluginError(f"{where}: {error}") from error
 

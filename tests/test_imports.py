@@ -20,7 +20,7 @@ LEVELS = (
     {"errors", "figures", "progress", "schedules", "training", "inputs", "nn", "fsa"},
     {"graph"},
     {"calibration"},
-    {"plugin", "registry", "plan", "budget", "retrain"},
+    {"plugin", "methods", "registry", "plan", "budget", "retrain", "sparsity", "weights"},
     {"export", "report", "recover", "checkpoint", "data", "datasets", "evaluate", "measure", "latency"},
     {"search"},
     {"pipeline", "recipe", "gate", "request", "searching", "result", "testing"},

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from compress.errors import InputError
 
+FIGURES = "figures"  # the one folder in a folder of results
+
 
 def check_place(path: Path) -> None:
     """See that a folder can be made there, or is there already.
@@ -33,7 +35,7 @@ def write_folder(target: Path, content: Mapping[str, bytes | Path], *, ours: Col
 
     Args:
         target: Where; made with its parents if needed.
-        content: By file name what it holds, or a file to copy.
+        content: By file name what it holds, or a file to copy; pictures are ``figures/NAME``.
         ours: Patterns of the names that belong to a result of this kind.
         last: The file that is put last where there are files of others, so that it never lacks what belongs to it.
 
@@ -44,6 +46,7 @@ def write_folder(target: Path, content: Mapping[str, bytes | Path], *, ours: Col
         target.parent.mkdir(parents=True, exist_ok=True)
         with _sibling(target) as fresh:
             for name, value in content.items():
+                (fresh / name).parent.mkdir(exist_ok=True)
                 if isinstance(value, bytes):
                     (fresh / name).write_bytes(value)
                 else:
@@ -75,9 +78,9 @@ def _put(fresh: Path, target: Path, known: Collection[str], last: str) -> None:
     if not target.exists():
         fresh.rename(target)
         return
-    present = [each.name for each in target.iterdir()]
+    present = _names(target)
     ours = {name for name in present if any(fnmatch.fnmatchcase(name, pattern) for pattern in known)}
-    if ours == set(present):
+    if ours == present:
         with _sibling(target) as old:
             target.rename(old / "old")
             try:
@@ -87,8 +90,18 @@ def _put(fresh: Path, target: Path, known: Collection[str], last: str) -> None:
                 raise
         return
     # Beside files of others: one by one
-    names = sorted((each.name for each in fresh.iterdir()), key=lambda name: name == last)
+    names = sorted(_names(fresh), key=lambda name: name == last)
     for name in names:
+        (target / name).parent.mkdir(exist_ok=True)
         os.replace(fresh / name, target / name)
     for name in ours.difference(names):
         (target / name).unlink()
+
+
+def _names(folder: Path) -> set[str]:
+    """What lies in a folder; figures by their own names, as others may lie beside them."""
+    found = set()
+    for each in folder.iterdir():
+        inside = [f"{each.name}/{f.name}" for f in each.iterdir()] if each.name == FIGURES and each.is_dir() else []
+        found |= set(inside or [each.name])
+    return found

@@ -30,7 +30,7 @@ __all__ = [
 
 _OURS = (
     *(WEIGHTS, "module.safetensors", "plan.json", "recipe.toml", "report.*"),
-    *("model.onnx*", "model.pt2", "model.*.onnx*"),
+    *("model.onnx*", "model.pt2", "model.*.onnx*", "figures/*.svg"),
     *("search.json", "search.md", "pareto.svg"),
 )
 
@@ -62,7 +62,7 @@ def write_bundle(
         provenance: Where the network came from: input, hash, versions, command.
         force: Write into a directory that holds other files.
         metadata: More JSON values for the metadata of the weights, such as "mean" and "std".
-        files: More files by name (report.html, model.onnx): their content, or a path to copy.
+        files: More files by name (report.html, figures/NAME.svg): their content, or a path to copy.
 
     Returns:
         The directory.

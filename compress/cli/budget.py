@@ -55,7 +55,7 @@ class Budget:
         given = parse.budget(self.ratio, self.macs, self.params, self.bytes)
         if given is not None or registry.find(method).kind != "criterion":
             return given
-        output.step(f"No budget given: {DEFAULT_RATIO:.0%} of the units will go (--ratio {DEFAULT_RATIO})")
+        output.step(f"No budget given: {DEFAULT_RATIO:.0%} will go (--ratio {DEFAULT_RATIO})")
         return BudgetTarget("ratio", DEFAULT_RATIO)
 
 

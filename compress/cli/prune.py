@@ -27,6 +27,7 @@ _HOLDS = {
     "module.safetensors": "smaller state dict, for the original class",
     "report.md": "the report, for people",
     "report.json": "the report, for programs",
+    "figures": "pictures of what was decided",
     "plan.json": "which indices of which tensor were kept",
     "recipe.toml": "every setting, resolved",
 }

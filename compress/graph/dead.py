@@ -1,45 +1,35 @@
-"""Exact removal of units that masks have left dead.
+"""Exact removal of what zero weights have left without effect.
 
-A unit is dead behind when no layer reads it any more (all its outgoing weights are zero), and dead before when
+A unit is dead behind when nothing that stays depends on it (all its outgoing weights are zero), and dead before when
 nothing reaches it (all its incoming weights are zero). The first is simply removed; the second puts out a constant,
-which is carried into the biases of the layers that read it. Both make further units dead, so this is repeated until
-nothing changes. Everything is done and compared with the masked network in float64.
+which the layers that read it take over in their biases. Both make further units dead, upstream and downstream.
+
+Constants are proved (``constants.py``), units that nothing depends on are found all at once (``unread.py``), and the
+result is compared with the masked network in float64.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from compress.graph.blocks import clear
-from compress.graph.double import as_double, double_by_default, leaves
-from compress.graph.groups import Coupling, Group, Member
-from compress.graph.propagate import bind, op_name
-from compress.graph.select import clusters
+from compress.errors import ModelError
+from compress.graph.carry import add_biases, carried, places
+from compress.graph.constants import observe
+from compress.graph.double import Wide, as_double
+from compress.graph.groups import Coupling
+from compress.graph.select import clusters, empty_pieces
 from compress.graph.slice import attribute, slice_graph
+from compress.graph.unread import unread
+from compress.graph.verified import slice_verified
 from compress.graph.verify import TOLERANCE, Verification, compare
 
-_LAYERS = {
-    "aten::linear", "aten::conv1d", "aten::conv2d", "aten::conv3d",
-}  # fmt: skip
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer that reads a dim of a weight: where its input, bias and padding are."""
-
-    node: fx.Node
-    weight: str
-    bias: str | None
-    grouped: bool
-    padded: bool
 
 
 @dataclass(frozen=True)
@@ -49,58 +39,117 @@ class DeadRemoval:
     Attributes:
         module: The sliced network in the precision of the original.
         removed: By group the units that went.
-        carried: How many of them put out a constant that is not zero.
+        carried: By group how many of them put out a constant that is not zero and was taken over.
+        left: By group how many dead units stay, because as many must go from each block or one has to stay.
         verification: The sliced network against the masked one, in float64.
+        rolled_back: Groups that were left whole because their slice failed, and what was met.
     """
 
     module: fx.GraphModule
     removed: Mapping[str, Ints]
-    carried: int
+    carried: Mapping[str, int]
+    left: Mapping[str, int]
     verification: Verification
+    rolled_back: Mapping[str, str] = field(default_factory=dict)
 
 
-def remove_dead(coupling: Coupling, masks: Mapping[str, Tensor]) -> DeadRemoval:
-    """Zero the masked weights and remove what that leaves dead.
+def remove_dead(coupling: Coupling, masks: Mapping[str, Tensor], groups: Collection[str] | None = None) -> DeadRemoval:
+    """Zero the masked weights and remove what is dead then.
 
     Args:
         coupling: The analysed network.
         masks: By parameter name, True where a weight stays.
+        groups: Names of the groups that may lose units; all when absent.
+
+    A layer keeps one unit even where all of it is dead. What a weight is in this network counts, not where its zeros
+    come from: units that were dead before the masks go too.
+
+    Raises:
+        ModelError: With its masked weights at zero, the network gives no finite numbers.
     """
-    masked = as_double(coupling.program.module)
-    tensors = _attributes(masked)  # copies already
+    reference = _masked(coupling, masks)
+    inputs = coupling.program.inputs
+    facts, where = observe(reference, inputs, coupling.program.module), places(coupling)
+    dead = unread(coupling, facts, [g.name for g in coupling.groups] if groups is None else groups, where)
+    moved = carried(coupling, facts, where, dead, _attributes(reference))
+    prepared = _with_tensors(coupling, moved.tensors)
+    expected = Wide(reference).outputs(inputs)
+    if not all(bool(y.isfinite().all()) for y in expected if y.is_floating_point()):
+        raise ModelError(
+            "with its masked weights at zero the network gives numbers that are not finite",
+            "a layer may divide by the norm of its weights: leave it out with --exclude",
+        )
+
+    def check(_: Coupling, alive: NDArray[np.bool_], sliced: fx.GraphModule) -> Verification:
+        try:
+            got = Wide(add_biases(sliced, moved, where, coupling.kept(alive))).outputs(inputs)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            problem = f"the sliced network does not run: {str(error).splitlines()[0]}"
+            return Verification(float("inf"), TOLERANCE, problem)
+        return compare(expected, got, TOLERANCE)
+
+    everything = coupling.alive({})
+    if moved.units and not check(prepared, everything, slice_graph(prepared, everything)).passed:
+        return _left_alone(coupling, reference, dead)
+    done = slice_verified(prepared, _balanced(coupling, dead), check)
+    left = {n: len(u) - len(done.removed.get(n, ())) for n, u in dead.items()}
+    constant = {n: int(np.isin(done.removed.get(n, ()), u).sum()) for n, u in moved.units.items()}
+    return DeadRemoval(
+        module=_narrowed(done.module, coupling, {where[n].name: where[n].weight for n in where}),
+        removed=done.removed,
+        carried={n: count for n, count in constant.items() if count},
+        left={n: count for n, count in left.items() if count},
+        verification=done.verification,
+        rolled_back=done.rolled_back,
+    )
+
+
+def _left_alone(coupling: Coupling, reference: fx.GraphModule, dead: Mapping[str, Ints]) -> DeadRemoval:
+    """The masked network as it is, where a constant that was to be carried on is none after all."""
+    whole = dict.fromkeys(dead, "its constants cannot be carried on exactly")
+    left = {name: len(units) for name, units in dead.items()}
+    return DeadRemoval(_narrowed(reference, coupling, {}), {}, {}, left, Verification(0.0, TOLERANCE), whole)
+
+
+def _masked(coupling: Coupling, masks: Mapping[str, Tensor]) -> fx.GraphModule:
+    """The network in float64 with its masked weights at zero; tied weights are masked together."""
+    wide = as_double(coupling.program.module)
+    tensors = _attributes(wide)
     for name, mask in masks.items():
-        tensors[name] = tensors[name] * mask
-    reference = fx.GraphModule(dict(tensors), masked.graph)
-    search = _Search(coupling, dict(tensors))
-    while search.round():
-        pass
-    return _checked(coupling, reference, search, _balanced(coupling, search.gone))
+        masked = tensors[name] * mask
+        same = [other for other, tensor in tensors.items() if tensor is tensors[name]]
+        tensors |= dict.fromkeys([*same, name], masked)
+    return fx.GraphModule(tensors, wide.graph)
 
 
-def _balanced(coupling: Coupling, gone: Mapping[str, NDArray[np.bool_]]) -> dict[str, Ints]:
-    """The dead units that can go: as many in each block as in the block that has fewest; the others stay as zeros."""
-    removed: dict[str, list[Ints]] = {}
-    for cluster in clusters(coupling):
-        dead = [cell.units[gone[cell.group][cell.units]] for cell in cluster.cells]
+def _with_tensors(coupling: Coupling, tensors: Mapping[str, Any]) -> Coupling:
+    """The same network with other numbers."""
+    module = fx.GraphModule(dict(tensors), coupling.program.module.graph)
+    return replace(coupling, program=replace(coupling.program, module=module))
+
+
+def _balanced(coupling: Coupling, dead: Mapping[str, Ints]) -> dict[str, Ints]:
+    """The dead units that can go: as many in each block as in the block that has fewest, and one always stays."""
+    found = clusters(coupling)
+    cells = [[c.units[np.isin(c.units, dead.get(c.group, ()))] for c in each.cells] for each in found]
+    steps = []
+    for cluster, units in zip(found, cells, strict=True):
         shares = [len(cell.units) // cluster.steps for cell in cluster.cells]
-        steps = min(len(units) // share for units, share in zip(dead, shares, strict=True))
-        for cell, units, share in zip(cluster.cells, dead, shares, strict=True):
-            removed.setdefault(cell.group, []).append(units[: steps * share])
-    found = {name: np.sort(np.concatenate(parts)) for name, parts in removed.items()}
-    return {name: units for name, units in found.items() if len(units)}
-
-
-def _checked(coupling: Coupling, reference: fx.GraphModule, search: _Search, removed: dict[str, Ints]) -> DeadRemoval:
-    """Slice and compare; where the comparison fails, nothing is removed and the masked network is the result."""
-    wide = slice_graph(coupling, coupling.alive(removed), search.tensors)
-    with torch.no_grad(), double_by_default():
-        inputs = [x.double() if x.is_floating_point() else x for x in coupling.program.inputs]
-        expected, got = reference(*inputs), as_double(wide)(*inputs)
-    outcome = compare(leaves(expected), leaves(got), TOLERANCE)
-    if not outcome.passed and removed:
-        plain = _Search(coupling, _attributes(reference))
-        return _checked(coupling, reference, plain, {})
-    return DeadRemoval(_narrowed(wide, coupling), removed, search.carried, outcome)
+        most = min(len(u) // share for u, share in zip(units, shares, strict=True))
+        steps.append(min(most, cluster.steps - 1))
+    while True:
+        removed: dict[str, list[Ints]] = {}
+        for cluster, units, step in zip(found, cells, steps, strict=True):
+            for cell, each in zip(cluster.cells, units, strict=True):
+                removed.setdefault(cell.group, []).append(each[: step * (len(cell.units) // cluster.steps)])
+        result = {name: np.sort(np.concatenate(parts)) for name, parts in removed.items()}
+        result = {name: units for name, units in result.items() if len(units)}
+        bad = empty_pieces(coupling, coupling.alive(result))
+        held = [i for i, c in enumerate(found) if steps[i] and bad & set(c.groups)]
+        if not held:
+            return result
+        for i in held:
+            steps[i] -= 1
 
 
 def _attributes(module: fx.GraphModule) -> dict[str, Any]:
@@ -108,137 +157,13 @@ def _attributes(module: fx.GraphModule) -> dict[str, Any]:
     return {n: attribute(module, n) for n in names}
 
 
-def _narrowed(wide: fx.GraphModule, coupling: Coupling) -> fx.GraphModule:
-    """The float64 result with the graph's own casts and precision of the original."""
+def _narrowed(wide: fx.GraphModule, coupling: Coupling, weights: Mapping[str, str]) -> fx.GraphModule:
+    """The float64 result with the precision of the original; a bias that is new has that of its weight."""
     source = _attributes(coupling.program.module)
     tensors = {}
     for name, tensor in _attributes(wide).items():
-        like = source[name]
-        value = tensor.to(like.dtype) if isinstance(tensor, Tensor) else tensor
+        like = source[name] if name in source else source[weights[name]]
+        value = tensor.detach().to(like.dtype) if isinstance(tensor, Tensor) else tensor
         is_parameter = isinstance(like, nn.Parameter)
-        tensors[name] = nn.Parameter(value.detach(), like.requires_grad) if is_parameter else value
+        tensors[name] = nn.Parameter(value, like.requires_grad) if is_parameter else value
     return fx.GraphModule(tensors, wide.graph, class_name="Network")
-
-
-class _Search:
-    """Finds dead units round by round; ``tensors`` are the float64 weights with constants carried forward."""
-
-    def __init__(self, coupling: Coupling, tensors: dict[str, Any]) -> None:
-        self.coupling = coupling
-        self.tensors = tensors
-        self.gone = {g.name: np.zeros(g.size, dtype=bool) for g in coupling.groups}
-        self.carried = 0
-        self.layers = _layers(coupling)
-        self.readers = {layer.weight: layer for layer in self.layers}
-
-    def round(self) -> bool:
-        """Mark the units that are dead now; whether there were any."""
-        constants = self._constants()
-        found = False
-        for group in self.coupling.groups:
-            behind = self._silent(group, reading=True) & ~self.gone[group.name]
-            before = self._silent(group, reading=False) & ~self.gone[group.name] & ~behind
-            for unit in np.flatnonzero(behind | before):
-                if (~self.gone[group.name]).sum() <= 1:
-                    break  # one unit always stays
-                if behind[unit] or self._carry(group, int(unit), constants):
-                    self.gone[group.name][unit] = True
-                    self._erase(group, int(unit))
-                    found = True
-        return found
-
-    def _members(self, group: Group, reading: bool) -> list[Member] | None:
-        """The weights that read a group, or those that make it; None where something else has a part in it."""
-        found = []
-        for member in group.members:
-            layer = self.readers.get(member.tensor)
-            if layer is None:
-                if (
-                    isinstance(attribute(self.coupling.program.module, member.tensor), nn.Parameter)
-                    and len(attribute(self.coupling.program.module, member.tensor).shape) > 1
-                ):
-                    return None
-                continue
-            if layer.grouped:
-                return None
-            if (member.dim == 1) == reading:
-                found.append(member)
-        return found
-
-    def _silent(self, group: Group, reading: bool) -> NDArray[np.bool_]:
-        """Units all of whose weights on one side are zero."""
-        members = self._members(group, reading)
-        if not members:
-            return np.zeros(group.size, dtype=bool)
-        silent = np.ones(group.size, dtype=bool)
-        for member in members:
-            values = member.values(self.tensors[member.tensor])
-            silent &= (values.reshape(group.size, -1) == 0).all(1).numpy()
-        return silent
-
-    def _carry(self, group: Group, unit: int, constants: Mapping[str, Tensor]) -> bool:
-        """Move the constant of a unit that nothing reaches into the biases behind it; False where that is not exact."""
-        plans = []
-        for member in self._members(group, reading=True) or []:
-            name, index = member.tensor, torch.as_tensor(member.index[unit])
-            layer = self.readers[name]
-            values = constants[name][index]
-            if bool(torch.isnan(values).any()):
-                return False
-            shift = self.tensors[name][:, index]
-            shift = (shift.flatten(2).sum(2) if shift.dim() > 2 else shift) @ values
-            if bool((shift != 0).any()) and (layer.bias is None or layer.padded):
-                return False
-            plans.append((layer.bias, shift))
-        for bias, shift in plans:
-            if bias is not None and bool((shift != 0).any()):
-                self.tensors[bias] = self.tensors[bias] + shift
-                self.carried += 1
-        return bool(plans)
-
-    def _erase(self, group: Group, unit: int) -> None:
-        for member in group.members:
-            tensor = self.tensors[member.tensor].clone()
-            clear(tensor, member.dim, member.blocks, member.index[unit])
-            self.tensors[member.tensor] = tensor
-
-    def _constants(self) -> dict[str, Tensor]:
-        """By weight, what each input index of its layer is on all positions; NaN where it varies."""
-        module = fx.GraphModule(dict(self.tensors), as_double(self.coupling.program.module).graph)
-        by_name = {layer.node.name: layer for layer in self.layers}
-        found: dict[str, Tensor] = {}
-
-        class Probe(fx.Interpreter):
-            def run_node(self, n: fx.Node) -> Any:
-                layer = by_name.get(n.name)
-                if layer is not None:
-                    x = self.fetch_args_kwargs_from_env(n)[0][0]
-                    axis = x.dim() - 1 if op_name(n.target) == "aten::linear" else 1
-                    rows = x.movedim(axis, 0).reshape(x.shape[axis], -1)
-                    same = (rows == rows[:, :1]).all(1)
-                    found[layer.weight] = torch.where(same, rows[:, 0], torch.full_like(rows[:, 0], float("nan")))
-                return super().run_node(n)
-
-        inputs = [x.double() if x.is_floating_point() else x for x in self.coupling.program.inputs]
-        with torch.no_grad(), double_by_default():
-            Probe(module).run(*inputs, enable_io_processing=False)
-        return found
-
-
-def _layers(coupling: Coupling) -> list[Layer]:
-    """Layers whose weight is a parameter of its own."""
-    found: dict[str, Layer] = {}
-    shared = set()
-    for node, call in coupling.flow.calls.items():
-        if call.op not in _LAYERS:
-            continue
-        args = bind(node.target, node.args, node.kwargs)
-        weight, bias = args["weight"], args.get("bias")
-        if weight.op != "get_attr" or (bias is not None and bias.op != "get_attr"):
-            continue
-        padding = args.get("padding", 0)
-        padded = any(padding) if isinstance(padding, (list, tuple)) else bool(padding)
-        name = str(weight.target)
-        shared |= {name} & set(found)
-        found[name] = Layer(node, name, None if bias is None else str(bias.target), call.get("groups", 1) > 1, padded)
-    return [layer for name, layer in found.items() if name not in shared]

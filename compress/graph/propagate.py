@@ -85,7 +85,7 @@ def propagate(
     )
 
 
-def _rule(op: str, target: Any) -> Rule | None:
+def rule_of(op: str, target: Any) -> Rule | None:
     """The rule of an operation; an in-place form (``relu_``) follows its plain form."""
     base = op.removesuffix("_") if not op.endswith("__") else op
     for name in (op, base):
@@ -190,7 +190,7 @@ class _Walk:
         args = bind(node.target, *fx.node.map_arg((node.args, dict(node.kwargs)), self.values.__getitem__))
         shapes = tuple(shape_of(t) if isinstance(t, torch.Tensor) else () for t in tensors)
         call = self.calls[node] = Call(op, args, shapes, self.relations, _unread(node, len(tensors)), node)
-        found = _rule(op, node.target)
+        found = rule_of(op, node.target)
         if found is None:
             if any(v.factors for v in call.values()):
                 self.unruled.setdefault(op, set()).add(owner(node))

@@ -86,6 +86,8 @@ def _search(
     coupling: Coupling, parts: list[Removed], check: Callable[..., Verification], found: dict[str, str]
 ) -> None:
     """Find by halving the parts whose slice fails."""
+    if not parts:
+        return
     together = {n: u for part in parts for n, u in part.items()}
     outcome = _attempt(coupling, together, check)
     if isinstance(outcome, VerifiedSlice):

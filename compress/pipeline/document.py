@@ -29,6 +29,7 @@ from compress.report import (
     LayerChange,
     Measures,
     Method,
+    Picture,
     Pin,
     RolledBack,
     Verification,
@@ -39,7 +40,10 @@ from compress.request import PruneRequest
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two networks: counts, bytes of its tensors and of its file, accuracy where data was given."""
+    """One of the two networks: counts, bytes of its tensors and of its file, accuracy where data was given.
+
+    ``nominal`` counts the weights of masked tensors that are not zero; None for a method of whole units.
+    """
 
     parameters: int
     nonzero: int
@@ -47,6 +51,7 @@ class Side:
     bytes: int
     file: tuple[str, int]
     accuracy: Accuracy | None
+    nominal: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ def document(facts: Facts) -> dict[str, Any]:
         pins=tuple(_pins(facts.coupling)),
         prunable=prunable(facts.coupling),
         rolled_back=tuple(RolledBack(n, r) for n, r in sliced.rolled_back.items()),
+        figures=tuple(Picture(f"figures/{f.name}.svg", f.title) for f in sliced.plan.figures),
         verification=Verification(slice=sliced.error, reload=facts.reload_error),
         history=() if facts.trained is None else facts.trained.history,
         recipe=to_toml(facts.recipe),
@@ -108,6 +114,7 @@ def document(facts: Facts) -> dict[str, Any]:
 def _measures(side: Side, latency: Any) -> Measures:
     return Measures(
         params=side.parameters,
+        nominal=side.nominal,
         nonzero=side.nonzero,
         macs=side.macs,
         bytes=side.bytes,

@@ -12,7 +12,7 @@ from torch import fx
 
 from compress.checkpoint.write import check_output
 from compress.errors import Elsewhere, InputError, ModelError
-from compress.graph import Coupling, Program
+from compress.graph import Program
 from compress.pipeline.bundle import check_not_within
 from compress.pipeline.opening import Opened, analysed, open_model, traced
 from compress.pipeline.planning import check_widths, context_of, planned
@@ -22,7 +22,7 @@ from compress.pipeline.slicing import Sliced, slice_units, slice_weights
 from compress.pipeline.training import check_trainable, train
 from compress.pipeline.writing import Work, write
 from compress.plan import Plan
-from compress.plugin import Context
+from compress.plugin import Context, granularities, no_meaning
 from compress.progress import Progress
 from compress.recipe import prune_recipe
 from compress.recover import Compensation, compensate
@@ -46,7 +46,9 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
         raise Elsewhere("one process prunes alone")
     check_output(request.output, request.force)
     method, instance = create(request.method, request.options)
-    _check(request, method.kind)
+    request = _at_granularity(request, instance)
+    if method.kind == "retrain":
+        check_retrain(request)
     check_widths(request, method.kind)
     if request.budget is not None and method.kind == "pruner":
         progress.warn(f"{method.name} may decide by itself how much goes, whatever --{request.budget.kind} says")
@@ -95,7 +97,7 @@ def _sliced(start: _Start, context: Context, plan: Plan, progress: Progress, tog
     """The plan carried out and refitted; ``start.program`` is the network as it came, measured beside the result."""
     request = start.request
     progress.step("Slicing and verifying")
-    sliced = _slice(context.coupling, plan, start.opened, request, progress)
+    sliced = _slice(context, plan, start.opened, request, progress)
     refit = None if sliced.plan.masks else _refit(context, sliced.alive, sliced.module, request, together)
     module = sliced.module if refit is None else refit.module
     return Work(request, start.opened, start.program, context, sliced, refit, module, start.recipe, start.kind)
@@ -114,30 +116,33 @@ def _trained(work: Work, training: Training, progress: Progress) -> Pruned:
     return result
 
 
-def _check(request: PruneRequest, kind: str) -> None:
-    if kind == "retrain":
-        check_retrain(request)
+def _at_granularity(request: PruneRequest, method: Any) -> PruneRequest:
+    """The request, with the granularity of a method that has only one; refused before any work where it is wrong."""
+    has = granularities(method)
+    if has == ("weight",):
+        if request.keep_module:
+            raise InputError(f"--keep-module belongs to whole units, not to {request.method}", "leave it out")
+        request = replace(request, granularity="weight")
     if request.granularity == "weight" and request.keep_module:
         raise InputError("--keep-module belongs to whole units", "leave out --granularity weight")
-    if request.granularity == "weight" and kind == "criterion":
-        raise InputError(
-            f"{request.method} scores whole units and has no meaning for single weights",
-            "leave out --granularity weight, or choose a weight-level method such as tetris",
-        )
+    if request.granularity not in has:
+        raise InputError(*no_meaning(method))
     check_not_within(request.model.path, request.output, request.force)
+    return request
 
 
-def _slice(coupling: Coupling, plan: Plan, opened: Opened, request: PruneRequest, progress: Progress) -> Sliced:
+def _slice(context: Context, plan: Plan, opened: Opened, request: PruneRequest, progress: Progress) -> Sliced:
+    coupling = context.coupling
     for name, note in plan.notes.items():
         if "warning" in note:
             progress.warn(f"{name}: {note['warning']}")
+    if plan.masks:
+        return _masked(context, plan, request, progress)
     if plan.empty:
         raise ModelError(
             f"{request.method} prunes nothing on this model",
-            "change its options or the budget: `compress methods " + request.method + "` explains them",
+            f"change its options or the budget: `compress methods {request.method}` explains them",
         )
-    if plan.masks:
-        return slice_weights(coupling, plan)
     module = opened.loaded.module
     if request.keep_module and isinstance(module, fx.GraphModule):
         progress.warn(f"{opened.loaded.path} holds a graph and no module of a class, so --keep-module changes nothing")
@@ -149,6 +154,28 @@ def _slice(coupling: Coupling, plan: Plan, opened: Opened, request: PruneRequest
             "leave out --keep-module" if request.keep_module else "another method, or --exclude this layer",
         )
     return sliced
+
+
+def _masked(context: Context, plan: Plan, request: PruneRequest, progress: Progress) -> Sliced:
+    """Weights at zero, and without the units that are dead then; of all groups, unless the user named some."""
+    scoped = request.only or request.exclude
+    sliced = slice_weights(context.coupling, plan, [g.name for g in context.groups] if scoped else None)
+    for name, problem in sliced.rolled_back.items():
+        progress.warn(f"{name} keeps its size: {problem}")
+    if sliced.plan.removed:
+        return sliced
+    weights = {name: (context.weight(name), mask) for name, mask in plan.masks.items()}
+    if any(bool(((weight != 0) & ~mask).any()) for weight, mask in weights.values()):
+        return sliced
+    zeros = sum(int((weight == 0).sum()) for weight, _ in weights.values())
+    held = sum(note.get("dead, but held", 0) for note in sliced.plan.notes.values())
+    raise ModelError(
+        f"nothing is dead: {zeros:,} of {sum(m.numel() for m in plan.masks.values()):,} prunable weights are zero, and "
+        f"{sum(g.size for g in context.groups) - held:,} of {sum(g.size for g in context.groups):,} units are reached "
+        f"and read" + (f"; the other {held:,} are held by the shapes of their layers" if held else ""),
+        f"`compress methods {request.method}` explains its options; weights become zero with --method magnitude "
+        "--granularity weight",
+    )
 
 
 def _refit(

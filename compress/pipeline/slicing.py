@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,11 +36,17 @@ class Sliced:
     in_place: ModuleSlice | None = None
 
 
-def slice_weights(coupling: Coupling, plan: Plan) -> Sliced:
-    """Zero the masked weights and remove what is dead then."""
-    found = remove_dead(coupling, plan.masks)
-    done = replace(plan, removed=found.removed)
-    return Sliced(found.module, done, coupling.alive(found.removed), found.verification.error)
+def slice_weights(coupling: Coupling, plan: Plan, groups: Collection[str] | None = None) -> Sliced:
+    """Zero the masked weights and remove what is dead then, of ``groups`` or of all."""
+    found = remove_dead(coupling, plan.masks, groups)
+    notes = {name: dict(note) for name, note in plan.notes.items()}
+    told = {n: len(units) for n, units in found.removed.items()}
+    for what, counts in (("dead", told), ("of them constants", found.carried), ("dead, but held", found.left)):
+        for name, count in counts.items():
+            notes.setdefault(name, {})[what] = count
+    done = replace(plan, removed=found.removed, notes=notes)
+    alive = coupling.alive(found.removed)
+    return Sliced(found.module, done, alive, found.verification.error, found.rolled_back)
 
 
 def slice_units(coupling: Coupling, plan: Plan, module: nn.Module, keep_module: bool, progress: Progress) -> Sliced:

@@ -18,12 +18,12 @@ from compress.pipeline.document import Facts, Side, document
 from compress.pipeline.opening import Opened
 from compress.pipeline.planning import reached, tell
 from compress.pipeline.slicing import Sliced
-from compress.plan import plan_json
+from compress.plan import Plan, plan_json
 from compress.plugin import Context
 from compress.progress import Progress
 from compress.recipe import to_toml
 from compress.recover import Compensation, Trained
-from compress.report import markdown
+from compress.report import markdown, svg
 from compress.request import PruneRequest
 from compress.result import Pruned, Size
 
@@ -72,7 +72,7 @@ def write(work: Work, progress: Progress) -> Pruned:
         provenance=origin,
         force=request.force,
         metadata=normalisation(opened),
-        files=_module_file(work),
+        files={**_module_file(work), **_pictures(work.sliced.plan)},
     )
     return _result(work, before, after, report)
 
@@ -83,6 +83,10 @@ def _module_file(work: Work) -> dict[str, bytes]:
     if not work.request.keep_module or in_place is None or in_place.module is None:
         return {}
     return {"module.safetensors": state_dict_file(in_place.module, work.module)}
+
+
+def _pictures(plan: Plan) -> dict[str, bytes]:
+    return {f"figures/{figure.name}.svg": svg(figure).encode() for figure in plan.figures}
 
 
 def _result(work: Work, before: Side, after: Side, report: dict[str, Any]) -> Pruned:
@@ -119,8 +123,21 @@ def _measured(work: Work, written: int, progress: Progress) -> tuple[Side, Side,
     torch.manual_seed(work.request.settings.seed)
     counts = (macs(work.context.coupling), macs(work.context.coupling, work.sliced.alive))
     files = ((opened.loaded.path.name, opened.loaded.bytes), ("model.safetensors", written))
+    nominal = _nominal(work)
     before, after = (
-        Side(count_parameters(m), count_nonzero(m), macs_, tensor_bytes(m), file, accuracy_)
-        for m, macs_, file, accuracy_ in zip((original, work.module), counts, files, accuracy, strict=True)
+        Side(count_parameters(m), count_nonzero(m), macs_, tensor_bytes(m), file, accuracy_, kept)
+        for m, macs_, file, accuracy_, kept in zip(
+            (original, work.module), counts, files, accuracy, nominal, strict=True
+        )
     )
     return before, after, speed
+
+
+def _nominal(work: Work) -> tuple[int | None, int | None]:
+    """Weights of the masked tensors that are not zero, before and after, whatever is cut out of them besides."""
+    masks = work.sliced.plan.masks
+    if not masks:
+        return None, None
+    nonzero = {name: work.context.weight(name) != 0 for name in masks}
+    kept = sum(int((nonzero[name] & mask).sum()) for name, mask in masks.items())
+    return sum(int(each.sum()) for each in nonzero.values()), kept

@@ -22,6 +22,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         *_gates(report),
         *_layers(report),
         *_notes(report),
+        *_figures(report),
         *_prunable(report),
         *_pinned(report),
         *_checks(report),
@@ -100,6 +101,14 @@ def _notes(report: Mapping[str, Any]) -> list[str]:
     rows = [(f"`{layer}`", *(_cell(note.get(name)) for name in names)) for layer, note in notes.items()]
     table = text_table(("weight", *(name.replace("_", " ") for name in names)), rows, right=range(1, len(names) + 1))
     return ["## Layer by layer", _details(f"What was decided for {len(rows)} weights", table)]
+
+
+def _figures(report: Mapping[str, Any]) -> list[str]:
+    lines = [f"- [{_text(each['title'])}]({each['file']})" for each in report.get("figures", ())]
+    if not lines:
+        return []
+    told = "\n".join(lines)
+    return ["## Pictures", told if len(lines) <= _OPEN_ROWS else _details(f"{len(lines)} pictures", told)]
 
 
 def _prunable(report: Mapping[str, Any]) -> list[str]:

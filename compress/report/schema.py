@@ -84,8 +84,10 @@ class Measures:
     """One model.
 
     Attributes:
-        params: Parameters; tied ones once.
+        params: Parameters; tied ones once. What the network really holds.
         nonzero: Of them, those that are not zero.
+        nominal: For methods that zero single weights, how many weights of the tensors that they look at are not zero;
+            biases, norms, other layers and what is cut out besides do not count. What papers call compression.
         macs: Multiply-accumulates for one sample.
         bytes: Of the weights as a file.
         files: Size of each file on disk by its name.
@@ -100,6 +102,7 @@ class Measures:
     files: Mapping[str, int] = field(default_factory=dict)
     accuracy: Accuracy | None = None
     latency: Latency | None = None
+    nominal: int | None = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,14 @@ class RolledBack:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A figure in the bundle: its path there, and what it shows."""
+
+    file: str
+    title: str
+
+
+@dataclass(frozen=True)
 class Verification:
     """Largest relative differences; None where it was not run.
 
@@ -194,6 +205,7 @@ class Report:
         speedup: Median latency before over after, measured side by side; above 1 is faster.
         history: Of a training, one entry per epoch: names and numbers.
         prunable: Of the channel indices of all layer weights, how many could be pruned, and what holds the others.
+        figures: Pictures beside the report.
     """
 
     command: tuple[str, ...]
@@ -212,6 +224,7 @@ class Report:
     pins: tuple[Pin, ...] = ()
     prunable: Prunable | None = None
     rolled_back: tuple[RolledBack, ...] = ()
+    figures: tuple[Picture, ...] = ()
     verification: Verification = Verification()
     history: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()

@@ -11,8 +11,9 @@ Row = tuple[str, str, str, str]
 _WEIGHTS = "model.safetensors"
 _SIZES = (
     ("params", "parameters", ""),
-    ("nonzero", "parameters that are not zero", ""),
     ("macs", "MACs per sample", ""),
+    ("nonzero", "parameters that are not zero", ""),
+    ("nominal", "weights of masked layers not zero", ""),
     ("bytes", "weights", "B"),
 )
 
@@ -20,8 +21,9 @@ _SIZES = (
 def summary_rows(report: Mapping[str, Any]) -> list[Row]:
     """(what, before, after, change) of everything in report.json that was measured on both sides or on one.
 
-    A side that was not measured is "-", and so is a change that cannot be told. Parameters that are not zero have
-    a row where their number differs from that of the parameters.
+    A side that was not measured is "-", and so is a change that cannot be told. Three sizes are kept apart: what the
+    model physically holds, those of all its parameters that are not zero, and the weights that are not zero of the
+    layers that a method masks (methods of whole units have none).
     """
     before, after = report["before"], report["after"]
     rows: list[Row] = []
@@ -29,8 +31,7 @@ def summary_rows(report: Mapping[str, Any]) -> list[Row]:
         units = [sum(each[side] for each in report["groups"]) for side in ("before", "after")]
         rows.append(_compared("units", *units))
     for key, label, unit in _SIZES:
-        told = before[key] is not None or after[key] is not None
-        if told and not (key == "nonzero" and _dense(before) and _dense(after)):
+        if before.get(key) is not None or after.get(key) is not None:
             rows.append(_compared(label, before[key], after[key], unit))
     if before["files"] or after["files"]:
         rows.extend(_files(before["files"], after["files"]))
@@ -43,10 +44,6 @@ def summary_rows(report: Mapping[str, Any]) -> list[Row]:
 
 def _compared(label: str, before: float | None, after: float | None, unit: str = "") -> Row:
     return (label, amount(before, unit), amount(after, unit), change(before, after))
-
-
-def _dense(side: Mapping[str, Any]) -> bool:
-    return side["nonzero"] is None or side["nonzero"] >= 0.99 * side["params"]
 
 
 def _files(before: Mapping[str, int], after: Mapping[str, int]) -> list[Row]:

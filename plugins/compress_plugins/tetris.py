@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from compress.plugin import Context, Plan, option
+from compress.plugin import Context, Figure, Plan, Series, option
 
 Rule = Literal["auto", "min", "ignore-empty", "quantile"]
 
@@ -37,12 +38,30 @@ class Tetris:
             raise ValueError(f"trim: must lie between 0 and 0.5, got {self.trim:g}")
 
     def plan(self, context: Context) -> Plan:
-        """Masks of all layers that may shrink, with the rule applied and the counts of each as notes."""
+        """Masks of all layers that may shrink, the rule applied and the counts of each as notes, and histograms."""
         masks: dict[str, Tensor] = {}
         notes: dict[str, dict[str, Any]] = {}
         for name, weight in context.layers().items():
             masks[name], notes[name] = self.mask(weight)
-        return context.plan_from_masks(masks, notes)
+        figures = [self.histogram(name, context.weight(name), mask, notes[name]) for name, mask in masks.items()]
+        return replace(context.plan_from_masks(masks, notes), figures=tuple(f for f in figures if f is not None))
+
+    def histogram(self, name: str, weight: Tensor, mask: Tensor, note: Mapping[str, Any]) -> Figure | None:
+        """The bins of one layer before and after, with what its mask keeps; None for a layer of zeros."""
+        flat = weight.detach().double().flatten()
+        inside = (flat != 0) & self._within(flat, flat != 0)
+        values = flat[inside]
+        if len(values) == 0:
+            return None
+        bins = self._bins(values)
+        low, high = float(values.min()), float(values.max())
+        edges = [low + (high - low) * i / self.bin for i in range(self.bin + 1)]
+        counts = torch.bincount(bins, minlength=self.bin)
+        after = torch.bincount(bins[mask.flatten()[inside]], minlength=self.bin)
+        title = f"{name}: {note['kept_weights']:,} of {note['weights']:,} weights stay (rule {note['rule']})"
+        series = (Series("before", edges, counts.tolist(), "steps"), Series("after", edges, after.tolist(), "steps"))
+        file, axis = f"tetris-{name.replace('.', '-')}", f"weights in each of {self.bin} bins"
+        return Figure(file, title, "weight", axis, series)
 
     def mask(self, weight: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """Which weights of one layer stay, and what was done.
@@ -69,6 +88,7 @@ class Tetris:
             "empty_bins": int((counts == 0).sum()),
             "weights": int(alive.sum()),
             "kept_weights": int(mask.sum()),
+            "thinned_bins": int((lost > 0).sum()),
         }
         if int(mask.sum()) == int(alive.sum()):
             note["warning"] = "nothing pruned: the smallest bin has one weight or none"

@@ -78,6 +78,19 @@ def test_a_bundle_loads_and_gives_the_same_outputs(tmp_path: Path, network: fx.G
     assert json.loads((directory / "plan.json").read_text())["masks"] == {"a": [True]}
 
 
+def test_pictures_lie_in_a_folder_and_those_of_others_stay(tmp_path: Path, network: fx.GraphModule) -> None:
+    out = tmp_path / "out"
+    write_bundle(out, **arguments(network), files={"figures/a.svg": b"<svg/>", "figures/b.svg": b"<svg/>"})
+    assert {each.name for each in (out / "figures").iterdir()} == {"a.svg", "b.svg"}
+    write_bundle(out, **arguments(network), files={"figures/c.svg": b"<svg/>"})
+    assert [each.name for each in (out / "figures").iterdir()] == ["c.svg"]
+    (out / "figures" / "mine.txt").write_text("mine")
+    write_bundle(out, **arguments(network), files={"figures/d.svg": b"<svg/>"})
+    assert {each.name for each in (out / "figures").iterdir()} == {"d.svg", "mine.txt"}
+    write_bundle(out, **arguments(network))
+    assert [each.name for each in (out / "figures").iterdir()] == ["mine.txt"]
+
+
 def test_tied_weights_are_on_disk_once(tmp_path: Path, network: fx.GraphModule) -> None:
     directory = write_bundle(tmp_path / "out", **arguments(network))
     names = set(safetensors.torch.load_file(directory / "model.safetensors"))

@@ -44,6 +44,21 @@ def test_the_mean_over_batches_of_magnitudes() -> None:
     assert same.tolist() == pytest.approx([2 * 0.04742587, 4 * 0.04742587], rel=1e-4)
 
 
+def test_single_weights_by_hand() -> None:
+    """As above by weight: the first layer's gradients are -d and -d times 1 and 2, the second's -d, -2d and d, 2d."""
+    context = Context(
+        analyse(trace(net(), (torch.randn(2, 1),))), Budget("ratio", 0.5), "weight",
+        data=data(torch.ones(1, 1), torch.tensor([0])),
+    )  # fmt: skip
+    d = 1 - 1 / (1 + torch.exp(torch.tensor(-3.0))).item()
+    first, second = (Taylor().score_weights(n, context.weight(n), context) for n in ("0.weight", "1.weight"))
+    assert first.flatten().tolist() == pytest.approx([d, 2 * d], rel=1e-5)
+    assert second.flatten().tolist() == pytest.approx([d, 0, 0, 2 * d], rel=1e-5)
+    masks = make_plan(Taylor(layers="together"), context).masks
+    assert masks["0.weight"].int().tolist() == [[0], [1]]  # zeros first, then the first weight of the first layer
+    assert masks["1.weight"].int().tolist() == [[1, 0], [0, 1]]
+
+
 def test_nothing_is_left_in_the_network() -> None:
     module = net()
     context = Context(analyse(trace(module, (torch.randn(2, 1),))), data=data(torch.ones(9, 1), torch.zeros(9).long()))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compress.graph import analyse, trace
 from compress.plugin import Context, make_plan
+from compress.testing import check_plugin
 from compress_plugins.tetris import Tetris
 
 
@@ -146,3 +147,42 @@ def test_plan_covers_every_layer_that_may_shrink() -> None:
     assert set(plan.removed) <= {"0", "2"}
     single = make_plan(Tetris(8), dataclasses.replace(context, granularity="weight"))
     assert {n: int(m.sum()) for n, m in single.masks.items()} == {n: v["kept_weights"] for n, v in plan.notes.items()}
+
+
+# Bins, weights that stay by the paper's table, and their standard deviation over layers drawn uniformly.
+TABLE = [(10, 410, 175), (100, 2300, 421), (250, 4250, 570), (500, 7000, 669), (1000, 10000, 789)]
+
+
+@pytest.mark.parametrize(("bins", "printed", "deviation"), TABLE)
+def test_the_table_of_the_paper(bins: int, printed: int, deviation: float) -> None:
+    """A layer of 10 x 1200 weights as it is initialised, uniform within 1 / sqrt(1200)."""
+    kept = []
+    for seed in range(12):
+        drawn = torch.rand(10, 1200, generator=torch.Generator().manual_seed(seed))
+        mask, note = Tetris(bins, "min").mask((2 * drawn - 1) / 1200**0.5)
+        assert int(mask.sum()) == 12_000 - bins * (note["p_min"] - 1)
+        kept.append(int(mask.sum()))
+    assert abs(printed - sum(kept) / len(kept)) < 3 * deviation
+
+
+def test_histograms_before_and_after() -> None:
+    """Bins [1, 4.5) and [4.5, 8]: the first loses the smallest of three, the second the smaller of two."""
+    weight = torch.tensor([1.0, 2.0, 3.0, 7.0, 8.0, 0.0])
+    mask, note = Tetris(2).mask(weight)
+    figure = Tetris(2).histogram("a.weight", weight, mask, note)
+    assert figure is not None
+    before, after = figure.series
+    assert (figure.name, note["thinned_bins"]) == ("tetris-a-weight", 2)
+    assert (list(before.x), list(before.y), list(after.y)) == ([1.0, 4.5, 8.0], [3, 2], [2, 1])
+    assert "3 of 5 weights stay (rule min)" in figure.title
+    assert Tetris().histogram("a", torch.zeros(3), torch.zeros(3, dtype=torch.bool), {}) is None
+
+
+def test_a_plan_has_a_picture_of_every_layer() -> None:
+    module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2)).eval()
+    plan = make_plan(Tetris(8), Context(analyse(trace(module, (torch.randn(2, 8),)))))
+    assert [f.name for f in plan.figures] == ["tetris-0-weight", "tetris-2-weight"]
+
+
+def test_conformance() -> None:
+    check_plugin(Tetris(8))

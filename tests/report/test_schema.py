@@ -36,6 +36,7 @@ def test_what_was_not_measured_is_null(least: dict[str, Any]) -> None:
     assert report["schema"] == "compress.report/1"
     assert report["after"] == {
         "params": 420, "nonzero": None, "macs": None, "bytes": None, "files": {}, "accuracy": None, "latency": None,
+        "nominal": None,
     }  # fmt: skip
     assert report["verification"] == {"slice": None, "reload": None, "onnx": None}
     assert (report["speedup"], report["data"], report["history"], report["gates"]) == (None, None, [], [])

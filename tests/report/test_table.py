@@ -12,8 +12,9 @@ def test_rows(full: dict[str, Any]) -> None:
     assert summary_rows(build_report(**full)) == [
         ("units", "8", "4", "-50.0 %"),
         ("parameters", "1.00 k", "420", "-58.0 %"),
-        ("parameters that are not zero", "1.00 k", "400", "-60.0 %"),
         ("MACs per sample", "2.00 M", "1.00 M", "-50.0 %"),
+        ("parameters that are not zero", "1.00 k", "400", "-60.0 %"),
+        ("weights of masked layers not zero", "800", "380", "-52.5 %"),
         ("weights", "4.20 kB", "2.10 kB", "-50.0 %"),
         ("file on disk", "4.20 kB", "2.10 kB", "-50.0 %"),
         ("model.onnx", "-", "2.50 kB", "-"),
@@ -75,11 +76,19 @@ def test_change() -> None:
     assert change(0, 5) == change(None, 5) == change(5, None) == "-"
 
 
-def test_zeros_have_a_row_of_their_own_where_there_are_any(least: dict[str, Any]) -> None:
-    dense = build_report(**{**least, "before": Measures(1000, 1000), "after": Measures(420, 420)})
-    zeroed = build_report(**{**least, "before": Measures(1000, 1000), "after": Measures(1000, 300)})
-    assert [row[0] for row in summary_rows(dense)] == ["parameters"]
-    assert summary_rows(zeroed)[1] == ("parameters that are not zero", "1.00 k", "300", "-70.0 %")
+def test_three_sizes_are_kept_apart(least: dict[str, Any]) -> None:
+    """A method of whole units masks nothing, so the third row is missing there."""
+    units = build_report(**{**least, "before": Measures(1000, 990), "after": Measures(420, 420)})
+    assert summary_rows(units) == [
+        ("parameters", "1.00 k", "420", "-58.0 %"),
+        ("parameters that are not zero", "990", "420", "-57.6 %"),
+    ]
+    masked = {"before": Measures(1000, 1000, nominal=800), "after": Measures(900, 300, nominal=200)}
+    assert summary_rows(build_report(**{**least, **masked})) == [
+        ("parameters", "1.00 k", "900", "-10.0 %"),
+        ("parameters that are not zero", "1.00 k", "300", "-70.0 %"),
+        ("weights of masked layers not zero", "800", "200", "-75.0 %"),
+    ]
 
 
 def test_milliseconds() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from compress.graph.labels import Factor, Relations, Value
-from compress.graph.propagate import _rule
+from compress.graph.propagate import rule_of
 from compress.graph.rules import REWRITES, Call, Cut, Kept
 
 
@@ -39,7 +39,7 @@ class Bench:
     def __call__(self, op: str, /, *shapes: tuple[int, ...], **args: Any) -> Any:
         """The rule's results for an operation with results of the given shapes; the shapes must agree."""
         call = self.call(op, *shapes, **args)
-        rule = _rule(call.op, None)
+        rule = rule_of(call.op, None)
         assert rule is not None, op
         out = rule(call)
         found = (out.shape,) if isinstance(out, Value) else tuple(v.shape for v in out)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compress.graph.labels import Factor, Value
-from compress.graph.propagate import _rule
+from compress.graph.propagate import rule_of
 from compress.graph.rules import RULES, Kept, UnbalancedError, rule
 from compress.graph.rules.registry import fixed, mixing, only
 
@@ -56,9 +56,9 @@ def test_fixed_pins_and_only_passes_what_it_names(bench: Any) -> None:
 
 
 def test_in_place_forms_follow_their_plain_form() -> None:
-    assert _rule("aten::squeeze_", None) is RULES["aten::squeeze"]
-    assert _rule("aten::dropout_", None) is RULES["aten::dropout"]
-    assert _rule("aten::logcumsumexp", None) is None
+    assert rule_of("aten::squeeze_", None) is RULES["aten::squeeze"]
+    assert rule_of("aten::dropout_", None) is RULES["aten::dropout"]
+    assert rule_of("aten::logcumsumexp", None) is None
 
 
 def test_a_rule_can_be_added_for_ones_own_operation() -> None:
@@ -67,7 +67,7 @@ def test_a_rule_can_be_added_for_ones_own_operation() -> None:
         return call["x"]
 
     try:
-        assert _rule("mylib::gate", None) is gate
+        assert rule_of("mylib::gate", None) is gate
     finally:
         del RULES["mylib::gate"]
 

@@ -1,0 +1,73 @@
+"""From scores of single weights and a budget to masks of those that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, fx
+
+from compress.budget import Budget
+from compress.errors import ModelError
+
+
+def fraction(budget: Budget, module: fx.GraphModule, weights: Mapping[str, Tensor]) -> float:
+    """The share of ``weights`` that is to be zero.
+
+    Args:
+        budget: A ratio says it; of parameters, those that are not zero count.
+        module: The network.
+        weights: The weights that may become zero, by name.
+
+    Raises:
+        ModelError: The budget cannot be met by zeros.
+    """
+    if budget.kind == "ratio":
+        return budget.value
+    if budget.kind != "params":
+        raise ModelError(
+            f"zeros change nothing about --{budget.kind}: the tensors keep their sizes",
+            "leave out --granularity weight, or give --ratio or --params",
+        )
+    unique = {id(p): p for p in module.parameters()}
+    total = sum(p.numel() for p in unique.values())
+    candidates = sum(w.numel() for w in weights.values())
+    limit = budget.value * total if budget.value < 1 else budget.value
+    if limit <= total - candidates:
+        raise ModelError(
+            f"--params {limit:,.0f} cannot be met: {total - candidates:,} of {total:,} parameters are never zeroed",
+            "choose a larger budget, or allow more layers to be pruned",
+        )
+    return max(0.0, (total - limit) / candidates)
+
+
+def weakest(
+    scores: Mapping[str, Tensor], weights: Mapping[str, Tensor], share: float, together: bool
+) -> dict[str, Tensor]:
+    """Masks, True for what stays, under which a share of the weights is zero; weights that are zero count first.
+
+    Args:
+        scores: By name a tensor of the weight's shape, higher means keep.
+        weights: The weights themselves.
+        share: Of the weights of each layer, or of all layers together.
+        together: Whether the scores of all layers compete with each other.
+
+    Each layer keeps at least one weight. Of equal scores, the first in memory goes.
+    """
+    # Zeros first, whatever a method thinks of them: the share is that of zeros in the result.
+    flat = {n: torch.where(weights[n] == 0, -torch.inf, s.double()).flatten() for n, s in scores.items()}
+    if not together:
+        return {n: _kept(values, share).reshape(weights[n].shape) for n, values in flat.items()}
+    best = {n: int(values.argmax()) for n, values in flat.items()}
+    for name, values in flat.items():
+        values[best[name]] = torch.inf
+    mask = _kept(torch.cat(list(flat.values())), share)
+    parts = mask.split([len(values) for values in flat.values()])
+    return {n: part.reshape(weights[n].shape) for n, part in zip(flat, parts, strict=True)}
+
+
+def _kept(values: Tensor, share: float) -> Tensor:
+    count = min(len(values) - 1, int(share * len(values) + 0.5))
+    mask = torch.ones(len(values), dtype=torch.bool)
+    mask[values.argsort(stable=True)[:count]] = False
+    return mask
