@@ -261,6 +261,14 @@ def _extreme(call: Marking) -> Tensor:
     return torch.amax(call["self"].marks, **named)
 
 
+@_rule("argmax", "argmin")
+def _winner(call: Marking) -> Tensor | None:
+    """Which of several is the largest depends on all of them."""
+    if call.args.get("dim") is None:
+        return None
+    return torch.amax(call["self"].marks, call["dim"], keepdim=call.args.get("keepdim", False))
+
+
 _MOVED = (
     "view", "reshape", "_unsafe_view", "flatten", "unflatten", "_reshape_alias", "ravel", "squeeze", "unsqueeze",
     "permute", "transpose", "swapaxes", "swapdims", "t", "mT", "movedim", "moveaxis", "expand", "broadcast_to",
