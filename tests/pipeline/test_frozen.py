@@ -157,7 +157,7 @@ def test_flags_in_the_file(place: Path, invoke: Callable[..., Any], form: str) -
     assert done.code == 0, done.err
     first, second, _ = widths("small")
     assert first == [8, 6]
-    assert second == ([5, 8] if form != "bundle" else [4, 8])  # of the nine that the first run left
+    assert second == [5, 8]  # of ten; of the nine that the first run left, where a half goes to keeping
     assert flags(load_bundle("small")) == FROM_FIRST | REST
 
 

@@ -127,6 +127,7 @@ def test_refits_on_the_way_are_what_the_next_round_scores() -> None:
     with torch.no_grad():
         first.weight.copy_(torch.diag(torch.tensor([1.0, 2, 3, 4]))[:, :3])
         first.weight[3, 2] = 4
+        first.bias.zero_()
         last.weight.fill_(1)
     coupling: Coupling = analyse(trace(net, (torch.randn(2, 3),)))
 
