@@ -17,7 +17,7 @@ from compress.errors import InputError
 from compress.inputs import InputType
 from compress.training import Running, Training
 
-BudgetKind = Literal["ratio", "macs", "params", "bytes"]
+BudgetKind = Literal["ratio", "macs", "params", "bytes", "latency"]
 Granularity = Literal["unit", "weight"]
 Refit = Literal["auto", "norms", "layers", "joint"]
 Allocation = Literal["local", "global", "block"]
@@ -86,7 +86,7 @@ class BudgetTarget:
     """How small the model shall get.
 
     `ratio` is the fraction of units to remove, in (0, 1). The other kinds say what to keep: a fraction of
-    the original where below 1, else a number of MACs, parameters or bytes.
+    the original where below 1, else a number of MACs, parameters, bytes or microseconds.
     """
 
     kind: BudgetKind
@@ -151,6 +151,8 @@ class PruneRequest:
             raise InputError(f"--refit {self.refit} looks at training samples, and there are none", hint="add --data")
         _check_choice("--allocation", self.allocation, get_args(Allocation))
         _check_choice("--target", self.target, get_args(Target))
+        if self.target == "none" and self.budget is not None and self.budget.kind == "latency":
+            raise InputError("--latency is measured on a target, and there is none", hint="--target onnxruntime-cpu")
         _check_at_least_one("--steps", self.steps)
         if self.round_to != "auto":
             _check_at_least_one("--round-to", self.round_to)

@@ -100,6 +100,9 @@ def _goal(
 
 def _unreachable(budget: Budget, allocation: Allocation, limit: float, smallest: float) -> ModelError:
     asked, unit = f"--{budget.kind} {_number(limit)}", ""
+    if budget.kind == "latency":
+        limit, smallest, unit = limit / 1000, smallest / 1000, " ms"
+        asked = f"--latency {_number(limit)}ms"
     if budget.kind == "ratio":
         asked, unit = f"--ratio {budget.value:g}, so {_number(limit)} units left,", " units"
     ways = ["choose a larger budget", "allow more layers to shrink"]

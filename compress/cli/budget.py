@@ -50,9 +50,17 @@ class Budget:
         ),
     ] = None
 
+    latency: Annotated[
+        str | None,
+        _amount(
+            "Time of one sample on --target: a fraction to keep such as 0.5, or a time such as 8ms or 500us. Layers "
+            "are measured there, and so is the result, on --threads threads, 1 where left out."
+        ),
+    ] = None
+
     def chosen(self, method: str, output: Output) -> BudgetTarget | None:
         """The budget; None where none was given and the method does without. Raises InputError."""
-        given = parse.budget(self.ratio, self.macs, self.params, self.bytes)
+        given = parse.budget(self.ratio, self.macs, self.params, self.bytes, self.latency)
         if given is not None or registry.find(method).kind != "criterion":
             return given
         output.step(f"No budget given: {DEFAULT_RATIO:.0%} will go (--ratio {DEFAULT_RATIO})")
@@ -90,7 +98,10 @@ class Spread:
     ] = "none"
     target: Annotated[
         Target,
-        _width(help="Where the model will run, for --round-to auto; onnxruntime-cpu speaks of this machine's CPU."),
+        _width(
+            help="Where the model will run, for --latency and --round-to auto; onnxruntime-cpu speaks of this "
+            "machine's CPU."
+        ),
     ] = "onnxruntime-cpu"
     steps: Annotated[
         int,

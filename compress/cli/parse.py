@@ -70,7 +70,9 @@ def json_object(text: str | None, flag: str) -> dict[str, Any]:
     return value
 
 
-def budget(ratio: float | None, macs: str | None, params: str | None, size: str | None) -> BudgetTarget | None:
+def budget(
+    ratio: float | None, macs: str | None, params: str | None, size: str | None, latency: str | None = None
+) -> BudgetTarget | None:
     """The one budget that was given, None where none was. Raises InputError for two, or for nonsense."""
     given: list[tuple[BudgetKind, str]] = []
     texts: tuple[tuple[BudgetKind, str | None], ...] = (("macs", macs), ("params", params), ("bytes", size))
@@ -78,10 +80,13 @@ def budget(ratio: float | None, macs: str | None, params: str | None, size: str 
         if text is not None:
             given.append((kind, text))
     names = ["--ratio"] * (ratio is not None) + [f"--{kind}" for kind, _ in given]
+    names += ["--latency"] * (latency is not None)
     if len(names) > 1:
         raise InputError(f"{' and '.join(names)} are budgets and only one can be met", hint="leave one")
     if ratio is not None:
         return BudgetTarget("ratio", ratio)
+    if latency is not None:
+        return BudgetTarget("latency", duration(latency))
     return _target(*given[0]) if given else None
 
 

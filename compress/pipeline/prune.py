@@ -16,6 +16,7 @@ from compress.graph import Program
 from compress.pipeline.bundle import check_not_within
 from compress.pipeline.opening import Opened, analysed, open_model, traced
 from compress.pipeline.planning import check_widths, context_of, planned
+from compress.pipeline.quick import plan_within, with_latency
 from compress.pipeline.retrain import check_retrain, retrain
 from compress.pipeline.rounds import Refit
 from compress.pipeline.slicing import Sliced, slice_units, slice_weights
@@ -69,6 +70,9 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     budget = None if decides else {"kind": context.budget.kind, "value": context.budget.value}
     recipe = prune_recipe(request, asdict(instance), budget, context.allocation.round_to)
     start = _Start(request, opened, program, recipe, method.kind)
+    model = None
+    if context.budget.kind == "latency" and method.kind != "pruner":
+        context, model = with_latency(context, request, progress)
     if method.kind == "retrain":
         done = retrain(instance, context, opened, request, recipe, progress)
         work = _sliced(replace(start, opened=done.opened), done.context, done.plan, progress)
@@ -77,7 +81,14 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
         return result
     together = request.refit == "joint" or (request.refit == "auto" and getattr(instance, "joint_refit", False))
     progress.step(f"Planning with {method.name}: {len(context.groups)} groups of units")
-    plan = planned(instance, method.kind, context, request.steps, _refit_of(context, request, together), progress)
+
+    def decide(context: Context) -> Plan:
+        return planned(instance, method.kind, context, request.steps, _refit_of(context, request, together), progress)
+
+    if model is None or request.budget is None or method.kind != "criterion":
+        plan = decide(context)
+    else:
+        plan = plan_within(request.budget.value, context, model, decide, progress)
     work = _sliced(start, context, from_main(plan, opened.device), progress, together)
     return write(work, progress) if request.training is None else _trained(work, request.training, progress)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import fx
 from compress.checkpoint.write import bundle_bytes, write_bundle
 from compress.evaluate import Accuracy, evaluate
 from compress.graph import Program, macs
+from compress.latency.networks import measured_pair
 from compress.measure import LatencyPair, count_nonzero, count_parameters, latency_pair, tensor_bytes
 from compress.pipeline.bundle import input_records, normalisation, provenance, reloaded, state_dict_file
 from compress.pipeline.document import Facts, Side, document
@@ -55,6 +56,8 @@ def write(work: Work, progress: Progress) -> Pruned:
     progress.step("Measuring")
     before, after, speed = _measured(work, len(weights), progress)
     budget = reached(work.context, work.sliced, len(weights))
+    if budget.kind == "latency":
+        budget = replace(budget, reached=_within(work, speed))
     limited = tell(budget, work.sliced, progress) if work.kind == "criterion" else None
     facts = Facts(
         request, opened, work.context.coupling, work.sliced, work.refit, work.recipe, before, after, speed, reload,
@@ -112,9 +115,13 @@ def _measured(work: Work, written: int, progress: Progress) -> tuple[Side, Side,
     original = work.program.module
     device = opened.device
     inputs = tuple(x.to(device) for x in opened.examples(1 if work.program.dynamic_batch else 2))
-    speed = latency_pair(
-        original.to(device), work.module.to(device), inputs, threads=work.request.settings.threads or 1
-    )
+    threads = work.request.settings.threads or 1
+    if work.context.budget.kind == "latency" and work.kind != "pruner":
+        speed = measured_pair(original, work.module, tuple(x.cpu() for x in inputs), work.request.target, threads)
+    else:
+        speed = latency_pair(original.to(device), work.module.to(device), inputs, threads=threads)
+    original.to(device)
+    work.module.to(device)
     accuracy: list[Accuracy | None] = [None, None]
     if opened.data is not None:
         accuracy = [evaluate(m, opened.data.test, device=device, progress=progress) for m in (original, work.module)]
@@ -131,6 +138,12 @@ def _measured(work: Work, written: int, progress: Progress) -> tuple[Side, Side,
         )
     )
     return before, after, speed
+
+
+def _within(work: Work, speed: LatencyPair) -> float:
+    """Microseconds that count against a latency budget: of a fraction by the ratio in turns, which drifts less."""
+    given = 1.0 if work.request.budget is None else work.request.budget.value
+    return work.context.budget.value / given / speed.speedup if given < 1 else 1e6 * speed.after.p50
 
 
 def _nominal(work: Work) -> tuple[int | None, int | None]:

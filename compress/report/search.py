@@ -7,15 +7,17 @@ from typing import Any
 
 from compress.figures import Figure, Series
 from compress.report.markdown import text_table
-from compress.report.table import amount
+from compress.report.table import amount, milliseconds
 
-_NAMES = {"macs": "MACs", "params": "parameters", "bytes": "weights"}
+_NAMES = {"macs": "MACs", "params": "parameters", "bytes": "weights", "latency": "time in ONNX Runtime"}
 
 
 def size(objective: str, value: float) -> str:
     """An objective as a text: "2.16 M MACs"."""
     if objective == "bytes":
         return f"{amount(value, 'B')} of weights"
+    if objective == "latency":
+        return f"{milliseconds(value)} in ONNX Runtime, predicted"
     return f"{amount(value)} {_NAMES.get(objective, objective)}"
 
 

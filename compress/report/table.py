@@ -108,6 +108,9 @@ def budget_text(budget: Mapping[str, Any]) -> str:
         return ""
     if budget["kind"] == "ratio":
         return f"{100 * reached:.1f} % of the units removed, {100 * target:.3g} % asked for"
+    if budget["kind"] == "latency":
+        times = (milliseconds(1e-6 * each) for each in (reached, target))
+        return f"{' of at most '.join(times)}{_percent(reached, target)}"
     word = _COUNTED.get(budget["kind"], budget["kind"])
     if word == "B":
         return f"{amount(reached, word)} of at most {amount(target, word)}{_percent(reached, target)}"

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from compress.errors import InputError
 from compress.graph import Coupling, macs, parameters, stored_bytes
+from compress.latency import tables
 
 Alive = NDArray[np.bool_]
 Objective = Callable[[Alive], float]  # by label what stays -> the size of that network
@@ -18,6 +19,7 @@ OBJECTIVES: Mapping[str, Callable[[Coupling], Objective]] = {
     "macs": lambda coupling: lambda alive: float(macs(coupling, alive)),
     "params": lambda coupling: lambda alive: float(parameters(coupling, alive)),
     "bytes": lambda coupling: lambda alive: float(stored_bytes(coupling, alive)),
+    "latency": lambda coupling: tables(coupling).predict,  # seconds in ONNX Runtime, batch 1, one thread
 }
 
 
