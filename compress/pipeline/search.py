@@ -24,7 +24,6 @@ from compress.search import (
     Goal,
     Space,
     Trial,
-    check_objective,
     families,
     objective,
     open_study,
@@ -50,7 +49,6 @@ def search(request: SearchRequest, progress: Progress) -> Searched:
     """
     check_output(request.output, request.force)
     check_not_within(request.model.path, request.output, request.force)
-    check_objective(request.objective)
     for method in request.methods:
         scoring(method)
     made = ready(

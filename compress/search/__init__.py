@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from compress.search.bench import Bench, Candidate
 from compress.search.families import Family, families
-from compress.search.objectives import OBJECTIVES, check_objective, objective
+from compress.search.objectives import OBJECTIVES, objective
 from compress.search.sensitivity import Point, Sensitivity, sensitivities
 from compress.search.space import Choice, Space, robustness
 from compress.search.study import Goal, Trial, front, open_study, run, smallest, trials_of
@@ -23,7 +23,6 @@ __all__ = [
     "Sensitivity",
     "Space",
     "Trial",
-    "check_objective",
     "families",
     "front",
     "objective",

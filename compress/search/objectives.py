@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from compress.errors import InputError
 from compress.graph import Coupling, macs, parameters, stored_bytes
 from compress.latency import tables
 
@@ -23,19 +22,6 @@ OBJECTIVES: Mapping[str, Callable[[Coupling], Objective]] = {
 }
 
 
-def check_objective(name: str) -> None:
-    """See before any work that there is such an objective.
-
-    Raises:
-        InputError: It cannot be told from what stays.
-    """
-    if name not in OBJECTIVES:
-        raise InputError(
-            f"--objective {name}: the {name} of a candidate cannot be told from its widths yet",
-            f"one of {', '.join(OBJECTIVES)}",
-        )
-
-
 def objective(name: str, coupling: Coupling) -> Objective:
-    """What is to become small, see :func:`check_objective`."""
+    """What is to become small."""
     return OBJECTIVES[name](coupling)

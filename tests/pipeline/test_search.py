@@ -31,7 +31,7 @@ from compress.recover.samples import divided
 ROOT = Path(__file__).resolve().parents[2]
 MLP = ROOT / "sample_models" / "digits_mlp.pt"
 # The package gives its functions the names of these modules
-pruning, searching = (importlib.import_module(f"compress.pipeline.{name}") for name in ("prune", "search"))
+pruning, searching = (importlib.import_module(f"compress.pipeline.{name}") for name in ("writing", "search"))
 Invoke = Callable[..., Any]
 
 
@@ -199,7 +199,7 @@ def test_every_family_gets_its_own_share() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--min-accuracy", "0.98", "--objective", "latency"), "--objective latency"),
+        (("--min-accuracy", "0.98", "--objective", "energy"), "--objective"),
         (("--min-accuracy", "0.98", "--methods", "tetris"), "tetris decides by itself what goes"),
         (("--min-accuracy", "0.98", "--storage", "nowhere"), "--storage nowhere"),
         (("--min-accuracy", "0.98", "--sensitivity", "missing.json"), "--sensitivity missing.json"),
