@@ -82,7 +82,8 @@ def test_what_is_measured_in_rounds_is_scored_once(invoke: Invoke, monkeypatch: 
         return LatencyPair(pair.before, pair.after, pair.speedup / 1.2, pair.speedup / 1.2)
 
     monkeypatch.setattr("compress.latency.rounds.in_turns", slower)
-    done = invoke("prune", str(MLP), "--latency", "0.6", "--data", "digits", "--method", "activation", "-v", "-o", "quick")
+    words = ("--latency", "0.6", "--data", "digits", "--method", "activation")
+    done = invoke("prune", str(MLP), *words, "-v", "-o", "quick")
     assert done.code == 0, done.err
     assert done.err.count("predicted") == 2
     report = json.loads(Path("quick", "report.json").read_text("utf-8"))
@@ -96,7 +97,7 @@ def test_what_is_measured_in_rounds_is_scored_once(invoke: Invoke, monkeypatch: 
         (("--latency", "0.6", "--target", "cuda"), 2, "no CUDA device was found"),
         (("--latency", "8"), 2, "has no unit"),
         (("--latency", "8ms", "--ratio", "0.3"), 2, "only one can be met"),
-        (("--latency", "1us", "--only", "1"), 3, "--latency 0.001ms cannot be met: the smallest allowed widths still need"),
+        (("--latency", "1us", "--only", "1"), 3, "--latency 0.001ms cannot be met: the smallest allowed widths"),
         (("--latency", "0.5", "--method", "magnitude", "--granularity", "weight"), 3, "latency"),
     ],
 )
