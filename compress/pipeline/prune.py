@@ -66,7 +66,7 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
         allow_frozen=request.allow_frozen,
     )
     decides = request.budget is None and method.kind != "criterion"
-    context = replace(context_of(request, opened, coupling, progress), has_budget=not decides)
+    context = context_of(request, opened, coupling, progress, has_budget=not decides)
     budget = None if decides else {"kind": context.budget.kind, "value": context.budget.value}
     recipe = prune_recipe(request, asdict(instance), budget, context.allocation.round_to)
     start = _Start(request, opened, program, recipe, method.kind)
