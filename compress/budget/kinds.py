@@ -57,10 +57,10 @@ class Budget:
         return self.value * dense if self.value < 1 else self.value
 
     def part(self, share: float, dense: float) -> Budget:
-        """The budget of a network that has gone ``share`` of the way to this one, as a fraction."""
+        """The budget of a network that has gone ``share`` of the way to this one."""
         if self.kind == "ratio":
             return Budget("ratio", share * self.value)
-        return Budget(self.kind, 1 - share * (1 - min(1.0, self.limit(dense) / dense)))
+        return Budget(self.kind, max(1.0, dense - share * (dense - min(dense, self.limit(dense)))))
 
 
 def size_of(coupling: Coupling, kind: Kind) -> Size:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,9 +9,10 @@ import typer
 
 from compress.cli import layout
 from compress.cli.groups import Data, Model, Shared, flag, grouped
+from compress.cli.prune import next_commands
 from compress.cli.training import Basics, Details, running, training
 from compress.errors import InputError
-from compress.request import FinetuneRequest, command_line
+from compress.request import DataSource, FinetuneRequest, command_line
 
 if TYPE_CHECKING:
     from compress.result import Finetuned
@@ -76,18 +76,17 @@ def _finetune(
     from compress import pipeline
 
     result = pipeline.finetune_model(request, out)
-    out.result(result.to_json(), _page(result, source.spec), str(result.bundle))
+    out.result(result.to_json(), _page(result, source), str(result.bundle))
 
 
-def _page(result: Finetuned, data: str) -> str:
+def _page(result: Finetuned, data: DataSource) -> str:
     from compress.report import summary_rows
 
     rows = [row for row in summary_rows(result.report) if row[-1] != "same"]
-    where = shlex.quote(str(result.bundle))
     parts = [
         layout.table(("", "before", "after", "change"), rows, right=(1, 2, 3)),
         f"{result.bundle} holds the weights of epoch {result.best}"
         + (f": {result.stopped}" if result.stopped else f" of {len(result.report['history']) - 1}"),
-        f"Next:\n  compress export {where} --onnx\n  compress eval {where} --data {shlex.quote(data)}",
+        "Next:\n" + "\n".join(f"  {command}" for command in next_commands(result.bundle, data)),
     ]
     return "\n\n".join(parts)

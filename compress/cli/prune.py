@@ -156,9 +156,10 @@ def _budget(report: Mapping[str, Any]) -> list[str]:
     from compress.report import budget_text
 
     budget = report["method"]["budget"]
-    if budget is None or (budget["kind"] == "ratio" and not budget["limited"]):  # units have a row already
+    text = "" if budget is None else budget_text(budget)
+    if not text or (budget["kind"] == "ratio" and not budget["limited"]):  # units have a row already
         return []
-    return [f"Budget: {budget_text(budget)}."]
+    return [f"Budget: {text}."]
 
 
 def _files(bundle: Path) -> list[tuple[str, str]]:

@@ -142,6 +142,8 @@ def _method(facts: Facts) -> Method:
     budget = None
     if asked is not None and found is not None:
         budget = Budget(asked["kind"], asked["value"], found.target, found.reached, facts.limited)
+    elif asked is not None:
+        budget = Budget(asked["kind"], asked["value"])
     return Method(
         name=prune["method"],
         options=prune["options"],

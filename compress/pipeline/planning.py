@@ -31,7 +31,11 @@ def check_widths(request: PruneRequest, kind: str) -> None:
     """
     if request.granularity == "weight" and request.round_to != 1:
         raise InputError("--round-to rounds whole units", "leave out --granularity weight")
-    if kind == "criterion":
+    if request.budget is not None and request.budget.kind == "latency" and kind != "criterion":
+        reason = "decides by itself how much goes" if kind == "pruner" else "prunes before the result can be timed"
+        hint = "choose a method that scores units, or another budget"
+        raise InputError(f"--latency: {request.method} {reason}", hint)
+    if kind == "criterion" and request.granularity == "unit":
         return
     given = {
         "--steps": (request.steps > 1, "cannot be asked for scores round by round"),
@@ -39,6 +43,8 @@ def check_widths(request: PruneRequest, kind: str) -> None:
         "--ratio-of": (bool(request.ratio_of), "leaves no choice of that"),
     }
     for flag, (said, reason) in given.items():
+        if said and kind == "criterion":
+            raise InputError(f"{flag} is about whole units", "leave out --granularity weight")
         if said:
             raise InputError(
                 f"{flag}: {request.method} decides by itself how much of each layer goes, and {reason}",
@@ -91,7 +97,7 @@ def planned(method: Any, kind: str, context: Context, steps: int, refit: Refit |
         ModelError: The budget cannot be met.
         PluginError: The method breaks the contract or fails.
     """
-    if kind != "criterion":
+    if kind != "criterion" or context.granularity == "weight":
         plan = make_plan(method, context)
     else:
         check(context.coupling, context.clusters, context.budget, context.allocation, context.size)
@@ -102,14 +108,16 @@ def planned(method: Any, kind: str, context: Context, steps: int, refit: Refit |
     return replace(plan, notes=notes)
 
 
-def reached(work: Context, sliced: Sliced, written: int) -> Outcome:
-    """What the budget came to.
+def reached(work: Context, sliced: Sliced, written: int) -> Outcome | None:
+    """What the budget came to; None where single weights were masked, which is met to the weight.
 
     Args:
         work: The context of the plan.
         sliced: What was removed in the end.
         written: Bytes of the file.
     """
+    if sliced.plan.masks:
+        return None
     removed = {name: np.asarray(units) for name, units in sliced.plan.removed.items()}
     found = outcome(work.coupling, work.clusters, removed, work.budget, work.allocation, work.size)
     return replace(found, reached=float(written)) if found.kind == "bytes" else found
@@ -117,10 +125,13 @@ def reached(work: Context, sliced: Sliced, written: int) -> Outcome:
 
 def tell(found: Outcome, sliced: Sliced, progress: Progress) -> bool:
     """Say so where a budget was missed by more than 2 %, and why; whether it is for want of nearer widths."""
-    limited = found.short and not sliced.rolled_back
-    if found.short or found.over:
-        held = f"{len(sliced.rolled_back)} groups keep their size after all"
-        near = "the nearest that the allowed widths come" + (" to it from below" if found.kind != "ratio" else "")
-        text = budget_text({"kind": found.kind, "target": found.target, "reached": found.reached})
-        progress.warn(f"--{found.kind}: {text}: {held if sliced.rolled_back else near}")
-    return limited
+    if not (found.short or found.over):
+        return False
+    near = "the nearest that the allowed widths come" + (" to it from below" if found.kind != "ratio" else "")
+    if found.kind == "latency":
+        near = "timed again at the end, it was slower" if found.over else "no try came nearer"
+    if sliced.rolled_back:
+        near = f"{len(sliced.rolled_back)} groups keep their size after all"
+    text = budget_text({"kind": found.kind, "target": found.target, "reached": found.reached})
+    progress.warn(f"--{found.kind}: {text}: {near}")
+    return found.short and not sliced.rolled_back and found.kind != "latency"

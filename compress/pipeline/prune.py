@@ -16,7 +16,7 @@ from compress.graph import Program
 from compress.pipeline.bundle import check_not_within
 from compress.pipeline.opening import Opened, analysed, open_model, traced
 from compress.pipeline.planning import check_widths, context_of, planned
-from compress.pipeline.quick import plan_within, with_latency
+from compress.pipeline.quick import Timed, plan_within, with_latency
 from compress.pipeline.retrain import check_retrain, retrain
 from compress.pipeline.rounds import Refit
 from compress.pipeline.slicing import Sliced, slice_units, slice_weights
@@ -104,8 +104,6 @@ def _begun(request: PruneRequest, kind: str, method: Any, progress: Progress) ->
 def _retrained(start: _Start, method: Any, context: Context, progress: Progress) -> Pruned:
     """The same by a method that prunes while the network trains."""
     request = start.request
-    if context.budget.kind == "latency":
-        context, _ = with_latency(context, request, progress)
     done = retrain(method, context, start.opened, request, start.recipe, progress)
     work = _sliced(replace(start, opened=done.opened), done.context, done.plan, progress)
     result = write(replace(work, trained=done.trained), progress)
@@ -122,8 +120,15 @@ def _decided(start: _Start, method: Any, context: Context, refit: Refit, progres
 
     if context.budget.kind != "latency" or request.budget is None or start.kind != "criterion":
         return context, decide(context)
+    if not is_main():  # the main process times alone, and hands on what it found
+        return context, Plan()
+    kept = Timed.read(request)
+    if kept is not None:
+        return context.changed(budget=kept.budget), Plan(kept.removed, notes=context.notes)
     context, model = with_latency(context, request, progress)
-    return context, plan_within(request.budget.value, context, model, decide, progress)
+    plan = plan_within(request.budget.value, context, model, decide, progress)
+    Timed(context.budget, plan.removed).keep(request)
+    return context, plan
 
 
 def _sliced(start: _Start, context: Context, plan: Plan, progress: Progress, together: bool = False) -> Work:
@@ -145,6 +150,7 @@ def _trained(work: Work, training: Training, progress: Progress) -> Pruned:
         recipe=work.recipe, progress=progress,
     )  # fmt: skip
     result = write(replace(work, module=done.module, trained=done), progress)
+    Timed.forget(request)
     file.remove()
     return result
 

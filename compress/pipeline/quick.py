@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 from torch import fx
 
 from compress.budget import Budget
@@ -11,6 +15,7 @@ from compress.graph import slice_graph
 from compress.latency import tables
 from compress.latency.rounds import Removed, meet
 from compress.latency.table import LatencyModel
+from compress.pipeline.training import state_folder
 from compress.plan import Plan
 from compress.plugin import Context
 from compress.progress import Progress
@@ -60,3 +65,39 @@ def plan_within(
 
     best = meet(model, value, fit, cut, progress=progress)
     return next(each for each in made if each.removed is best.removed)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a latency budget came to, kept beside the state of a training: timed again, it would be another network."""
+
+    budget: Budget
+    removed: Removed
+
+    def keep(self, request: PruneRequest) -> None:
+        """Write it down, where a training follows."""
+        if request.training is None:
+            return
+        path = _beside(request)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        removed = {name: np.asarray(units).tolist() for name, units in self.removed.items()}
+        path.write_text(json.dumps({"microseconds": self.budget.value, "removed": removed}), "utf-8")
+
+    @staticmethod
+    def read(request: PruneRequest) -> Timed | None:
+        """What an interrupted run of the same command found; None without one."""
+        path = _beside(request)
+        if not request.running.resume or not path.is_file():
+            return None
+        found = json.loads(path.read_text("utf-8"))
+        removed = {name: np.asarray(units, dtype=np.int64) for name, units in found["removed"].items()}
+        return Timed(Budget("latency", found["microseconds"]), removed)
+
+    @staticmethod
+    def forget(request: PruneRequest) -> None:
+        """Delete it."""
+        _beside(request).unlink(missing_ok=True)
+
+
+def _beside(request: PruneRequest) -> Path:
+    return state_folder(request.output) / "units.json"

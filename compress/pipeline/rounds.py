@@ -78,9 +78,10 @@ def plan_in_rounds(method: Any, context: Context, steps: int, refit: Refit | Non
     """
     dense = 1.0
     if context.budget.kind != "ratio":
-        context = replace(context, size=context.size or size_of(context.coupling, context.budget.kind))
-        assert context.size is not None
-        dense = context.size(everything(context.coupling))
+        size = context.size or size_of(context.coupling, context.budget.kind)
+        if context.size is None:
+            context = context.changed(size=size)
+        dense = size(everything(context.coupling))
     plan = Plan()
     for number in range(1, steps + 1):
         whole = context if number == steps else _share(context, number / steps, dense)

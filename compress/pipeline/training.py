@@ -61,7 +61,7 @@ def train(
         Elsewhere: This is not the main process; it has done its part.
     """
     data = training_part(opened)
-    folder = output.parent / f"{output.name}.training"
+    folder = state_folder(output)
     file = StateFile(folder, _identity(network, opened, len(data), recipe), running.save_every)
     if file.exists and not running.resume and is_main():
         progress.warn(f"{folder} holds an interrupted training, which is lost now; --resume would go on with it")
@@ -82,6 +82,11 @@ def train(
     if not is_main():
         raise Elsewhere("the main process writes the result")
     return trained, file
+
+
+def state_folder(output: Path) -> Path:
+    """Where the state of a training lies whose bundle goes to ``output``."""
+    return output.parent / f"{output.name}.training"
 
 
 def _identity(network: fx.GraphModule, opened: Opened, samples: int, recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,9 +56,9 @@ def write(work: Work, progress: Progress) -> Pruned:
     progress.step("Measuring")
     before, after, speed = _measured(work, len(weights), progress)
     budget = reached(work.context, work.sliced, len(weights))
-    if budget.kind == "latency":
+    if budget is not None and budget.kind == "latency":
         budget = replace(budget, reached=_within(work, speed))
-    limited = tell(budget, work.sliced, progress) if work.kind == "criterion" else None
+    limited = tell(budget, work.sliced, progress) if budget is not None and work.kind == "criterion" else None
     facts = Facts(
         request, opened, work.context.coupling, work.sliced, work.refit, work.recipe, before, after, speed, reload,
         trained=work.trained, budget=budget, limited=limited,
@@ -114,9 +114,10 @@ def _measured(work: Work, written: int, progress: Progress) -> tuple[Side, Side,
     opened = work.opened
     original = work.program.module
     device = opened.device
-    inputs = tuple(x.to(device) for x in opened.examples(1 if work.program.dynamic_batch else 2))
+    batch = 1 if work.program.dynamic_batch else int(work.program.inputs[0].shape[0])
+    inputs = tuple(x.to(device) for x in opened.examples(batch))
     threads = work.request.settings.threads or 1
-    if work.context.budget.kind == "latency" and work.kind != "pruner":
+    if work.context.budget.kind == "latency":
         speed = measured_pair(original, work.module, tuple(x.cpu() for x in inputs), work.request.target, threads)
     else:
         speed = latency_pair(original.to(device), work.module.to(device), inputs, threads=threads)
