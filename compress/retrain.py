@@ -76,7 +76,7 @@ class Session:
         self.network = context.copy()
 
     def begin(self, loop: Loop) -> None:
-        """Before the first step, also after `load`."""
+        """Before everything else that the loop calls, also after `load`; epoch 0 is judged after it."""
 
     def before_step(self, loop: Loop) -> None:
         """The learning rate of step ``loop.step`` is set; the batch has not been run."""
@@ -100,7 +100,7 @@ class Session:
         return True
 
     def numbers(self, loop: Loop) -> Mapping[str, float]:
-        """What the training history tells of an epoch beside its losses; epoch 0 is the network as it came."""
+        """What the training history tells of an epoch beside its losses; epoch 0 is before the first step."""
         return {}
 
     def state(self) -> dict[str, Any]:

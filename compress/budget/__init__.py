@@ -16,7 +16,7 @@ from compress.budget.kinds import (
 )
 from compress.budget.layers import fit_layers
 from compress.budget.scope import prunable
-from compress.budget.steps import at_ratio, at_steps
+from compress.budget.steps import at_steps
 
 __all__ = [
     "MOST",
@@ -30,7 +30,6 @@ __all__ = [
     "Scores",
     "Size",
     "Target",
-    "at_ratio",
     "at_steps",
     "check",
     "everything",

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.budget.align import rungs
-from compress.budget.allocation import nearest
+from compress.budget.allocation import nearest, step_costs
 from compress.budget.kinds import Removed, Scores
 from compress.budget.steps import at_steps
 from compress.graph import Cluster, Coupling, attribute
@@ -30,7 +30,7 @@ def fit_layers(
     """
     touching = _touching(coupling, found, shares)
     steps = [0] * len(found)
-    means = [_next_cost(c, scores) for c in found]
+    costs = [_relative(step_costs(c, scores)) for c in found]
     while True:
         worst, excess = "", 1.0 + 1e-9
         for layer, reach in touching.items():
@@ -45,7 +45,7 @@ def fit_layers(
             rounded = [int(r[nearest(r, step)]) for r, step in zip(allowed, steps, strict=True)]
             return at_steps(coupling, found, scores, rounded, allowed)
         open_ = [i for i in touching[worst] if steps[i] < found[i].steps - 1]
-        steps[min(open_, key=lambda i: means[i][steps[i]])] += 1
+        steps[min(open_, key=lambda i: costs[i][steps[i]])] += 1
 
 
 def _touching(coupling: Coupling, found: Sequence[Cluster], shares: Mapping[str, float]) -> dict[str, list[int]]:
@@ -61,10 +61,6 @@ def _touching(coupling: Coupling, found: Sequence[Cluster], shares: Mapping[str,
     return {name: reach for name, reach in result.items() if reach}
 
 
-def _next_cost(cluster: Cluster, scores: Scores) -> NDArray[np.floating]:
-    """By step, the mean score of the units that go next, relative to the cluster's mean."""
-    costs = np.zeros(cluster.steps)
-    for cell in cluster.cells:
-        ordered = np.sort(scores[cell.group][cell.units])
-        costs += ordered.reshape(cluster.steps, -1).sum(1) / max(float(ordered.mean()), 1e-30)
-    return costs
+def _relative(costs: NDArray[np.floating]) -> NDArray[np.floating]:
+    """To the mean of the cluster."""
+    return costs / max(float(costs.mean()), 1e-30)

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compress.budget.align import Ints, rungs
-from compress.budget.allocation import nearest
+from compress.budget.align import Ints
 from compress.budget.kinds import Removed, Scores
 from compress.graph import Cluster, Coupling, empty_pieces, lowest
 
@@ -35,10 +34,3 @@ def at_steps(
         for i in held:
             below = np.arange(steps[i]) if allowed is None else allowed[i][allowed[i] < steps[i]]
             steps[i] = int(below[-1])
-
-
-def at_ratio(coupling: Coupling, found: Sequence[Cluster], scores: Scores, ratio: float, round_to: int = 1) -> Removed:
-    """The same fraction of every cluster, at the nearest step that is allowed; something always stays."""
-    allowed = rungs(coupling, found, round_to)
-    steps = [int(r[nearest(r, ratio * c.steps)]) for c, r in zip(found, allowed, strict=True)]
-    return at_steps(coupling, found, scores, steps, allowed)

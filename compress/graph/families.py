@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress.graph.features import KEPT_INPUTS
-from compress.graph.groups import Coupling, Frozen, Group, Member, output_dims
+from compress.graph.groups import Coupling, Frozen, Group, Member, transposed_dims
 from compress.graph.propagate import UNTRAINED, Flow, Slot
 from compress.graph.resolve import Classes, Ints, resolve
 from compress.graph.trace import Program
@@ -23,7 +23,7 @@ def couple(program: Program, flow: Flow) -> Coupling:
     for labels in flow.relations.block_labels:
         blocks[classes.of_label[labels]] = True
     rows = _incidence(flow.slots, classes)
-    groups = _groups(flow.slots, rows, blocks, output_dims(flow))
+    groups = _groups(flow.slots, rows, blocks, transposed_dims(flow))
     return Coupling(program, flow, classes, groups, _frozen(flow, classes, _unread(rows[0])))
 
 

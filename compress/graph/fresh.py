@@ -9,7 +9,8 @@ from torch import Tensor, fx, nn
 
 from compress.graph.calls import bind
 from compress.graph.cost import layer_weights
-from compress.graph.groups import Coupling, output_dims
+from compress.graph.groups import Coupling
+from compress.graph.operands import output_dims
 from compress.graph.trace import attribute
 
 _STARTS = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}  # of normalisations
@@ -28,7 +29,7 @@ def fresh_tensors(coupling: Coupling, generator: torch.Generator) -> tuple[dict[
     Returns:
         New tensors by name, and the names of the parameters for which no start is known (a learned position, a scale).
     """
-    module, outputs = coupling.program.module, output_dims(coupling.flow)
+    module, outputs = coupling.program.module, output_dims(coupling)
     bounds = {}
     for name in layer_weights(coupling):
         weight: Tensor = attribute(module, name)

@@ -100,7 +100,7 @@ class Coupling:
 
     @cached_property
     def _outputs(self) -> dict[str, int]:
-        return output_dims(self.flow)
+        return transposed_dims(self.flow)
 
     def layers_of(self, name: str) -> list[str]:
         """The modules whose outputs the units of a group are, in graph order; "" for the root is left out."""
@@ -177,7 +177,7 @@ class Coupling:
         return None if stays.all() else np.nonzero(stays)[1].reshape(len(stays), -1)
 
 
-def output_dims(flow: Flow) -> dict[str, int]:
+def transposed_dims(flow: Flow) -> dict[str, int]:
     """The dim along which a weight holds what its layer produces, for those where it is not the first.
 
     Transposed convolutions store (in, out, ...), and so does the second operand of a matrix product.

@@ -81,15 +81,21 @@ def meet(
         progress: Is told how each round ended.
 
     Raises:
-        ModelError: After three rounds no network was within the budget; the message says how near it came. Or
-            `fit` cannot go so far, or a network cannot be expressed on the target.
+        ModelError: After three rounds, or where `fit` cannot go further, no network was within the budget; the message
+            says how near it came. Or `fit` cannot go as far as the budget itself, or a network cannot be expressed on
+            the target.
     """
     limit = model.seconds(budget)
     aim, best = limit, None
     rounds, tried = list[Round](), list[Removed]()
     with running(model.coupling.program.module, model.inputs, model.target, model.threads) as whole:
         for _ in range(ROUNDS):
-            removed = fit(aim)
+            try:
+                removed = fit(aim)
+            except ModelError:
+                if not rounds:  # else it is the corrected aim that is out of reach, which the user did not ask for
+                    raise
+                break
             if any(_same(removed, each) for each in tried):  # no width lies between
                 break
             tried.append(removed)
@@ -131,8 +137,8 @@ def _tell(progress: Progress, last: Round, limit: float) -> None:
 
 def _missed(rounds: list[Round], limit: float) -> ModelError:
     nearest = min(each.measured for each in rounds)
+    tries = "1 round" if len(rounds) == 1 else f"{len(rounds)} rounds"
     return ModelError(
-        f"--latency {1e3 * limit:.3g} ms was not met in {len(rounds)} rounds: the nearest network takes "
-        f"{1e3 * nearest:.3g} ms",
+        f"--latency {1e3 * limit:.3g} ms was not met in {tries}: the nearest network takes {1e3 * nearest:.3g} ms",
         "allow a little more, or measure on a machine that does nothing else",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -52,26 +53,37 @@ class LatencyModel:
         """Seconds of the whole network, measured."""
         return self.whole.seconds
 
-    @property
-    def batch(self) -> int:
-        """Samples per call."""
-        return batch_of(self.inputs)
-
     def predict(self, alive: Alive) -> float:
         """Seconds of the network that is left; ``alive`` says by label what stays.
 
         With everything alive that is ``dense``. Layers that were not met before are measured, which takes some
         hundredths of a second for each.
         """
-        everything = np.ones_like(alive)
-        layers, dense_layers = self._layers(alive), self._layers(everything)
-        rest = self.dense - dense_layers
+        layers, rest = self._layers(alive), self.dense - self._dense_layers
         if rest <= 0:  # alone the layers took longer than inside the network
-            return self.dense * layers / dense_layers
-        others = max(self.whole.nodes - len(self.sizes.layers(everything)), 0)
-        stays = min(rest, self.whole.start + others * self.whole.node)
-        share = self.sizes.elements(alive) / max(self.sizes.elements(everything), 1)
+            return self.dense * layers / self._dense_layers
+        stays = min(rest, self._overhead)
+        share = self.sizes.elements(alive) / self._dense_elements
         return layers + stays + (rest - stays) * share
+
+    @cached_property
+    def _everything(self) -> Alive:
+        return np.ones(self.coupling.flow.relations.count, dtype=bool)
+
+    @cached_property
+    def _dense_layers(self) -> float:
+        """Seconds of the layers of the whole network."""
+        return self._layers(self._everything)
+
+    @cached_property
+    def _dense_elements(self) -> int:
+        return max(self.sizes.elements(self._everything), 1)
+
+    @cached_property
+    def _overhead(self) -> float:
+        """Seconds to start the run and every node that is no layer."""
+        others = max(self.whole.nodes - len(self.sizes.layers(self._everything)), 0)
+        return self.whole.start + others * self.whole.node
 
     def seconds(self, value: float) -> float:
         """A budget in seconds: below 1 it is a fraction of ``dense``, else microseconds."""

@@ -92,7 +92,7 @@ def _written(plan: Search, trials: tuple[Trial, ...], best: Trial, progress: Pro
 
 def _prepared(request: SearchRequest, made: Ready, progress: Progress) -> Search:
     coupling = made.context.coupling
-    goal_size = objective(request.objective, coupling)
+    goal_size = objective(request.objective, coupling, request.settings.threads or 1)
     scores = {}
     for method in request.methods:
         progress.step(f"Scoring with {method}: {len(made.context.groups)} groups of units")
@@ -119,7 +119,7 @@ def _prepared(request: SearchRequest, made: Ready, progress: Progress) -> Search
         lambda steps: goal_size(made.bench.alive(first, steps)) / dense,
     )
     goal = Goal(floor, dense, request.trials, request.timeout, request.settings.seed)
-    return Search(request, made, scores, space, goal, whole)
+    return Search(request, made, scores, goal_size, space, goal, whole)
 
 
 def _prior(request: SearchRequest, made: Ready) -> tuple[float, ...]:
@@ -178,6 +178,7 @@ def _identity(plan: Search) -> dict[str, Any]:
         "samples": [plan.whole.count, plan.whole.correct],
         "floor": plan.goal.floor,
         "objective": request.objective,
+        "threads": request.settings.threads or 1 if request.objective == "latency" else None,
         "methods": list(request.methods),
         "sensitivity": list(plan.space.prior),
         "scope": [list(scope.only), list(scope.exclude), scope.prune_outputs, scope.allow_frozen],
@@ -208,7 +209,7 @@ class _Judge:
                 macs=macs(coupling, cut.alive),
                 params=parameters(coupling, cut.alive),
                 bytes=stored_bytes(coupling, cut.alive),
-                size=objective(plan.request.objective, coupling)(cut.alive),
+                size=plan.size(cut.alive),
                 accuracy=bench.accuracy(cut.module).accuracy,
             )
         return self.known[method, fractions]

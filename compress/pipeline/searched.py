@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from compress.budget import Scores
+from compress.budget import Scores, Size
 from compress.errors import ModelError
 from compress.evaluate import Accuracy
 from compress.graph import macs, parameters, stored_bytes
@@ -29,6 +29,7 @@ class Search:
     request: SearchRequest
     made: Ready
     scores: Mapping[str, Scores]  # by method
+    size: Size  # the objective
     space: Space
     goal: Goal
     whole: Accuracy

@@ -10,7 +10,7 @@ from compress.errors import InputError
 from compress.pipeline.bench import ready, scoring
 from compress.progress import Progress
 from compress.report import svg
-from compress.report.sensitivity import figure, page
+from compress.report.sensitivity import figure, label, page
 from compress.result import Sensitivities
 from compress.search import sensitivities
 from compress.searching import SensitivityRequest
@@ -71,7 +71,8 @@ def _warn(result: Sensitivities, progress: Progress) -> None:
     for each in result.families:
         failed = [point for point in each.points if point.accuracy is None]
         if failed:
-            progress.warn(f"{each.family.label} could not be judged at {len(failed)} ratios: {failed[0].reason}")
+            name = label(each.family.name, each.family.groups)
+            progress.warn(f"{name} could not be judged at {len(failed)} ratios: {failed[0].reason}")
 
 
 def write(result: Sensitivities) -> None:

@@ -19,7 +19,7 @@ class Hook:
     """
 
     def start(self, loop: Loop) -> None:
-        """Before the first step, also after a state was read."""
+        """Before everything else that is called, also after a state was read; epoch 0 is judged after it."""
 
     def before_step(self, loop: Loop) -> None:
         """The learning rate of step ``loop.step`` is set; the batch has not been run."""
@@ -39,7 +39,7 @@ class Hook:
         return True
 
     def numbers(self, loop: Loop) -> Mapping[str, float]:
-        """What is to be told of an epoch beside its losses; epoch 0 is the network as it came."""
+        """What is to be told of an epoch beside its losses; epoch 0 is before the first step."""
         return {}
 
     def state(self) -> dict[str, Any]:

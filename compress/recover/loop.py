@@ -100,10 +100,10 @@ class Loop:
         devices = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
         deterministic = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
         with torch.random.fork_rng(devices=devices), deterministic, Interrupt() as interrupt:
-            if not self.history:
-                self._judge()
             for hook in self.hooks:
                 hook.start(self)
+            if not self.history:
+                self._judge()
             while self.step < self.total and not self.stopped:
                 self._step()
                 self._after_step()

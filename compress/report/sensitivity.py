@@ -46,7 +46,7 @@ def _line(family: Mapping[str, Any], base: float) -> Series:
     known = {p["removed"]: p["accuracy"] for p in family["points"] if p["accuracy"] is not None}
     removed = sorted(known)
     return Series(
-        label(family),
+        label(family["name"], family["groups"]),
         [0.0, *(100 * count / family["units"] for count in removed)],
         [base, *(100 * known[count] for count in removed)],
     )
@@ -64,17 +64,20 @@ def _band(families: Sequence[Mapping[str, Any]], ratios: Sequence[float], base: 
     return Series(f"the other {len(families)}: median and range", x, middle, low=low, high=high)
 
 
-def label(family: Mapping[str, Any]) -> str:
+def label(name: str, groups: Sequence[str]) -> str:
     """The name of a family, and how many more groups it has."""
-    more = len(family["groups"]) - 1
-    return family["name"] + (f" (+{more})" if more else "")
+    return name + (f" (+{len(groups) - 1})" if len(groups) > 1 else "")
 
 
 def rows(document: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header, and for every family in graph order its accuracies at every ratio."""
     header = ("family", "units", *(f"-{100 * ratio:g} %" for ratio in document["ratios"]))
     told = [
-        (label(each), str(each["units"]), *(percent(point["accuracy"]) for point in each["points"]))
+        (
+            label(each["name"], each["groups"]),
+            str(each["units"]),
+            *(percent(point["accuracy"]) for point in each["points"]),
+        )
         for each in document["families"]
     ]
     return header, told
@@ -99,7 +102,7 @@ def page(document: Mapping[str, Any]) -> str:
     """sensitivity.md."""
     header, told = rows(document)
     failed = [(each, point["reason"]) for each in document["families"] for point in each["points"] if point["reason"]]
-    reasons = {f"{label(each)}: {reason}" for each, reason in failed}
+    reasons = {f"{label(each['name'], each['groups'])}: {reason}" for each, reason in failed}
     parts = [
         f"# What the families of {document['model']} bear",
         sentence(document),

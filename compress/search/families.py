@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from compress.budget.allocation import nearest
 from compress.graph import Cluster, Coupling
 
 
@@ -25,14 +27,9 @@ class Family:
     units: int
     steps: int
 
-    @property
-    def label(self) -> str:
-        """For tables: the name, and how many more groups there are."""
-        return self.name + (f" (+{len(self.groups) - 1})" if len(self.groups) > 1 else "")
-
     def step(self, ratio: float) -> int:
         """The step nearest to a share of the units, of two the smaller; the last is never taken."""
-        return min(self.steps - 1, max(0, math.ceil(ratio * self.steps - 0.5 - 1e-9)))
+        return nearest(np.arange(self.steps), ratio * self.steps)
 
 
 def families(coupling: Coupling, found: Sequence[Cluster]) -> tuple[Family, ...]:

@@ -13,15 +13,21 @@ from compress.latency import tables
 Alive = NDArray[np.bool_]
 Objective = Callable[[Alive], float]  # by label what stays -> the size of that network
 
-# By name, from the analysed network the objective. Whatever can be told from what stays fits in here.
-OBJECTIVES: Mapping[str, Callable[[Coupling], Objective]] = {
-    "macs": lambda coupling: lambda alive: float(macs(coupling, alive)),
-    "params": lambda coupling: lambda alive: float(parameters(coupling, alive)),
-    "bytes": lambda coupling: lambda alive: float(stored_bytes(coupling, alive)),
-    "latency": lambda coupling: tables(coupling).predict,  # seconds in ONNX Runtime, batch 1, one thread
+# By name, from the analysed network and the threads of a CPU. Whatever can be told from what stays fits in here.
+OBJECTIVES: Mapping[str, Callable[[Coupling, int], Objective]] = {
+    "macs": lambda coupling, _: lambda alive: float(macs(coupling, alive)),
+    "params": lambda coupling, _: lambda alive: float(parameters(coupling, alive)),
+    "bytes": lambda coupling, _: lambda alive: float(stored_bytes(coupling, alive)),
+    "latency": lambda coupling, threads: tables(coupling, threads=threads).predict,  # seconds in ONNX Runtime, batch 1
 }
 
 
-def objective(name: str, coupling: Coupling) -> Objective:
-    """What is to become small."""
-    return OBJECTIVES[name](coupling)
+def objective(name: str, coupling: Coupling, threads: int = 1) -> Objective:
+    """What is to become small; a latency is measured here, and what it has measured it keeps for further calls.
+
+    Args:
+        name: One of ``OBJECTIVES``.
+        coupling: The analysed network.
+        threads: On how many a latency is measured.
+    """
+    return OBJECTIVES[name](coupling, threads)

@@ -38,11 +38,6 @@ class Sensitivity:
     family: Family
     points: tuple[Point, ...]
 
-    @property
-    def lowest(self) -> float:
-        """The accuracy at the worst of its points; 1 where every cut failed."""
-        return min((p.accuracy for p in self.points if p.accuracy is not None), default=1.0)
-
 
 def sensitivities(
     bench: Bench, scores: Scores, ratios: Sequence[float], progress: Progress | None = None

@@ -160,9 +160,16 @@ def _turns(study: optuna.Study, goal: Goal) -> Iterator[None]:
 
 
 def _begin(study: optuna.Study, space: Space) -> None:
-    """Queue the first candidates, those that are not there yet."""
+    """Queue the first candidates, those that are not there yet.
+
+    One that runs does not count: nothing tells whether its process still lives, and to judge it twice costs less than
+    to miss it.
+    """
+    import optuna
+
     known = study.get_trials(deepcopy=False)
-    there = {each.user_attrs.get(_START) for each in known if _CUT_OFF not in each.user_attrs}
+    running = optuna.trial.TrialState.RUNNING
+    there = {each.user_attrs.get(_START) for each in known if _CUT_OFF not in each.user_attrs and each.state != running}
     for start, choice in space.first().items():
         if start not in there:
             study.enqueue_trial(_numbers(choice, space), user_attrs={_START: start})

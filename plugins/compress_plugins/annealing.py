@@ -35,7 +35,7 @@ class Annealing:
     )
     scope: Scope = option("layer", "layer: every layer keeps its fraction; all: the largest weights of all layers stay")
     every: Every = option("epoch", "how often more is masked")
-    first_layer: bool = option(False, "mask weights of the first layer as well")
+    first_layer: bool = option(False, "mask weights of layers that read the model's input as well")
     unit_method: str | None = option(None, "mask whole units, those that this criterion scores lowest, not weights")
 
     def __post_init__(self) -> None:

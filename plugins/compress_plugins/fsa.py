@@ -9,17 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.plugin import Context, FSASettings, Group, Plan, compression_factor, option, select_features
+from compress.plugin import Context, FSASettings, Group, InputError, Plan, compression_factor, option, select_features
 
 Loss = Literal["lorenz", "logistic", "hinge", "huber-svm", "square"]
+
+FOLDS = 3  # of the cross-validation, each with a sample at least
 
 
 @dataclass(frozen=True)
 class FSA:
     """Finds by feature selection with annealing which share of the inputs is enough, and keeps that share of the rest.
 
-    Every layer but the first keeps its largest weights; units go by what survives of theirs. With --prune-inputs the
-    features that the selection drops go too. Meant for a network before its training, which --epochs adds.
+    Every layer but those that read the input keeps its largest weights; units go by what survives of theirs. With
+    --prune-inputs the features that the selection drops go too. Meant for a network before its training, which --epochs
+    adds.
     """
 
     source: ClassVar[str] = (
@@ -41,20 +44,30 @@ class FSA:
             raise ValueError(f"keep: must be at least 0 and below 1, got {self.keep:g}")
         if not 0 <= self.tolerance <= 1:
             raise ValueError(f"tolerance: must lie between 0 and 1, got {self.tolerance:g}")
-        if self.samples < 2:
-            raise ValueError(f"samples: must be at least 2, got {self.samples}")
+        if self.samples < FOLDS:
+            raise ValueError(f"samples: must be at least {FOLDS}, got {self.samples}")
         self._settings(0.5)
 
     def _settings(self, keep: float) -> FSASettings:
         return FSASettings(keep, self.loss, self.iterations, self.mu, self.lr, ridge=self.ridge)
 
     def plan(self, context: Context) -> Plan:
-        """Masks of all layers but the first, as units where whole units go, and the input features that go."""
+        """Masks of all layers but the first, as units where whole units go, and the input features that go.
+
+        Raises:
+            InputError: There are no training samples, or too few, or they are all of one class.
+        """
         inputs, targets = context.samples(self.samples)
-        x, y = inputs.flatten(1).float().numpy(), np.unique(targets.numpy(), return_inverse=True)[1]
+        classes, y = np.unique(targets.numpy(), return_inverse=True)
+        if len(classes) < 2:
+            looked = f"all {len(targets)} training samples that fsa looks at are of class {classes[0]}"
+            raise InputError(looked, "add samples of other classes, or look at more with --samples 5000")
+        if len(targets) < FOLDS:
+            raise InputError(f"fsa needs {FOLDS} training samples, and there are {len(targets)}", "add samples")
+        x = inputs.flatten(1).float().numpy()
         keep, note = self._share(x, y, context)
         notes: dict[str, dict[str, Any]] = {"compression factor": note}
-        masks = {name: largest(weight, keep) for name, weight in list(context.layers().items())[1:]}
+        masks = {n: largest(weight, keep) for n, weight in context.layers().items() if n not in context.first_layers}
         plan = context.plan_from_masks(masks, notes)
         for group in context.input_groups:
             features = context.weight(group.members[0].tensor).numpy()[group.members[0].index]
@@ -69,7 +82,9 @@ class FSA:
         """The share to keep, and how it was found."""
         if self.keep:
             return self.keep, {"kept": self.keep}
-        found = compression_factor(x, y, tolerance=self.tolerance, settings=self._settings(0.5), seed=context.seed)
+        found = compression_factor(
+            x, y, tolerance=self.tolerance, folds=FOLDS, settings=self._settings(0.5), seed=context.seed
+        )
         note: dict[str, Any] = {"kept": found.factor}
         note |= {f"accuracy with {c:.0%} of the features": accuracy for c, accuracy in found.accuracies.items()}
         if found.factor == 1:

@@ -23,7 +23,7 @@ class Weights:
             has when whole units are removed until the budget is met.
         mu: Of the schedule.
         stacked: Whether the weights of all layers are ranked together; then no layer loses its largest weight.
-        first: Whether the network's first layer is masked, too.
+        first: Whether layers that read the network's input are masked, too.
 
     Raises:
         ModelError: There is no layer to mask.
@@ -31,12 +31,12 @@ class Weights:
 
     def __init__(self, context: Context, keep: float, mu: float, *, stacked: bool = False, first: bool = False) -> None:
         self.mu, self.stacked = mu, stacked
-        layers = context.layers()
-        head = next(iter(context.layers(every=True)), None)
-        self.sizes = {name: weight.numel() for name, weight in layers.items() if first or name != head}
+        left = frozenset() if first else context.first_layers
+        self.sizes = {name: weight.numel() for name, weight in context.layers().items() if name not in left}
         if not self.sizes:
             raise ModelError(
-                "no layer to mask weights of", "--first-layer masks the first one, --unit-method whole units"
+                "no layer to mask weights of",
+                "--first-layer masks those that read the input, --unit-method whole units",
             )
         shares = _shares(context, self.sizes) if context.has_budget else dict.fromkeys(self.sizes, keep)
         self.wanted = {name: max(1, int(shares[name] * size)) for name, size in self.sizes.items()}
@@ -76,8 +76,7 @@ class Weights:
         if not context.has_budget or context.granularity == "weight":
             return context.plan_from_masks(masks, notes)
         # Masked weights are zero, so that this is the mass that survives
-        mass = {group.name: torch.stack(context.unit_mass(group, 1)).sum(0) for group in context.groups}
-        return replace(context.plan_from_scores(mass), notes=notes)
+        return replace(_by_mass(context), notes=notes)
 
     def state(self) -> dict[str, Any]:
         return {}
@@ -164,11 +163,15 @@ def largest(scores: Tensor, count: int) -> Tensor:
     return kept
 
 
+def _by_mass(context: Context) -> Plan:
+    """The units that hold the least, summed over all magnitudes, go until the budget is met."""
+    return context.plan_from_scores({g.name: torch.stack(context.unit_mass(g, 1)).sum(0) for g in context.groups})
+
+
 def _shares(context: Context, names: Mapping[str, int]) -> dict[str, float]:
     """The fraction of each layer's weights that stays when whole units are removed until the budget is met."""
-    mass = {group.name: torch.stack(context.unit_mass(group, 1)).sum(0) for group in context.groups}
     coupling = context.coupling
-    kept = coupling.kept(coupling.alive(context.plan_from_scores(mass).removed))
+    kept = coupling.kept(coupling.alive(_by_mass(context).removed))
     shares = dict.fromkeys(names, 1.0)
     for name in shares:
         for dim, index in kept.get(name, {}).items():

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compress.budget import Budget, at_ratio, fit, fit_layers, prunable
+from compress.budget import Budget, fit, fit_layers, prunable
 from compress.errors import InputError, ModelError
 from compress.graph import Coupling, analyse, clusters, macs, parameters, trace
 
@@ -98,7 +98,7 @@ def test_piece_of_a_split_is_never_emptied() -> None:
             return self.a(a) + self.b(b)
 
     coupling = analyse(trace(Split().eval(), (torch.randn(2, 3),)))
-    removed = at_ratio(coupling, clusters(coupling), rising(coupling), 1.0)
+    removed = fit(coupling, clusters(coupling), rising(coupling), Budget("ratio", 0.999))
     kept = coupling.kept(coupling.alive(removed))["i.weight"][0]
     assert (kept < 2).any()
     assert (kept >= 2).any()

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compress.budget import at_ratio
+from compress.budget import Budget, fit
 from compress.graph import Coupling, analyse, attribute, clusters, partly_pruned, slice_graph, trace
 from compress.graph.double import as_double
 from compress.graph.partly import left_of
@@ -19,7 +19,7 @@ from compress.testing import example_networks
 def removed_from(coupling: Coupling, ratio: float = 0.4, seed: int = 0) -> Any:
     rng = np.random.default_rng(seed)
     found = [c for c in clusters(coupling) if c.steps > 1]
-    return at_ratio(coupling, found, {g.name: rng.random(g.size) for g in coupling.groups}, ratio)
+    return fit(coupling, found, {g.name: rng.random(g.size) for g in coupling.groups}, Budget("ratio", ratio))
 
 
 def difference(coupling: Coupling, removed: Any, sliced: Any, inputs: Any) -> float:

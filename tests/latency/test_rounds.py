@@ -101,6 +101,26 @@ def test_a_time_is_a_time(model: LatencyModel, real: Any) -> None:
     assert not met.removed or len(aims) > 1
 
 
+@pytest.mark.parametrize(("slower", "met"), [(0.9, True), (1.2, False)])
+def test_a_corrected_aim_that_is_out_of_reach(model: LatencyModel, real: Any, slower: float, met: bool) -> None:
+    """What was within the budget in the first round counts; else the message is about the budget, not the aim."""
+    real(lambda seconds: seconds if seconds == LAYERS else slower * seconds)
+    aims: list[float] = []
+    fit = fitted(model, aims)
+
+    def once(limit: float) -> Any:
+        if aims:
+            raise ModelError("this aim is too small")
+        return fit(limit)
+
+    if met:
+        found = meet(model, 0.7, once, predicted(model))
+        assert len(found.rounds) == 1 and found.speed.after.p50 <= found.limit
+    else:
+        with pytest.raises(ModelError, match=r"was not met in 1 round: the nearest network takes"):
+            meet(model, 0.7, once, predicted(model))
+
+
 def test_out_of_reach(model: LatencyModel, real: Any) -> None:
     real(lambda seconds: seconds if seconds == LAYERS else 0.9 * LAYERS)
     with pytest.raises(ModelError, match=r"was not met in 3 rounds: the nearest network takes"):

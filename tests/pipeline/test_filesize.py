@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compress.budget import at_ratio, everything
+from compress.budget import Budget, everything, fit
 from compress.checkpoint.write import bundle_bytes
 from compress.graph import analyse, clusters, slice_graph
 from compress.pipeline.bundle import input_records, normalisation, provenance
@@ -34,7 +34,7 @@ def test_bytes_of_the_file(name: str, factory: str | None) -> None:
     scores = {g.name: rng.random(g.size) for g in coupling.groups}
     sizes = []
     for ratio in (0.0, 0.3, 0.7):
-        plan = Plan(at_ratio(coupling, found, scores, ratio))
+        plan = Plan(fit(coupling, found, scores, Budget("ratio", ratio)) if ratio else {})
         alive = coupling.alive(plan.removed)
         about = (input_records(opened), plan_json(plan, coupling), provenance(opened, 0), normalisation(opened))
         sizes.append(len(bundle_bytes(slice_graph(coupling, alive), *about)))

@@ -20,6 +20,8 @@ import torch
 from safetensors.torch import load_file
 
 import compress
+from compress.budget import everything
+from compress.graph import Coupling, parameters
 from compress.measure import latency_pair
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,6 +93,75 @@ def test_the_trained_weights_are_those_of_the_bundle_and_of_the_class(invoke: In
     original = torch.load(MLP, weights_only=True)["state_dict"]
     kept = json.loads(Path("small/plan.json").read_text())["kept"]["1.weight"]["0"]
     assert not torch.equal(own["1.weight"], original["1.weight"][kept]), "it has been trained"
+
+
+GATED = """
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from compress.plugin import Session
+
+
+@dataclass(frozen=True)
+class Gated:
+    \"\"\"Trains a gate on every unit behind an activation and leaves it in the network\"\"\"
+
+    def start(self, context):
+        return Gates(context)
+
+
+class Gates(Session):
+    def __init__(self, context):
+        super().__init__(context)
+        graph = self.network.graph
+        relu = next(node for node in graph.nodes if node.name.startswith("relu"))
+        self.network.gates = nn.Parameter(torch.ones(relu.meta["val"].shape[1]))
+        with graph.inserting_after(relu):
+            gates = graph.get_attr("gates")
+        with graph.inserting_after(gates):
+            gated = graph.call_function(torch.ops.aten.mul.Tensor, (relu, gates))
+        relu.replace_all_uses_with(gated, delete_user_cb=lambda node: node is not gated)
+        self.network.recompile()
+
+    def plan(self, context):
+        return context.plan_from_scores({g.name: torch.arange(g.size) for g in context.groups})
+"""
+
+
+@pytest.mark.parametrize("budget", ["bytes", "latency"])
+def test_a_budget_counts_in_the_network_that_was_trained(
+    invoke: Invoke, site: Path, monkeypatch: pytest.MonkeyPatch, budget: str
+) -> None:
+    """Operations that a session leaves in the network make other labels than those of the network that came in."""
+    (site / "gated_training.py").write_text(GATED)
+    names = (site / "elsewhere-1.0.dist-info" / "entry_points.txt").read_text()
+    (site / "elsewhere-1.0.dist-info" / "entry_points.txt").write_text(f"{names}gated = gated_training:Gated\n")
+    seen: list[Coupling] = []
+
+    class Model:
+        def __init__(self, coupling: Coupling, *_: Any) -> None:
+            seen.append(coupling)
+            self.coupling = coupling
+
+        def seconds(self, value: float) -> float:
+            return value * self.predict(everything(self.coupling))
+
+        def predict(self, alive: Any) -> float:
+            return 1e-9 * parameters(self.coupling, alive)
+
+    quick = importlib.import_module("compress.pipeline.quick")
+    monkeypatch.setattr(quick, "tables", Model)
+    monkeypatch.setattr(pruning, "measured_pair", lambda *a, **k: latency_pair(*a[:3], min_seconds=0, min_runs=2))
+    done = invoke("prune", str(MLP), "--method", "gated", f"--{budget}", "0.5", *DATA, "--epochs", "1", "-o", "one")
+    assert done.code == 0, done.err
+    report = report_of("one")
+    if budget == "bytes":
+        assert 0.45 < report["after"]["bytes"] / report["before"]["bytes"] <= 0.52
+    else:
+        assert [len(each.program.module.graph.nodes) for each in seen][1] > len(seen[0].program.module.graph.nodes)
+        assert 0.45 < report["after"]["params"] / report["before"]["params"] <= 0.51
 
 
 def test_weights_that_stay_zero(invoke: Invoke) -> None:

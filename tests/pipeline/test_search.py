@@ -22,7 +22,7 @@ import compress
 from compress.budget.scope import fractions
 from compress.data import load_data
 from compress.evaluate import evaluate
-from compress.graph import analyse, trace
+from compress.graph import Coupling, analyse, parameters, trace
 from compress.measure import latency_pair
 from compress.pipeline.bench import Ready
 from compress.plugin import Context
@@ -130,6 +130,31 @@ def test_processes_share_a_storage(invoke: Invoke) -> None:
     one, two = document("one"), document("two")
     assert len(one["trials"]) == 4 and len(two["trials"]) == 6 and two["trials"][:4] == one["trials"]
     assert not Path("one.search").exists() and not Path("two.search").exists()
+
+
+def test_a_latency_is_measured_once_on_the_threads_that_were_asked_for(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    class Model:
+        def __init__(self, coupling: Coupling, *, threads: int) -> None:
+            asked.append(threads)
+            self.coupling = coupling
+
+        def predict(self, alive: Any) -> float:
+            return 1e-9 * parameters(self.coupling, alive)
+
+    monkeypatch.setattr("compress.search.objectives.tables", Model)
+    done = search(invoke, "--max-drop", "1", "--objective", "latency", "--threads", "2", trials=3)
+    assert done.code == 0, done.err
+    assert asked == [2]
+    found = document()["trials"]
+    assert [t["size"] for t in found] == [pytest.approx(1e-9 * t["params"]) for t in found]
+    words = ("--max-drop", "1", "--objective", "latency", "--threads", "1", "--storage", "sqlite:///s.db")
+    assert search(invoke, *words, "-o", "one", trials=1).code in (0, 3)
+    other = search(invoke, *words[:5], "2", *words[6:], "-o", "two", trials=1)
+    assert other.code == 2 and "threads: 1 there, 2 here" in other.err
 
 
 def test_a_floor_that_nothing_holds(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -245,6 +245,25 @@ def test_nothing_to_mask() -> None:
     assert int((session.network.get_parameter("layer.weight") != 0).sum()) == 8
 
 
+class TwoInputs(nn.Module):
+    """Two layers read the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.last = nn.Linear(4, 8), nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(torch.relu(self.a(x) * self.b(x)))
+        return out
+
+
+@pytest.mark.parametrize(("first", "masked"), [(False, ["last"]), (True, ["a", "b", "last"])])
+def test_all_layers_that_read_the_input_are_first_ones(first: bool, masked: list[str]) -> None:
+    coupling = analyse(trace(TwoInputs().eval(), (torch.randn(2, 4),)))
+    session = Annealing(first_layer=first, variant="before").start(Context(coupling, has_budget=False))
+    assert list(session.masks) == [f"{name}.weight" for name in masked]
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.errors import CompressError
+from compress.errors import CompressError, InputError
 from compress.graph import analyse, remove_dead, slice_verified, trace
 from compress.plugin import Context, FSASettings, make_plan, select_features
 from compress.testing import check_plugin
@@ -122,11 +122,38 @@ def test_largest_by_hand() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"keep": 1.0}, {"keep": -0.1}, {"tolerance": 2.0}, {"samples": 1}, {"iterations": 0}, {"lr": 0.0}, {"mu": -1.0}],
+    [{"keep": 1.0}, {"keep": -0.1}, {"tolerance": 2.0}, {"samples": 2}, {"iterations": 0}, {"lr": 0.0}, {"mu": -1.0}],
 )
 def test_options_out_of_range(options: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         FSA(**options)
+
+
+class TwoInputs(nn.Module):
+    """Two layers read the features; neither of their weights is masked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.last = nn.Linear(10, 6), nn.Linear(10, 8), nn.Linear(14, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.last(torch.cat([self.a(x).relu(), self.b(x).relu()], 1))
+        return out
+
+
+def test_all_layers_that_read_the_input_stay_whole() -> None:
+    coupling = analyse(trace(TwoInputs().eval(), (torch.randn(2, 10),)))
+    plan = make_plan(FSA(keep=0.5), Context(coupling, data=data(), granularity="weight"))
+    assert {name: int(mask.sum()) for name, mask in plan.masks.items()} == {"last.weight": 28}
+
+
+def test_samples_of_one_class_tell_nothing() -> None:
+    few = Data(Samples(torch.randn(20, 10), torch.full((20,), 7)))
+    with pytest.raises(InputError, match="all 20 training samples that fsa looks at are of class 7"):
+        make_plan(FSA(), dataclasses.replace(context(), data=few))
+    two = Data(Samples(torch.randn(2, 10), torch.arange(2)))
+    with pytest.raises(InputError, match="needs 3 training samples, and there are 2"):
+        make_plan(FSA(), dataclasses.replace(context(), data=two))
 
 
 def test_samples_are_needed() -> None:

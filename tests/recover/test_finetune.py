@@ -156,6 +156,10 @@ def test_hooks_keep_their_state(tmp_path: Path) -> None:
         def start(self, loop: Loop) -> None:
             self.started += 1
 
+        def numbers(self, loop: Loop) -> Mapping[str, float]:
+            assert self.started  # also before epoch 0 is judged
+            return {}
+
         def before_step(self, loop: Loop) -> None:
             assert loop.optimizer.param_groups[0]["lr"] == loop.rate(loop.step)
 

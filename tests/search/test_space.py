@@ -31,11 +31,6 @@ def test_a_family_is_cut_at_the_nearest_step_and_never_whole() -> None:
     assert [family("a", 4).step(ratio) for ratio in (0.0, 0.1, 0.13, 0.3, 0.375, 0.38, 0.99)] == [0, 0, 1, 1, 1, 2, 3]
 
 
-def test_labels_count_the_groups() -> None:
-    assert Family("a", ("a",), 4, 4).label == "a"
-    assert Family("a", ("a", "b", "c"), 12, 4).label == "a (+2)"
-
-
 @pytest.mark.parametrize("ratio", [0.1, 0.25, 0.3, 0.5, 0.8])
 def test_equal_weights_are_one_ratio_for_all(ratio: float) -> None:
     found = space(family("a", 100), family("b", 40), family("c", 64, 8))

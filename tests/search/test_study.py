@@ -95,6 +95,14 @@ def test_what_is_cut_off_is_made_again(storage: str) -> None:
     assert sorted(t.start for t in trials if t.start) == [f"plain, uniform {p} %" for p in range(10, 90, 10)]
 
 
+def test_what_a_killed_process_was_judging_is_made_again(storage: str) -> None:
+    assert [t.start for t in search(storage, 1)] == ["plain, uniform 10 %"]
+    assert open_study(storage, "s", {"model": "m"}).ask().user_attrs["start"] == "plain, uniform 20 %"  # never told
+    trials = search(storage, 12)
+    assert len(trials) == 12
+    assert sorted(t.start for t in trials if t.start) == [f"plain, uniform {p} %" for p in range(10, 90, 10)]
+
+
 def test_time_can_be_up(storage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(100))
     monkeypatch.setattr("compress.search.study.time.monotonic", lambda: float(next(clock)))
