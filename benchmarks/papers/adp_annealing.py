@@ -40,7 +40,8 @@ VARIANTS = {
 }
 WAYS: Mapping[str, Callable[..., Outcome]] = {"as the code does it": as_the_code_does, "done right": done_right}
 # Weights behind the first layer of 784-1200-1200-10, and how many of them Figure 14 shows: by fraction, from epoch 1
-WEIGHTS, FIGURE_14 = 1_452_000, {
+WEIGHTS = 1_452_000
+FIGURE_14 = {
     0.2: (884_106, 665_686, 550_051, 478_468, 429_792),
     0.4: (1_026_080,),
     0.6: (1_168_053,),
@@ -117,8 +118,8 @@ _SCHEDULE = """
 
 ![Weights that stay in this run](adp-annealing-schedule.svg)
 
-The first picture has the sizes of the paper (25 epochs, 1,452,000 weights behind the first layer) and needs no training;
-its points can be compared with those that the paper shows:
+The first picture has the sizes of the paper (25 epochs, 1,452,000 weights behind the first layer) and needs no
+training; its points can be compared with those that the paper shows:
 """
 
 _BOUNDS = """
@@ -162,7 +163,8 @@ def figures(found: Outcomes) -> Iterator[Figure]:
         kept = found["done right", Case(keep=keep)][0].kept
         schedule.append(Series(f"{keep:g}", [float(i) for i in range(1, len(kept) + 1)], [float(n) for n in kept]))
     title = "Weights behind the first layer that stay: 784-1200-1200-10, 25 epochs"
-    yield Figure("adp-annealing-schedule-paper", title, "epoch", "weights", tuple(_paper_schedule(keep) for keep in keeps))
+    counts = tuple(_paper_schedule(keep) for keep in keeps)
+    yield Figure("adp-annealing-schedule-paper", title, "epoch", "weights", counts)
     yield Figure(
         "adp-annealing-schedule", "Weights behind the first layer that stay", "epoch", "weights", tuple(schedule)
     )

@@ -1,4 +1,4 @@
-"""One run of the annealing study of ADP, in two ways: as the author's code does it, and with this project's own loop."""
+"""One run of the annealing study of ADP, in two ways: as the author's code does it, and with this project's loop."""
 
 from __future__ import annotations
 
