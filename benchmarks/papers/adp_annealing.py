@@ -69,7 +69,7 @@ def main() -> None:
 def page(found: Outcomes, given: argparse.Namespace, data: Samples) -> Iterator[str]:
     """What was run, and both tables."""
     yield "# Annealed pruning: the tables of the paper\n"
-    yield size_line("adp_annealing", given, data, (60_000, 10_000, 1200, 25))
+    yield size_line("adp_annealing", given, data, 25)
     yield _TEXT.format(legacy=given.legacy_lr, rate=given.lr)
     yield "## By the fraction of weights that stays\n"
     rows = []

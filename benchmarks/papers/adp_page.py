@@ -67,14 +67,14 @@ def samples(spec: str, train: int, test: int, standardise: bool = False) -> Samp
     return Samples(Split(first, data.train.targets[:train]), Split(second, data.test.targets[:test]), data.classes)
 
 
-def size_line(script: str, given: argparse.Namespace, data: Samples, printed: Sequence[int] | None = None) -> str:
+def size_line(script: str, given: argparse.Namespace, data: Samples, epochs: int | None = None) -> str:
     """How large the run was, and that it was a short one where it was.
 
     Args:
         script: Name of the file.
         given: The arguments.
         data: The samples.
-        printed: Training and test samples, width and epochs of the paper, where those are to be compared.
+        epochs: Those of the paper; None where it does not say.
     """
     train, test = len(data.train), len(data.test)
     sizes = (
@@ -85,13 +85,11 @@ def size_line(script: str, given: argparse.Namespace, data: Samples, printed: Se
         f"{given.seeds} seeds (mean ± deviation)" if given.seeds > 1 else "one seed",
     )
     line = f"Written by `python benchmarks/papers/{script}.py` with {', '.join(sizes)}."
-    if printed is not None and (train, test, given.width, given.epochs) != tuple(printed):
-        samples_, tests, width, epochs = printed
-        line += (
-            f" The paper has {samples_:,} and {tests:,} samples, {epochs} epochs and hidden layers of {width:,}: this"
-            " is a **short run**, whose accuracies are not those of the full one."
-        )
-    return line
+    if (train, test, given.width, given.epochs) != (*PAPER, epochs or given.epochs):
+        long = f"{PAPER[0]:,} and {PAPER[1]:,} samples, hidden layers of {PAPER[2]:,}"
+        long += f" and {epochs} epochs" if epochs else ""
+        line += f" The paper has {long}: this is a **short run**, whose accuracies are not those of the full one."
+    return line if epochs else f"{line} How many epochs the paper has is not printed."
 
 
 def cell(values: Iterable[float], digits: int = 4) -> str:

@@ -127,7 +127,7 @@ def histogram(way: Way, weight: Tensor) -> Figure:
 def page(found: Found, dense: Mapping[str, list[float]], given: argparse.Namespace, data: Samples) -> Iterator[str]:
     """What was run, the table, the histograms, and whether the bounds are met."""
     yield "# Tetris pruning: the table of the paper\n"
-    yield size_line("adp_tetris", given, data, (60_000, 10_000, 1200, given.epochs))
+    yield size_line("adp_tetris", given, data)
     yield _TEXT.format(
         legacy=given.legacy_lr, rate=given.lr, coded=cell(dense["as coded"]), right=cell(dense["done right"])
     )
@@ -173,8 +173,8 @@ smallest bin can spare. The table of the paper is that of the output layer, with
   also cuts the sorted weights at the wrong end, so that its bins are mirrored: as many weights stay, but others. Both
   are shown.
 * **Done right**: every layer trains (SGD, learning rate {rate:g}, momentum 0.9, cross-entropy of the scores). Accuracy
-  before pruning: {right}. Rule `min` is the paper's; at the ends of the range trained weights have bins with few weights
-  or none, so that it takes next to nothing. Rule `auto`, the default of `compress prune --method tetris`, then takes
+  before pruning: {right}. Rule `min` is the paper's; at the ends of their range trained weights have bins with few
+  weights or none, so that it takes next to nothing. Rule `auto`, the default of `compress prune --method tetris`, takes
   the median of the bins that are not empty. The last column prunes the layer before the output as well, the percentage
   is of both.
 """
