@@ -175,8 +175,8 @@ smallest bin can spare. The table of the paper is that of the output layer, with
 * **Done right**: every layer trains (SGD, learning rate {rate:g}, momentum 0.9, cross-entropy of the scores). Accuracy
   before pruning: {right}. Rule `min` is the paper's; at the ends of their range trained weights have bins with few
   weights or none, so that it takes next to nothing. Rule `auto`, the default of `compress prune --method tetris`, takes
-  the median of the bins that are not empty. The last column prunes the layer before the output as well, the percentage
-  is of both.
+  the median of the bins that are not empty where the smallest bin has one weight or none. The last column prunes the
+  layer before the output as well, the percentage is of both.
 """
 
 _PICTURES = """
@@ -189,8 +189,8 @@ _PICTURES = """
 
 _BOUNDS = """
 Accuracies between the first and the last row depend on the learning rate and on the number of steps, which the paper
-does not print. Weights drawn uniformly have a smallest bin that differs from seed to seed: over many seeds the
-percentages deviate by 1.5 (10 bins) to 6.6 points (1,000 bins).
+does not print. Weights drawn uniformly have a smallest bin that differs from seed to seed: the percentages then deviate
+by 1 (10 bins) to 7 points (1,000 bins).
 """
 
 
