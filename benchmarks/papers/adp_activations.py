@@ -241,8 +241,8 @@ def _figure(number: str, title: str, axis: str, lines: Mapping[str, list[float]]
 _TEXT = """
 Losses are cross-entropies of a softmax of a softmax, of both ways, as the paper's are: with 10 classes they lie between
 1.46115 and 2.46115. The best test loss is the smallest of an epoch, chosen on the test samples as the paper does.
-Accuracies are those of the last epoch. What the paper calls accuracy, .998 and more, goes with test losses that no such
-network has on its test samples, and is compared with the training accuracy.
+Accuracies are those of the last epoch. What the paper calls accuracy is .998 and more, also where its test loss is that
+of a network with many errors; it is read as accuracy on the training samples.
 
 * **As coded**: layers behind the first keep the weights they were drawn with, softmax twice, SGD with learning rate
   {legacy:g}.
