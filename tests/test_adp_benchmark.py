@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,24 @@ from compress.schedules import annealed
 PAPERS = Path(__file__).resolve().parents[1] / "benchmarks" / "papers"
 
 
-@pytest.fixture(scope="module")
-def runs() -> Any:
+@pytest.fixture(scope="module", autouse=True)
+def papers() -> Iterator[None]:
+    """The scripts import one another by name."""
     sys.path.append(str(PAPERS))
     try:
-        yield importlib.import_module("adp_runs")
+        yield
     finally:
         sys.path.remove(str(PAPERS))
+
+
+@pytest.fixture(scope="module")
+def runs(papers: None) -> Any:
+    return importlib.import_module("adp_runs")
+
+
+@pytest.fixture(scope="module")
+def networks(papers: None) -> Any:
+    return importlib.import_module("adp_network")
 
 
 def samples(count: int) -> Split:
@@ -33,10 +44,10 @@ def samples(count: int) -> Split:
     return Split(x, x[:, :4].argmax(1))
 
 
-def test_softmax_twice(runs: Any) -> None:
+def test_softmax_twice(networks: Any) -> None:
     """A perfect, saturated prediction, one that is as wrong as can be, and none at all, of 10 classes."""
     right, wrong = (100 * torch.nn.functional.one_hot(torch.tensor([i]), 10).float() for i in (3, 4))
-    found = [float(runs.double_softmax_loss(scores, torch.tensor([3]))) for scores in (right, wrong, 0 * right)]
+    found = [float(networks.double_softmax_loss(scores, torch.tensor([3]))) for scores in (right, wrong, 0 * right)]
     assert found == pytest.approx([1.46115, 2.46115, 2.30259], abs=1e-5)
     assert found[0] == pytest.approx(math.log(math.e + 9) - 1)
 

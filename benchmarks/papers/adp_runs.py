@@ -1,17 +1,12 @@
-"""One run of the annealing study of ADP, in two ways: as the author's code does it, and with this project's own loop.
-
-In the author's code the weights of all layers but the first are wrapped into new parameters in every forward, after the
-optimizer was made: they are masked, but never trained. The softmax at the end is followed by a cross-entropy that
-applies another one.
-"""
+"""One run of the annealing study of ADP, in two ways: as the author's code does it, and with this project's loop."""
 
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, replace
 
 import torch
+from adp_network import Hidden, Watch, as_coded, network, train, weights_behind_the_first
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -84,110 +79,69 @@ def narrow_width(width: int, classes: int) -> int:
     return round((-classes + math.sqrt(classes**2 + 4 * half)) / 2)
 
 
-def network(inputs: int, width: int, classes: int, rich: bool) -> nn.Sequential:
-    """Linear layers of ``inputs``-width-width-classes with ReLU, and where rich with batch norm and dropout behind."""
-    layers: list[nn.Module] = []
-    for before in (inputs, width):
-        layers += [nn.Linear(before, width), nn.ReLU()]
-        layers += [nn.BatchNorm1d(width), nn.Dropout(0.5)] if rich else []
-    return nn.Sequential(*layers, nn.Linear(width, classes))
+def outcome(watch: Watch, kept: list[int], epochs: int) -> Outcome:
+    """Of the last ``epochs`` epochs: from scratch, those that found the masks do not count."""
+    losses = watch.losses[-epochs:]
+    gap, best = sum(b - a for a, b in losses), min(b for _, b in losses)
+    return Outcome(watch.accuracy, gap, best, watch.seconds, tuple(kept[-epochs:]))
 
 
-def double_softmax_loss(scores: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of a softmax of a softmax; with 10 classes it lies between ln(e + 9) - 1 and ln(e + 9)."""
-    return functional.cross_entropy(scores.softmax(1), targets)
+def _hidden(case: Case) -> Hidden:
+    return Hidden(dropout="standard", p=0.5, norm=True) if case.rich else Hidden()
 
 
-class Watch:
-    """Keeps time and losses; the time that the losses take is left out."""
-
-    def __init__(self, train: Split, test: Split, loss: object) -> None:
-        self.train, self.test, self.loss = train, test, loss
-        self.losses: list[tuple[float, float]] = []
-        self.accuracy, self.aside, self.start = 0.0, 0.0, time.perf_counter()
-
-    def look(self, model: nn.Module) -> None:
-        begin = time.perf_counter()
-        with torch.no_grad():
-            found = [model(split.inputs) for split in (self.train, self.test)]
-        pairs = zip(found, (self.train, self.test), strict=True)
-        train, test = (float(self.loss(scores, split.targets)) for scores, split in pairs)  # type: ignore[operator]
-        self.losses.append((train, test))
-        self.accuracy = float((found[1].argmax(1) == self.test.targets).float().mean())
-        self.aside += time.perf_counter() - begin
-
-    def outcome(self, kept: list[int], epochs: int) -> Outcome:
-        """Of the last ``epochs`` epochs: from scratch, those that found the masks do not count."""
-        seconds = time.perf_counter() - self.start - self.aside
-        losses = self.losses[-epochs:]
-        return Outcome(
-            self.accuracy, sum(b - a for a, b in losses), min(b for _, b in losses), seconds, tuple(kept[-epochs:])
-        )
-
-
-def as_the_code_does(case: Case, sizes: Sizes, train: Split, test: Split, classes: int, seed: int) -> Outcome:
+def as_the_code_does(case: Case, sizes: Sizes, samples: Split, test: Split, classes: int, seed: int) -> Outcome:
     """Plain torch: layers behind the first stay as they were drawn, softmax twice, SGD without momentum."""
     torch.manual_seed(seed)
     width = narrow_width(sizes.width, classes) if case.narrow else sizes.width
-    keep = 1.0 if case.narrow else case.keep
-    watch = Watch(train, test, double_softmax_loss)
-    masks: list[Tensor] | None = None
-    kept: list[int] = []
+    way = as_coded(sizes.legacy_rate, sizes.legacy_batch)
+    watch = Watch(samples, test, way.loss)
+    masked = _Masked(case, sizes.epochs)
     for _ in range(2 if case.variant == "scratch" else 1):
-        model = network(train.inputs.shape[1], width, classes, case.rich)
-        layers = [m.weight for m in model if isinstance(m, nn.Linear)][1:]
-        for weight in layers:
-            weight.requires_grad_(False)
-        if masks is None:
-            full = [torch.ones_like(weight, dtype=torch.bool) for weight in layers]
-            masks = _masks(layers, full, keep, 1, 1, case.stacked) if case.variant == "before" else full
-            moves = case.variant != "before"
+        model = network(samples.inputs.shape[1], width, classes, _hidden(case))
+        masked.begin(weights_behind_the_first(model))
+        train(model, way, samples, sizes.epochs, watch, masked.after_epoch)
+    return outcome(watch, masked.kept, sizes.epochs)
+
+
+class _Masked:
+    """Masks of weights that do not train. A second network takes over the masks of the first, which then stay."""
+
+    def __init__(self, case: Case, epochs: int) -> None:
+        self.case, self.epochs = case, epochs
+        self.keep = 1.0 if case.narrow else case.keep
+        self.layers: list[nn.Parameter] = []
+        self.masks: list[Tensor] = []
+        self.moves = case.variant != "before"
+        self.kept: list[int] = []
+
+    def begin(self, layers: list[nn.Parameter]) -> None:
+        self.layers = layers
+        if self.masks:
+            self.moves = False
         else:
-            moves = False
-        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], sizes.legacy_rate)
-        for epoch in range(sizes.epochs):
-            _apply(layers, masks)
-            _pass(model, optimizer, train, sizes.legacy_batch)
-            if moves:  # the first call is at position 0 and masks nothing
-                masks = _masks(layers, masks, keep, epoch, sizes.epochs, case.stacked)
-                _apply(layers, masks)
-            kept.append(sum(int(mask.sum()) for mask in masks))
-            watch.look(model.eval())
-    return watch.outcome(kept, sizes.epochs)
+            self.masks = [torch.ones_like(weight, dtype=torch.bool) for weight in layers]
+            if self.case.variant == "before":
+                self.narrow(1, 1)
+        self.apply()
 
+    def after_epoch(self, epoch: int) -> None:
+        if self.moves:  # the first call is at position 0 and masks nothing
+            self.narrow(epoch, self.epochs)
+            self.apply()
+        self.kept.append(sum(int(mask.sum()) for mask in self.masks))
 
-def _pass(model: nn.Module, optimizer: torch.optim.Optimizer, train: Split, batch: int) -> None:
-    """One epoch over fixed slices of the samples, in a new order."""
-    model.train()
-    starts = torch.randperm(math.ceil(len(train) / batch)) * batch
-    for start in starts.tolist():
-        part = slice(start, start + batch)
-        if len(train.targets[part]) < 2:  # batch norm needs two
-            continue
-        optimizer.zero_grad()
-        double_softmax_loss(model(train.inputs[part]), train.targets[part]).backward()
-        optimizer.step()
+    def narrow(self, position: int, total: int) -> None:
+        sizes = [w.detach().abs().masked_fill(~m, -1.0) for w, m in zip(self.layers, self.masks, strict=True)]
+        flat = [torch.cat([size.flatten() for size in sizes])] if self.case.stacked else [s.flatten() for s in sizes]
+        found = torch.cat([largest(s, annealed(position, total, len(s), int(self.keep * len(s)), MU)) for s in flat])
+        parts = found.split([size.numel() for size in sizes])
+        self.masks = [part.reshape(size.shape) for part, size in zip(parts, sizes, strict=True)]
 
-
-def _masks(
-    layers: list[nn.Parameter], masks: list[Tensor], keep: float, position: int, total: int, stacked: bool
-) -> list[Tensor]:
-    sizes = [
-        weight.detach().abs().masked_fill(~mask, -1.0).flatten() for weight, mask in zip(layers, masks, strict=True)
-    ]
-    if stacked:
-        joined = torch.cat(sizes)
-        count = annealed(position, total, len(joined), int(keep * len(joined)), MU)
-        found = list(largest(joined, count).split([len(each) for each in sizes]))
-    else:
-        found = [largest(s, annealed(position, total, len(s), int(keep * len(s)), MU)) for s in sizes]
-    return [mask.reshape(weight.shape) for weight, mask in zip(layers, found, strict=True)]
-
-
-def _apply(layers: list[nn.Parameter], masks: list[Tensor]) -> None:
-    with torch.no_grad():
-        for weight, mask in zip(layers, masks, strict=True):
-            weight.mul_(mask)
+    def apply(self) -> None:
+        with torch.no_grad():
+            for weight, mask in zip(self.layers, self.masks, strict=True):
+                weight.mul_(mask)
 
 
 class _Eyes(Hook):
@@ -203,16 +157,16 @@ class _Eyes(Hook):
         self.watch.look(loop.network)
 
 
-def done_right(case: Case, sizes: Sizes, train: Split, test: Split, classes: int, seed: int) -> Outcome:
+def done_right(case: Case, sizes: Sizes, samples: Split, test: Split, classes: int, seed: int) -> Outcome:
     """This project's loop and plugin: every layer trains, masks hold after every step, cross-entropy of the scores.
 
     The loop keeps a tenth of the training samples out to choose an epoch by; here the last epoch is what counts.
     """
     torch.manual_seed(seed)
     width = narrow_width(sizes.width, classes) if case.narrow else sizes.width
-    model = network(train.inputs.shape[1], width, classes, case.rich).eval()
-    program = trace(model, (train.inputs[:2],))
-    watch = Watch(train, test, functional.cross_entropy)
+    model = network(samples.inputs.shape[1], width, classes, _hidden(case)).eval()
+    program = trace(model, (samples.inputs[:2],))
+    watch = Watch(samples, test, functional.cross_entropy)
     eyes = _Eyes(watch, "0.weight")
     hooks: tuple[Hook, ...] = (eyes,)
     settings = Training(
@@ -227,5 +181,5 @@ def done_right(case: Case, sizes: Sizes, train: Split, test: Split, classes: int
         hooks, trained = (InSession(session), eyes), session.network
     if case.variant == "scratch":
         settings = replace(settings, epochs=2 * sizes.epochs)
-    finetune(trained, train, settings, seed=seed, hooks=hooks)
-    return watch.outcome(eyes.kept, sizes.epochs)
+    finetune(trained, samples, settings, seed=seed, hooks=hooks)
+    return outcome(watch, eyes.kept, sizes.epochs)

@@ -65,12 +65,15 @@ def test_p_out_of_range(p: float) -> None:
         ShiftDropout(p)
 
 
-@pytest.mark.parametrize("p", [0.05, 0.2, 0.5])
-def test_alpha_dropout_of_torch_is_the_published_one(gaussian: Tensor, p: float) -> None:
+@pytest.mark.parametrize(
+    ("p", "scale", "offset"), [(0.05, 0.954844, 0.083936), (0.2, 0.878904, 0.309040), (0.5, 0.886405, 0.779194)]
+)
+def test_alpha_dropout_of_torch_is_the_published_one(gaussian: Tensor, p: float, scale: float, offset: float) -> None:
     """a (x d + alpha' (1 - d)) + b: kept elements lie on a line of slope a and offset b, moments stay."""
     low = -1.7580993408473766
     a = (1 - p + low**2 * p * (1 - p)) ** -0.5
     b = -a * p * low
+    assert (a, b) == pytest.approx((scale, offset), abs=1e-6)
     x = torch.selu(gaussian)
     y = nn.AlphaDropout(p)(x)
     kept = (y - (a * low + b)).abs() > 1e-2
