@@ -10,7 +10,7 @@ from compress.budget import Scores
 from compress.errors import ModelError, PluginError
 from compress.graph import Group
 from compress.plan import Plan
-from compress.retrain import guarded
+from compress.retrain import Retrain, guarded
 
 if TYPE_CHECKING:
     from compress.plugin import Context
@@ -54,7 +54,7 @@ def granularities(method: Any) -> tuple[Granularity, ...]:
     said: tuple[Granularity, ...] | None = getattr(method, "granularities", None)
     if said is not None:
         return said
-    return ("unit", "weight") if isinstance(method, (Pruner, WeightCriterion)) else ("unit",)
+    return ("unit", "weight") if isinstance(method, (Pruner, WeightCriterion, Retrain)) else ("unit",)
 
 
 def no_meaning(method: Any) -> tuple[str, str]:

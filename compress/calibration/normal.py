@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 POSITIONS = 128  # output positions (pixels, tokens) drawn from each sample for the normal equations
-ROUNDS = 100  # of conjugate gradients, each as much work as a product of inputs x inputs x outputs
+ROUNDS = 50  # of conjugate gradients, each as much work as a product of inputs x inputs x outputs
 
 
 @dataclass(frozen=True)
