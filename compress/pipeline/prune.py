@@ -108,7 +108,7 @@ def _sliced(start: _Start, context: Context, plan: Plan, progress: Progress, tog
     """The plan carried out and refitted; ``start.program`` is the network as it came, measured beside the result."""
     request = start.request
     progress.step("Slicing and verifying")
-    sliced = _slice(context, plan, start.opened, request, progress)
+    sliced = _slice(context, plan, start, progress)
     masked = bool(sliced.plan.masks)
     same = masked and not _zeroes(context, sliced.plan)  # nothing to make up for: what is dead goes exactly
     refit = None if same else _refit(context, sliced.alive, sliced.module, request, together, keep_zeros=masked)
@@ -148,13 +148,13 @@ def _at_granularity(request: PruneRequest, method: Any) -> PruneRequest:
     return request
 
 
-def _slice(context: Context, plan: Plan, opened: Opened, request: PruneRequest, progress: Progress) -> Sliced:
-    coupling = context.coupling
+def _slice(context: Context, plan: Plan, start: _Start, progress: Progress) -> Sliced:
+    coupling, request, opened = context.coupling, start.request, start.opened
     for name, note in plan.notes.items():
         if "warning" in note:
             progress.warn(f"{name}: {note['warning']}")
     if plan.masks:
-        return _masked(context, plan, request, progress)
+        return _masked(context, plan, start, progress)
     if plan.empty:
         raise ModelError(
             f"{request.method} prunes nothing on this model",
@@ -173,15 +173,18 @@ def _slice(context: Context, plan: Plan, opened: Opened, request: PruneRequest, 
     return sliced
 
 
-def _masked(context: Context, plan: Plan, request: PruneRequest, progress: Progress) -> Sliced:
-    """Weights at zero, and without the units that are dead then; of all groups, unless the user named some."""
+def _masked(context: Context, plan: Plan, start: _Start, progress: Progress) -> Sliced:
+    """Weights at zero, and without the units that are dead then; of all groups, unless the user named some.
+
+    Raises:
+        ModelError: Nothing changes. What was masked while it was trained has changed before.
+    """
+    request = start.request
     scoped = request.only or request.exclude
     sliced = slice_weights(context.coupling, plan, [g.name for g in context.groups] if scoped else None)
     for name, problem in sliced.rolled_back.items():
         progress.warn(f"{name} keeps its size: {problem}")
-    if sliced.plan.removed:
-        return sliced
-    if _zeroes(context, plan):
+    if sliced.plan.removed or start.kind == "retrain" or _zeroes(context, plan):
         return sliced
     zeros = sum(int((context.weight(name) == 0).sum()) for name in plan.masks)
     held = sum(note.get("dead, but held", 0) for note in sliced.plan.notes.values())
