@@ -54,7 +54,7 @@ def granularities(method: Any) -> tuple[Granularity, ...]:
     said: tuple[Granularity, ...] | None = getattr(method, "granularities", None)
     if said is not None:
         return said
-    return ("unit", "weight") if isinstance(method, (Pruner, WeightCriterion, Retrain)) else ("unit",)
+    return ("unit", "weight") if isinstance(method, (Pruner, Retrain, WeightCriterion)) else ("unit",)
 
 
 def no_meaning(method: Any) -> tuple[str, str]:

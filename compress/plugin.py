@@ -92,6 +92,13 @@ class Context(Weights, Measurements, Trainable):
     size: Size | None = None
     has_budget: bool = True
 
+    def changed(self, **fields: Any) -> Context:
+        """The same context with other fields; what was noted and found on the way stays with it."""
+        made = dataclasses.replace(self, **fields)
+        made.memo.update(self.memo)
+        made.notes.update(self.notes)
+        return made
+
     def on(self, network: fx.GraphModule) -> Context:
         """The same context with the tensors that another network has under the same names, copied to the CPU."""
         return dataclasses.replace(self, coupling=with_tensors(self.coupling, network))

@@ -59,8 +59,7 @@ def _sensitivity(
 ) -> None:
     """Cut one family of units at a time, everything else whole, and tell what the accuracy bears.
 
-    It is judged on a part of the training samples, the one that fine-tuning keeps out as well; the test samples are
-    not looked at.
+    It is judged on the part of the training samples that fine-tuning keeps out, too, and never on test samples.
 
     [bold]Examples[/bold]
 

@@ -46,7 +46,9 @@ def check_widths(request: PruneRequest, kind: str) -> None:
             )
 
 
-def context_of(request: PruneRequest, opened: Opened, coupling: Coupling, progress: Progress) -> Context:
+def context_of(
+    request: PruneRequest, opened: Opened, coupling: Coupling, progress: Progress, has_budget: bool = True
+) -> Context:
     """What the method will see; names groups that rounding leaves whole.
 
     Raises:
@@ -61,6 +63,7 @@ def context_of(request: PruneRequest, opened: Opened, coupling: Coupling, progre
         *(coupling, budget, request.granularity, request.only, request.exclude, request.settings.seed, data),
         progress=progress,
         allocation=allocation,
+        has_budget=has_budget,
         size=file_size(coupling, opened, request.settings.seed) if budget.kind == "bytes" else None,
     )
     held = _held_by_rounding(context)

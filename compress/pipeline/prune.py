@@ -47,49 +47,14 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
         raise Elsewhere("one process prunes alone")
     check_output(request.output, request.force)
     method, instance = create(request.method, request.options)
-    request = _at_granularity(request, instance)
+    request = _checked(request, method.kind, instance, progress)
+    start, context = _begun(request, method.kind, instance, progress)
     if method.kind == "retrain":
-        check_retrain(request)
-    check_widths(request, method.kind)
-    if request.budget is not None and method.kind == "pruner":
-        progress.warn(f"{method.name} may decide by itself how much goes, whatever --{request.budget.kind} says")
-    opened = open_model(request.model, request.settings, request.data, progress)
-    progress.step("Tracing")
-    program = traced(opened)
-    if request.training is not None:
-        check_trainable(program, opened)
-    coupling = analysed(
-        program,
-        progress,
-        prune_outputs=request.prune_outputs,
-        prune_inputs=request.prune_inputs,
-        allow_frozen=request.allow_frozen,
-    )
-    decides = request.budget is None and method.kind != "criterion"
-    context = replace(context_of(request, opened, coupling, progress), has_budget=not decides)
-    budget = None if decides else {"kind": context.budget.kind, "value": context.budget.value}
-    recipe = prune_recipe(request, asdict(instance), budget, context.allocation.round_to)
-    start = _Start(request, opened, program, recipe, method.kind)
-    model = None
-    if context.budget.kind == "latency" and method.kind != "pruner":
-        context, model = with_latency(context, request, progress)
-    if method.kind == "retrain":
-        done = retrain(instance, context, opened, request, recipe, progress)
-        work = _sliced(replace(start, opened=done.opened), done.context, done.plan, progress)
-        result = write(replace(work, trained=done.trained), progress)
-        done.file.remove()
-        return result
+        return _retrained(start, instance, context, progress)
     together = request.refit == "joint" or (request.refit == "auto" and getattr(instance, "joint_refit", False))
     progress.step(f"Planning with {method.name}: {len(context.groups)} groups of units")
-
-    def decide(context: Context) -> Plan:
-        return planned(instance, method.kind, context, request.steps, _refit_of(context, request, together), progress)
-
-    if model is None or request.budget is None or method.kind != "criterion":
-        plan = decide(context)
-    else:
-        plan = plan_within(request.budget.value, context, model, decide, progress)
-    work = _sliced(start, context, from_main(plan, opened.device), progress, together)
+    context, plan = _decided(start, instance, context, _refit_of(context, request, together), progress)
+    work = _sliced(start, context, from_main(plan, start.opened.device), progress, together)
     return write(work, progress) if request.training is None else _trained(work, request.training, progress)
 
 
@@ -102,6 +67,63 @@ class _Start:
     program: Program
     recipe: Mapping[str, Any]
     kind: str
+
+
+def _checked(request: PruneRequest, kind: str, method: Any, progress: Progress) -> PruneRequest:
+    """The request as the method can carry it out; refused before any work where it cannot."""
+    request = _at_granularity(request, method)
+    if kind == "retrain":
+        check_retrain(request)
+    check_widths(request, kind)
+    if request.budget is not None and kind == "pruner":
+        progress.warn(f"{request.method} may decide by itself how much goes, whatever --{request.budget.kind} says")
+    return request
+
+
+def _begun(request: PruneRequest, kind: str, method: Any, progress: Progress) -> tuple[_Start, Context]:
+    """The model open, traced and analysed, and what the method will see of it."""
+    opened = open_model(request.model, request.settings, request.data, progress)
+    progress.step("Tracing")
+    program = traced(opened)
+    if request.training is not None:
+        check_trainable(program, opened)
+    coupling = analysed(
+        program,
+        progress,
+        prune_outputs=request.prune_outputs,
+        prune_inputs=request.prune_inputs,
+        allow_frozen=request.allow_frozen,
+    )
+    decides = request.budget is None and kind != "criterion"
+    context = context_of(request, opened, coupling, progress, has_budget=not decides)
+    budget = None if decides else {"kind": context.budget.kind, "value": context.budget.value}
+    recipe = prune_recipe(request, asdict(method), budget, context.allocation.round_to)
+    return _Start(request, opened, program, recipe, kind), context
+
+
+def _retrained(start: _Start, method: Any, context: Context, progress: Progress) -> Pruned:
+    """The same by a method that prunes while the network trains."""
+    request = start.request
+    if context.budget.kind == "latency":
+        context, _ = with_latency(context, request, progress)
+    done = retrain(method, context, start.opened, request, start.recipe, progress)
+    work = _sliced(replace(start, opened=done.opened), done.context, done.plan, progress)
+    result = write(replace(work, trained=done.trained), progress)
+    done.file.remove()
+    return result
+
+
+def _decided(start: _Start, method: Any, context: Context, refit: Refit, progress: Progress) -> tuple[Context, Plan]:
+    """What goes, and the context with the budget that this was decided for."""
+    request = start.request
+
+    def decide(context: Context) -> Plan:
+        return planned(method, start.kind, context, request.steps, refit, progress)
+
+    if context.budget.kind != "latency" or request.budget is None or start.kind != "criterion":
+        return context, decide(context)
+    context, model = with_latency(context, request, progress)
+    return context, plan_within(request.budget.value, context, model, decide, progress)
 
 
 def _sliced(start: _Start, context: Context, plan: Plan, progress: Progress, together: bool = False) -> Work:

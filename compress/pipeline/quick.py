@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from torch import fx
 
@@ -31,7 +30,7 @@ def with_latency(context: Context, request: PruneRequest, progress: Progress) ->
     model = tables(context.coupling, request.target, request.settings.threads or 1)
     value = context.budget.value
     budget = Budget("latency", MICRO * model.seconds(value))
-    return replace(context, budget=budget, size=lambda alive: MICRO * model.predict(alive)), model
+    return context.changed(budget=budget, size=lambda alive: MICRO * model.predict(alive)), model
 
 
 def plan_within(
@@ -51,10 +50,9 @@ def plan_within(
     made: list[Plan] = []
 
     def fit(limit: float) -> Removed:
-        aimed = replace(context, budget=Budget("latency", MICRO * limit))
-        aimed.memo.update(context.memo)  # scores are those of another aim
+        aimed = context.changed(budget=Budget("latency", MICRO * limit))
         made.append(plan(aimed))
-        context.memo.update(aimed.memo)
+        context.memo.update(aimed.memo)  # what was scored for one aim serves the next
         return made[-1].removed
 
     def cut(removed: Removed) -> fx.GraphModule:

@@ -86,6 +86,7 @@ def retrain(
     program = folded(session, trained.module, context.coupling.program)
     coupling = analyse(program, prune_outputs=request.prune_outputs, allow_frozen=request.allow_frozen)
     after = replace(context, coupling=coupling)
+    after.notes.update(context.notes)
     progress.step("Planning on the trained network")
     plan = plan_of(session, after)
     module = _with_weights(opened.loaded.module, program.module)

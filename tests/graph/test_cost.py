@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from compress.graph import layer_weights, macs, parameters
@@ -13,8 +14,8 @@ from compress.graph.einsum import einsum_macs, einsum_terms
 
 
 def counted(module: nn.Module, *inputs: torch.Tensor) -> int:
-    """Multiply-accumulates of one of the two samples by torch's own counter."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    """Multiply-accumulates of one of the two samples by torch's own counter, which knows plain attention alone."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         module(*inputs)
     return counter.get_total_flops() // 2 // 2
 
