@@ -68,6 +68,10 @@ def weakest(
 
 def _kept(values: Tensor, share: float) -> Tensor:
     count = min(len(values) - 1, int(share * len(values) + 0.5))
-    mask = torch.ones(len(values), dtype=torch.bool)
-    mask[values.argsort(stable=True)[:count]] = False
+    if count <= 0:
+        return torch.ones(len(values), dtype=torch.bool)
+    largest = values.kthvalue(count).values  # of those that go
+    mask = values > largest
+    equal = (values == largest).nonzero().flatten()
+    mask[equal[count - int((values < largest).sum()) :]] = True
     return mask

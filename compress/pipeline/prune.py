@@ -135,8 +135,10 @@ def _sliced(start: _Start, context: Context, plan: Plan, progress: Progress, tog
     """The plan carried out and refitted; ``start.program`` is the network as it came, measured beside the result."""
     request = start.request
     progress.step("Slicing and verifying")
-    sliced = _slice(context, plan, start.opened, request, progress)
-    refit = None if sliced.plan.masks else _refit(context, sliced.alive, sliced.module, request, together)
+    sliced = _slice(context, plan, start, progress)
+    masked = bool(sliced.plan.masks)
+    same = masked and not _zeroes(context, sliced.plan)  # nothing to make up for: what is dead goes exactly
+    refit = None if same else _refit(context, sliced.alive, sliced.module, request, together, keep_zeros=masked)
     module = sliced.module if refit is None else refit.module
     return Work(request, start.opened, start.program, context, sliced, refit, module, start.recipe, start.kind)
 
@@ -166,17 +168,21 @@ def _at_granularity(request: PruneRequest, method: Any) -> PruneRequest:
         raise InputError("--keep-module belongs to whole units", "leave out --granularity weight")
     if request.granularity not in has:
         raise InputError(*no_meaning(method))
+    if request.granularity == "weight" and request.refit == "joint":
+        raise InputError(
+            "--refit joint belongs to whole units: layers with zeros are refitted one by one", "leave out --refit joint"
+        )
     check_not_within(request.model.path, request.output, request.force)
     return request
 
 
-def _slice(context: Context, plan: Plan, opened: Opened, request: PruneRequest, progress: Progress) -> Sliced:
-    coupling = context.coupling
+def _slice(context: Context, plan: Plan, start: _Start, progress: Progress) -> Sliced:
+    coupling, request, opened = context.coupling, start.request, start.opened
     for name, note in plan.notes.items():
         if "warning" in note:
             progress.warn(f"{name}: {note['warning']}")
     if plan.masks:
-        return _masked(context, plan, request, progress)
+        return _masked(context, plan, start, progress)
     if plan.empty:
         raise ModelError(
             f"{request.method} prunes nothing on this model",
@@ -195,18 +201,20 @@ def _slice(context: Context, plan: Plan, opened: Opened, request: PruneRequest, 
     return sliced
 
 
-def _masked(context: Context, plan: Plan, request: PruneRequest, progress: Progress) -> Sliced:
-    """Weights at zero, and without the units that are dead then; of all groups, unless the user named some."""
+def _masked(context: Context, plan: Plan, start: _Start, progress: Progress) -> Sliced:
+    """Weights at zero, and without the units that are dead then; of all groups, unless the user named some.
+
+    Raises:
+        ModelError: Nothing changes. What was masked while it was trained has changed before.
+    """
+    request = start.request
     scoped = request.only or request.exclude
     sliced = slice_weights(context.coupling, plan, [g.name for g in context.groups] if scoped else None)
     for name, problem in sliced.rolled_back.items():
         progress.warn(f"{name} keeps its size: {problem}")
-    if sliced.plan.removed:
+    if sliced.plan.removed or start.kind == "retrain" or _zeroes(context, plan):
         return sliced
-    weights = {name: (context.weight(name), mask) for name, mask in plan.masks.items()}
-    if any(bool(((weight != 0) & ~mask).any()) for weight, mask in weights.values()):
-        return sliced
-    zeros = sum(int((weight == 0).sum()) for weight, _ in weights.values())
+    zeros = sum(int((context.weight(name) == 0).sum()) for name in plan.masks)
     held = sum(note.get("dead, but held", 0) for note in sliced.plan.notes.values())
     raise ModelError(
         f"nothing is dead: {zeros:,} of {sum(m.numel() for m in plan.masks.values()):,} prunable weights are zero, and "
@@ -217,10 +225,20 @@ def _masked(context: Context, plan: Plan, request: PruneRequest, progress: Progr
     )
 
 
+def _zeroes(context: Context, plan: Plan) -> bool:
+    """Whether masks take a weight that is not zero already."""
+    return any(bool(((context.weight(name) != 0) & ~mask).any()) for name, mask in plan.masks.items())
+
+
 def _refit(
-    context: Context, alive: NDArray[np.bool_], sliced: fx.GraphModule, request: PruneRequest, together: bool
+    context: Context,
+    alive: NDArray[np.bool_],
+    sliced: fx.GraphModule,
+    request: PruneRequest,
+    together: bool,
+    keep_zeros: bool = False,
 ) -> Compensation | None:
-    """Closed-form compensation where training samples are at hand; masks would not survive it.
+    """Closed-form compensation where training samples are at hand; zeros of masked weights stay.
 
     Joint refits can take minutes, for which the user or the method has to ask.
     """
@@ -238,6 +256,7 @@ def _refit(
         seed=request.settings.seed,
         layers=request.refit != "norms",
         together=together,
+        keep_zeros=keep_zeros,
         progress=progress,
     )
     progress.detail(

@@ -5,7 +5,8 @@ by ridge least squares: its inputs are those of the sliced network, with all err
 output of the dense network on the same data. Where the layer's output is added to a shortcut, the target also makes
 up for what the shortcut has lost. Then the layer and those right before it are refitted together (``newton.py``), to
 the dense result behind the norm and the sum that follow. Batch norms behind layers that cannot be refitted get the
-statistics of the sliced network. Nothing that does not help on held-out calibration data is taken.
+statistics of the sliced network. Zeros stay where weights were masked. Nothing that does not help on held-out
+calibration data is taken.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from torch import Tensor, fx
 from compress.calibration.layers import Layers, is_layer, op_of
 from compress.calibration.normal import Layer, Moments, flat_weight, unflatten
 from compress.calibration.walk import Walker, affordable
-from compress.graph import Coupling
+from compress.graph import Coupling, attribute, slice_tensor
 from compress.graph.labels import Value
 from compress.graph.rules import Kept
 from compress.progress import Progress, Silent
@@ -69,6 +70,7 @@ def compensate(
     seed: int = 0,
     layers: bool = True,
     together: bool = True,
+    keep_zeros: bool = False,
     progress: Progress | None = None,
 ) -> Compensation:
     """Refit the sliced network to the dense one on unlabelled data.
@@ -84,16 +86,18 @@ def compensate(
         seed: Draws the positions of convolutions.
         layers: Refit layers; without it only the statistics of batch norms are estimated again.
         together: Refit layers together with those right before them, too.
+        keep_zeros: Weights that are zero stay zero, as in a network with masked weights; layers are then refitted one
+            by one.
         progress: Is told how many layers are done.
     """
     module = own_copy(sliced)
     solver = Layers(module, coupling.flow.untrained)
-    windows = _windows(module, solver) if layers and together else {}
+    windows = _windows(module, solver) if layers and together and not keep_zeros else {}
     dense = {n.name: n for n in coupling.program.module.graph.nodes}
     held = {dense[s.name]: dense[last.name] for s, last in _held(windows).items() if s.name in dense}
     inputs = inputs[: affordable(coupling, hold=held)]
     batch = min(batch, max(1, len(inputs) // 5))  # so that a fifth can judge
-    run = _Run(coupling, alive, solver, list(inputs.split(batch)), ridge, seed, windows)
+    run = _Run(coupling, alive, solver, list(inputs.split(batch)), ridge, seed, windows, keep_zeros)
     stops = [n for n in run.sliced.nodes if (layers and is_layer(n)) or op_of(n) == "aten::batch_norm"]
     for node in (progress or Silent()).track(stops, "refitting", len(stops)):
         run.stop(node)
@@ -128,6 +132,7 @@ class _Run:
         ridge: float,
         seed: int,
         windows: dict[fx.Node, Window],
+        keep_zeros: bool,
     ) -> None:
         batches = [(c,) for c in chunks]
         self.coupling, self.kept, self.ridge, self.layers = coupling, Kept(alive), ridge, layers
@@ -137,6 +142,7 @@ class _Run:
         self.generator = torch.Generator().manual_seed(seed)
         self.judges = max(1, len(chunks) // 5) if len(chunks) > 1 else 0
         self.windows, self.budget = windows, Budget(len(windows))
+        self.left, self.keep_zeros = coupling.kept(alive), keep_zeros
         self.refitted: dict[str, float] = {}
         self.skipped: dict[str, str] = {}
         self.together: dict[str, float] = {}
@@ -233,7 +239,8 @@ class _Run:
             (judge if i >= len(inputs) - self.judges else fit).add(*layer.rows(x, y, self.generator))
         old = flat_weight(layer.weight, groups)
         shift = self.layers.shift(node)
-        new, intercept = fit.solve(old, self.ridge, shift is not None)
+        solve = fit.solve_within if self.keep_zeros and bool((old == 0).any()) else fit.solve
+        new, intercept = solve(old, self.ridge, shift is not None)
         before = judge.error(old, self._present(shift, intercept))
         after = judge.error(new, intercept)
         if self.judges and not after < before:
@@ -244,16 +251,20 @@ class _Run:
             layer.weight.copy_(unflatten(new, layer.weight))
             if shift is not None:
                 moved = self.layers.tensor_named(shift[0])
-                if shift[1] > 0:
-                    moved.copy_(intercept.reshape(-1))
-                else:
-                    moved -= intercept.reshape(-1).to(moved.dtype)
+                constant = intercept.reshape(-1)
+                moved.copy_(constant if shift[1] > 0 else self._original(shift[0]).double() - constant)
 
     def _present(self, shift: tuple[str, int] | None, like: Tensor) -> Tensor:
-        """The constant that a layer adds now; a norm's mean is no part of it."""
-        if shift is None or shift[1] < 0:
+        """The constant that a layer adds now: its bias, or by how much less the norm behind it subtracts."""
+        if shift is None:
             return torch.zeros_like(like)
-        return self.layers.tensor_named(shift[0]).double().reshape(like.shape)
+        now = self.layers.tensor_named(shift[0]).double()
+        return (now if shift[1] > 0 else self._original(shift[0]) - now).reshape(like.shape)
+
+    def _original(self, name: str) -> Tensor:
+        """A tensor of the dense network, without what the slice removed."""
+        tensor: Tensor = attribute(self.coupling.program.module, name)
+        return slice_tensor(tensor.detach(), self.left.get(name, {}))
 
     def _fit_together(self, part: Window, name: str) -> None:
         twin = self.twin[part.end.name]
@@ -280,7 +291,9 @@ class _Run:
         self.dense.run_to(twin)  # type: ignore[arg-type]
         if not self.dense.has(twin):  # type: ignore[arg-type]
             return
-        ratio = restated(node, self.layers, self.sliced.values(source), self._dense(twin), self.judges)  # type: ignore[arg-type]
+        original = [self._original(str(a.target)) for a in node.args[3:5]]  # type: ignore[union-attr]
+        inputs, dense = self.sliced.values(source), self._dense(twin)  # type: ignore[arg-type]
+        ratio = restated(node, self.layers, inputs, dense, self.judges, original)
         if ratio is not None:
             self.norms[mean[0].rpartition(".")[0]] = ratio
 

@@ -12,7 +12,12 @@ from compress.calibration.layers import Layers
 
 
 def restated(
-    node: fx.Node, layers: Layers, inputs: Sequence[Tensor], dense: Sequence[Tensor], judges: int
+    node: fx.Node,
+    layers: Layers,
+    inputs: Sequence[Tensor],
+    dense: Sequence[Tensor],
+    judges: int,
+    original: Sequence[Tensor],
 ) -> float | None:
     """Mean and variance that normalise the sliced network's values as the dense network's were.
 
@@ -21,6 +26,8 @@ def restated(
         layers: Of the sliced graph.
         inputs, dense: For each batch what goes into it, (N, C, ...), and what did in the dense network.
         judges: How many batches, the last, only judge; without any nothing is changed.
+        original: Mean and variance that the dense network has for these channels. Those of the sliced one may differ,
+            as they take over the constants of units that were dead.
 
     Returns:
         The held-out error after over that before, None where nothing was changed.
@@ -29,15 +36,16 @@ def restated(
     if not judges or layers.uses[id(layers.tensor(arguments[4]))] > 1:
         return None
     mean, variance = (layers.tensor_named(str(a.target)) for a in arguments[3:5])
+    old_mean, old_variance = original
     eps = float(arguments[7])
     fit = len(inputs) - judges
     (here, spread), (there, wide) = _statistics(inputs[:fit]), _statistics(dense[:fit])
     ratio = torch.where(wide > 0, spread / wide.clamp(min=1e-30), 1.0)
-    new_mean = here + (mean - there) * ratio.sqrt()
-    new_variance = variance * ratio
+    new_mean = here + (old_mean - there) * ratio.sqrt()
+    new_variance = old_variance * ratio
     before = after = 0.0
     for x, y in zip(inputs[fit:], dense[fit:], strict=True):
-        wanted = _normal(y, mean, variance, eps)
+        wanted = _normal(y, old_mean, old_variance, eps)
         before += float((_normal(x, mean, variance, eps) - wanted).square().sum())
         after += float((_normal(x, new_mean, new_variance, eps) - wanted).square().sum())
     if not after < before:

@@ -134,3 +134,49 @@ def test_flat_weights_come_back() -> None:
     assert flat.shape == (3, 18, 2)
     torch.testing.assert_close(flat[1, :, 0], weight[2].flatten().double())
     assert torch.equal(unflatten(flat, weight), weight)
+
+
+def test_with_zeros_kept_every_output_is_solved_on_the_inputs_that_it_reads() -> None:
+    x, y = torch.randn(2, 60, 6, dtype=torch.float64), torch.randn(2, 60, 4, dtype=torch.float64)
+    x = x * torch.tensor([1.0, 5, 0.1, 1, 1, 0], dtype=torch.float64) + 2  # of several sizes, one of them constant
+    moments = Moments(2, 6, 4)
+    moments.add(x, y)
+    prior = torch.randn(2, 6, 4, dtype=torch.float64)
+    prior[torch.rand(prior.shape) < 0.5] = 0
+    prior[0, :, 1] = 0  # an output that reads nothing
+    weight, intercept = moments.solve_within(prior, 1e-3, intercept=True)
+    assert torch.equal(weight == 0, prior == 0)
+    xx, xy = moments.centred()
+    for group in range(2):
+        pull = 1e-3 * xx[group].diagonal().mean()
+        for output in range(4):
+            kept = prior[group, :, output] != 0
+            own = xx[group][kept][:, kept] + pull * torch.eye(int(kept.sum()), dtype=torch.float64)
+            expected = torch.linalg.solve(own, xy[group, kept, output] + pull * prior[group, kept, output])
+            torch.testing.assert_close(weight[group, kept, output], expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(intercept, moments.shift(weight))
+
+
+def test_with_nothing_at_zero_both_ways_agree() -> None:
+    x, y = torch.randn(1, 60, 5, dtype=torch.float64), torch.randn(1, 60, 3, dtype=torch.float64)
+    moments = Moments(1, 5, 3)
+    moments.add(x, y)
+    prior = torch.randn(1, 5, 3, dtype=torch.float64)
+    for intercept in (False, True):
+        for one, other in zip(
+            moments.solve_within(prior, 1e-4, intercept), moments.solve(prior, 1e-4, intercept), strict=True
+        ):
+            torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+def test_gradient_steps_that_run_out_are_no_worse_than_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = torch.randn(1, 90, 8, dtype=torch.float64), torch.randn(1, 90, 3, dtype=torch.float64)
+    moments = Moments(1, 8, 3)
+    moments.add(x, y)
+    prior = torch.randn(1, 8, 3, dtype=torch.float64)
+    prior[0, ::2, 0] = 0
+    errors = []
+    for rounds in (0, 1, 2, 4, 100):
+        monkeypatch.setattr(normal, "ROUNDS", rounds)
+        errors.append(moments.error(*moments.solve_within(prior, 1e-9, intercept=True)))
+    assert errors == sorted(errors, reverse=True) and errors[-1] < 0.9 * errors[0]

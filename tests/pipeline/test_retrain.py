@@ -264,3 +264,13 @@ def test_what_is_refused(invoke: Invoke, words: tuple[str, ...], said: str) -> N
 def test_methods_say_how_it_is_called(invoke: Invoke) -> None:
     page = invoke("methods", NAME).out
     assert f"compress retrain model.pt --data digits --mode {NAME} --keep 0.5" in page and "retrain" in page
+
+
+def test_zeros_that_leave_nothing_dead_are_a_result(invoke: Invoke) -> None:
+    words = (str(MLP), "--mode", NAME, "--granularity", "weight", "--keep", "0.7", *DATA, "--epochs", "1")
+    done = invoke("retrain", *words, "--distill", "none", "-o", "zeros")
+    assert done.code == 0, done.err
+    plan, report = json.loads(Path("zeros/plan.json").read_text()), report_of("zeros")
+    assert {n: len(m["zero"]) for n, m in plan["masks"].items()} == {"3.weight": 9_000, "5.weight": 300}
+    assert not any(len(units) for units in plan["removed_units"].values())
+    assert report["data"]["calibration"] is None  # the training has made up for its zeros
