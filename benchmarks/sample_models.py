@@ -1,9 +1,9 @@
 """The four sample models, pruned with the default method and measured; prints a Markdown table.
 
-    python benchmarks/sample_models.py [--ratio 0.3 --ratio 0.5] [--method dependency]
+    python benchmarks/sample_models.py [--ratio 0.3 --ratio 0.5] [--method dependency] [--round-to 8]
 
-Each row is ``compress prune MODEL --data digits --ratio R``, seed 0: the layers are refitted on 1,000 training images
-without their labels, nothing is trained. "not refitted" is the accuracy of the same run with ``--no-calibrate``.
+Each row is ``compress prune MODEL --data digits --ratio R --round-to 8``, seed 0: the layers are refitted on 1,000
+training images without their labels, nothing is trained. "not refitted" is the same run with ``--no-calibrate``.
 Accuracy is of the 360 held-out images, one of which is 0.28 points. Speed is the ratio of median latencies in ONNX
 Runtime at batch 1 on one thread, both networks taking turns (``compress measure --runtime onnxruntime``).
 """
@@ -52,7 +52,7 @@ def speed(name: str, bundle: Path) -> float:
     return ratio
 
 
-def run(name: str, ratio: float, method: str, calibrate: bool, folder: Path) -> Pruned:
+def run(name: str, ratio: float, method: str, calibrate: bool, folder: Path, round_to: int = 8) -> Pruned:
     """Prune one sample model into `folder`."""
     request = PruneRequest(
         model=source(name),
@@ -60,6 +60,7 @@ def run(name: str, ratio: float, method: str, calibrate: bool, folder: Path) -> 
         method=method,
         budget=BudgetTarget("ratio", ratio),
         calibrate=calibrate,
+        round_to=round_to,
         data=DataSource("digits"),
         settings=Settings(seed=0, device="cpu"),
     )
@@ -88,6 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ratio", type=float, action="append", help="fraction of the units to remove; repeatable")
     parser.add_argument("--method", default="dependency")
+    parser.add_argument("--round-to", type=int, default=8, help="what widths are multiples of")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
@@ -95,7 +97,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in MODELS:
             for ratio in given.ratio or (0.3, 0.5):
-                done = [run(name, ratio, given.method, refit, Path(folder)) for refit in (False, True)]
+                settings = (Path(folder), given.round_to)
+                done = [run(name, ratio, given.method, refit, *settings) for refit in (False, True)]
                 plain, refitted = (dict(each.report) for each in done)
                 print(row(name, ratio, refitted, plain, speed(name, done[-1].bundle)), flush=True)
 

@@ -28,6 +28,8 @@ from compress.report import markdown, svg
 from compress.request import PruneRequest
 from compress.result import Pruned, Size
 
+KERNEL = 4  # channels; ONNX Runtime takes other kernels for convolutions of 16 and more that are no multiple of it
+
 
 @dataclass(frozen=True)
 class Work:
@@ -64,6 +66,7 @@ def write(work: Work, progress: Progress) -> Pruned:
         trained=work.trained, budget=budget, limited=limited,
     )  # fmt: skip
     report = document(facts)
+    _tell_odd_widths(report, request, progress)
     write_bundle(
         request.output,
         program_module=work.module,
@@ -78,6 +81,17 @@ def write(work: Work, progress: Progress) -> Pruned:
         files={**_module_file(work), **_pictures(work.sliced.plan)},
     )
     return _result(work, before, after, report)
+
+
+def _tell_odd_widths(report: Mapping[str, Any], request: PruneRequest, progress: Progress) -> None:
+    """A narrower layer may run slower than the wider one where its kernels work on several channels at once."""
+    narrower = [each["after"] for each in report["layers"] if each["after"] < each["before"]]
+    odd = sum(after % KERNEL != 0 for after in narrower)
+    if odd and request.round_to == 1:
+        progress.step(
+            f"{odd} of {len(narrower)} narrower layers have no multiple of {KERNEL} outputs, which some runtimes run "
+            "slower than more of them; --round-to 8 or auto avoids that"
+        )
 
 
 def _module_file(work: Work) -> dict[str, bytes]:
