@@ -124,7 +124,8 @@ training; its points can be compared with those that the paper shows:
 
 _BOUNDS = """
 Both bounds are for training on all 60,000 samples. As coded, only the first layer and the biases learn, so that
-accuracy comes late: it depends on the number of steps, and on the width.
+accuracy comes late: it depends on the number of steps, and on the width. The same network before pruning, with the
+width of the paper, is on the [page on Tetris](adp_tetris.md).
 """
 
 
