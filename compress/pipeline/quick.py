@@ -37,15 +37,6 @@ def with_latency(context: Context, request: PruneRequest, progress: Progress) ->
     return context.changed(budget=budget, size=_microseconds(model)), model
 
 
-def latency_size(coupling: Coupling, request: PruneRequest) -> Size:
-    """Microseconds of the network that is left of another one than was measured before.
-
-    Raises:
-        InputError, ModelError: Those of :func:`with_latency`.
-    """
-    return _microseconds(_measured(coupling, request))
-
-
 def _measured(coupling: Coupling, request: PruneRequest) -> LatencyModel:
     return tables(coupling, request.target, request.settings.threads or 1)
 

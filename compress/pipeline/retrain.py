@@ -10,12 +10,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from compress.budget import Kind, Size
 from compress.errors import InputError
-from compress.graph import Coupling, analyse
+from compress.graph import analyse
 from compress.pipeline.filesize import file_size
 from compress.pipeline.opening import Opened
-from compress.pipeline.quick import latency_size
 from compress.pipeline.training import train
 from compress.plan import Plan
 from compress.plugin import Context
@@ -88,19 +86,14 @@ def retrain(
     )  # fmt: skip
     program = folded(session, trained.module, context.coupling.program)
     coupling = analyse(program, prune_outputs=request.prune_outputs, allow_frozen=request.allow_frozen)
-    after = replace(context, coupling=coupling, size=_size(coupling, context.budget.kind, opened, request))
+    # The trained network may have other labels than the one that came in
+    size = file_size(coupling, opened, request.settings.seed) if context.budget.kind == "bytes" else None
+    after = replace(context, coupling=coupling, size=size)
     after.notes.update(context.notes)
     progress.step("Planning on the trained network")
     plan = plan_of(session, after)
     module = _with_weights(opened.loaded.module, program.module)
     return Retrained(after, replace(opened, loaded=replace(opened.loaded, module=module)), plan, trained, file)
-
-
-def _size(coupling: Coupling, kind: Kind, opened: Opened, request: PruneRequest) -> Size | None:
-    """What the budget counts in the trained network, whose labels may be others; None where counts from shapes do."""
-    if kind == "bytes":
-        return file_size(coupling, opened, request.settings.seed)
-    return latency_size(coupling, request) if kind == "latency" else None
 
 
 def _with_weights(module: nn.Module, network: fx.GraphModule) -> nn.Module:
