@@ -10,11 +10,17 @@ from torch import Tensor
 from compress.plugin import Problem
 
 
+PUT_OFF = 256  # columns of products that wait to be subtracted from an inverse
+
+
 class Elimination:
     """One least-squares problem from which units go one by one; what is left is refitted each time, exactly.
 
     A block form of the optimal brain surgeon. With H the second moments of the inputs and W the weight, taking out
     the columns u and refitting the others raises the squared error by ``tr(W_u' (H^-1_uu)^-1 W_u)``.
+
+    Each unit that goes changes the whole inverse by a product of thin matrices, but only its diagonal blocks and, later,
+    the columns of single units are asked for. So products wait, and are carried out many at a time.
 
     Args:
         problem: What a layer computes from the units.
@@ -22,24 +28,31 @@ class Elimination:
 
     Attributes:
         energy: The squared output of the layer, 0 for one that puts out nothing.
+        units: (n,) - those that are left.
+        weight: (n, k, outputs), refitted to them.
+        blocks: (n, k, k) - the diagonal blocks of the inverse.
     """
 
     def __init__(self, problem: Problem, ridge: float) -> None:
-        xx = problem.xx
+        xx, self.units = problem.xx, problem.units
         scale = float(xx.diagonal().mean())
         eye = torch.eye(len(xx), dtype=xx.dtype)
-        self.inverse = torch.linalg.inv(xx + max(ridge * scale, 1e-30) * eye)
-        self.weight = problem.weight.clone()
-        self.energy = float((self.weight * (xx @ self.weight)).sum())
-        self.units, self.columns = problem.units, problem.columns
-        self.there = torch.arange(len(xx))  # where a feature is in what is left of the inverse
+        self.energy = float((problem.weight * (xx @ problem.weight)).sum())
+        self.weight = problem.weight[problem.columns]
+        own = problem.columns.flatten()
+        self._inverse = torch.linalg.inv(xx + max(ridge * scale, 1e-30) * eye)[own][:, own]
+        self._width = problem.columns.shape[1]
+        shape = (len(self.units), self._width)
+        self.blocks = self._inverse.reshape(*shape, *shape).diagonal(dim1=0, dim2=2).movedim(-1, 0)
+        self._caught_up()
+
+    def _caught_up(self) -> None:
+        self._slots = torch.arange(len(self.units))  # where units are in the inverse, counted in widths
+        self._sides, self._solved = self._inverse[:, :0], self._inverse[:0]  # whose product waits
 
     def costs(self, count: int) -> Tensor:
         """By unit, (count,), the rise of the squared error when it goes next; 0 for units that are not read."""
-        columns = self.there[self.columns]
-        block = self.inverse[columns[:, :, None], columns[:, None, :]]
-        own = self.weight[columns]
-        rise = (own * torch.linalg.solve(block, own)).sum((1, 2))
+        rise = (self.weight * torch.linalg.solve(self.blocks, self.weight)).sum((1, 2))
         return torch.zeros(count, dtype=rise.dtype).index_add_(0, self.units, rise)
 
     def remove(self, unit: int) -> None:
@@ -47,20 +60,24 @@ class Elimination:
         gone = self.units == unit
         if not bool(gone.any()):
             return
-        columns = self.there[self.columns[gone].flatten()]
-        side = self.inverse[:, columns]
-        solved = torch.linalg.solve(side[columns], torch.cat([side.T, self.weight[columns]], 1))
-        stay = torch.ones(len(self.inverse), dtype=torch.bool)
-        stay[columns] = False
-        features = len(self.inverse)
-        self.inverse = (self.inverse - side @ solved[:, :features])[stay][:, stay]
-        self.weight = (self.weight - side @ solved[:, features:])[stay]
-        self.units, self.columns = self.units[~gone], self.columns[~gone]
-        places = (self.there >= 0).nonzero().flatten()
-        self.there = self.there.clone()
-        self.there[places[columns]] = -1
-        left = (self.there >= 0).nonzero().flatten()
-        self.there[left] = torch.arange(len(left))
+        own, stay = self._places(gone), ~gone
+        side = self._inverse[:, own] - self._sides @ self._solved[:, own]
+        both = torch.cat([side.T, self.weight[gone].flatten(0, 1)], 1)
+        solved, change = torch.linalg.solve(side[own], both).split([len(side), both.shape[1] - len(side)], 1)
+        self.units, self._slots = self.units[stay], self._slots[stay]
+        left = side.unflatten(0, (-1, self._width))[self._slots]
+        self.weight = self.weight[stay] - left @ change
+        self.blocks = self.blocks[stay] - left @ solved.unflatten(1, (-1, self._width))[:, self._slots].movedim(0, 1)
+        self._sides, self._solved = torch.cat([self._sides, side], 1), torch.cat([self._solved, solved])
+        if self._sides.shape[1] >= PUT_OFF:
+            places = self._places(torch.ones_like(self.units, dtype=torch.bool))
+            waiting = self._sides[places] @ self._solved[:, places]
+            self._inverse = self._inverse[places][:, places].sub_(waiting)
+            self._caught_up()
+
+    def _places(self, which: Tensor) -> Tensor:
+        """Rows of the inverse that belong to some of the units."""
+        return (self._slots[which][:, None] * self._width + torch.arange(self._width)).flatten()
 
 
 def order(
