@@ -9,7 +9,6 @@ from torch import Tensor
 
 from compress.plugin import Problem
 
-
 PUT_OFF = 256  # columns of products that wait to be subtracted from an inverse
 
 
@@ -19,7 +18,7 @@ class Elimination:
     A block form of the optimal brain surgeon. With H the second moments of the inputs and W the weight, taking out
     the columns u and refitting the others raises the squared error by ``tr(W_u' (H^-1_uu)^-1 W_u)``.
 
-    Each unit that goes changes the whole inverse by a product of thin matrices, but only its diagonal blocks and, later,
+    Each unit that goes changes the whole inverse by a product of thin matrices, but only its diagonal blocks and later
     the columns of single units are asked for. So products wait, and are carried out many at a time.
 
     Args:
