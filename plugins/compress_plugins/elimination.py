@@ -18,8 +18,8 @@ class Elimination:
     A block form of the optimal brain surgeon. With H the second moments of the inputs and W the weight, taking out
     the columns u and refitting the others raises the squared error by ``tr(W_u' (H^-1_uu)^-1 W_u)``.
 
-    Each unit that goes changes the whole inverse by a product of thin matrices, but only its diagonal blocks and later
-    the columns of single units are asked for. So products wait, and are carried out many at a time.
+    Each unit that goes changes inverse and weight by a product of thin matrices, but only the diagonal blocks and later
+    the rows and columns of single units are asked for. So products wait, and are carried out many at a time.
 
     Args:
         problem: What a layer computes from the units.
@@ -28,8 +28,6 @@ class Elimination:
     Attributes:
         energy: The squared output of the layer, 0 for one that puts out nothing.
         units: (n,) - those that are left.
-        weight: (n, k, outputs), refitted to them.
-        blocks: (n, k, k) - the diagonal blocks of the inverse.
     """
 
     def __init__(self, problem: Problem, ridge: float) -> None:
@@ -37,21 +35,29 @@ class Elimination:
         scale = float(xx.diagonal().mean())
         eye = torch.eye(len(xx), dtype=xx.dtype)
         self.energy = float((problem.weight * (xx @ problem.weight)).sum())
-        self.weight = problem.weight[problem.columns]
-        own = problem.columns.flatten()
-        self._inverse = torch.linalg.inv(xx + max(ridge * scale, 1e-30) * eye)[own][:, own]
-        self._width = problem.columns.shape[1]
-        shape = (len(self.units), self._width)
-        self.blocks = self._inverse.reshape(*shape, *shape).diagonal(dim1=0, dim2=2).movedim(-1, 0)
-        self._caught_up()
+        own, self._width = problem.columns.flatten(), problem.columns.shape[1]
+        self._inverse = _inverse(xx + max(ridge * scale, 1e-30) * eye)[own][:, own]
+        self._weight = problem.weight[own]
+        self._start()
 
-    def _caught_up(self) -> None:
+    def _start(self) -> None:
+        """Nothing waits: sides @ solved is to be subtracted from the inverse, sides @ changes from the weight."""
+        shape = (len(self.units), self._width)
         self._slots = torch.arange(len(self.units))  # where units are in the inverse, counted in widths
-        self._sides, self._solved = self._inverse[:, :0], self._inverse[:0]  # whose product waits
+        self._sides, self._solved, self._changes = self._inverse[:, :0], self._inverse[:0], self._weight[:0]
+        self._blocks = self._inverse.reshape(*shape, *shape).diagonal(dim1=0, dim2=2).movedim(-1, 0)
+        rows = self._weight.reshape(*shape, -1)
+        self._products = rows @ rows.mT  # (n, k, k) of the rows of each unit's weight
+
+    @property
+    def weight(self) -> Tensor:
+        """(n * k, outputs), refitted to the units that are left."""
+        own = self._places(self.units >= 0)
+        return self._weight[own] - self._sides[own] @ self._changes
 
     def costs(self, count: int) -> Tensor:
         """By unit, (count,), the rise of the squared error when it goes next; 0 for units that are not read."""
-        rise = (self.weight * torch.linalg.solve(self.blocks, self.weight)).sum((1, 2))
+        rise = torch.linalg.solve(self._blocks, self._products).diagonal(dim1=1, dim2=2).sum(1)
         return torch.zeros(count, dtype=rise.dtype).index_add_(0, self.units, rise)
 
     def remove(self, unit: int) -> None:
@@ -61,22 +67,34 @@ class Elimination:
             return
         own, stay = self._places(gone), ~gone
         side = self._inverse[:, own] - self._sides @ self._solved[:, own]
-        both = torch.cat([side.T, self.weight[gone].flatten(0, 1)], 1)
-        solved, change = torch.linalg.solve(side[own], both).split([len(side), both.shape[1] - len(side)], 1)
+        weight = self._weight[own] - self._sides[own] @ self._changes
+        solved, change = torch.linalg.solve(side[own], torch.cat([side.T, weight], 1)).split(
+            [len(side), weight.shape[1]], 1
+        )
+        across = self._weight @ change.T - self._sides @ (self._changes @ change.T)
         self.units, self._slots = self.units[stay], self._slots[stay]
-        left = side.unflatten(0, (-1, self._width))[self._slots]
-        self.weight = self.weight[stay] - left @ change
-        self.blocks = self.blocks[stay] - left @ solved.unflatten(1, (-1, self._width))[:, self._slots].movedim(0, 1)
-        self._sides, self._solved = torch.cat([self._sides, side], 1), torch.cat([self._solved, solved])
+        left, across = (t.unflatten(0, (-1, self._width))[self._slots] for t in (side, across))
+        self._blocks = self._blocks[stay] - left @ solved.unflatten(1, (-1, self._width))[:, self._slots].movedim(0, 1)
+        mixed = left @ across.mT
+        self._products = self._products[stay] - mixed - mixed.mT + left @ (change @ change.T) @ left.mT
+        self._sides = torch.cat([self._sides, side], 1)
+        self._solved, self._changes = torch.cat([self._solved, solved]), torch.cat([self._changes, change])
         if self._sides.shape[1] >= PUT_OFF:
-            places = self._places(torch.ones_like(self.units, dtype=torch.bool))
+            places = self._places(self.units >= 0)
+            self._weight = self.weight
             waiting = self._sides[places] @ self._solved[:, places]
             self._inverse = self._inverse[places][:, places].sub_(waiting)
-            self._caught_up()
+            self._start()
 
     def _places(self, which: Tensor) -> Tensor:
         """Rows of the inverse that belong to some of the units."""
         return (self._slots[which][:, None] * self._width + torch.arange(self._width)).flatten()
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    """Of a symmetric matrix, in half the time where it is positive definite in floating point too."""
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    return torch.linalg.inv(matrix) if int(failed) else torch.cholesky_inverse(factor)
 
 
 def order(
