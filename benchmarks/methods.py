@@ -122,7 +122,8 @@ def scored(setting: Setting, ratio: float) -> None:
 def deciding(setting: Setting) -> None:
     """Methods that say themselves how much goes, each before the random choice that leaves as much."""
     weights = setting.options.granularity == "weight"
-    for name, options in DECIDING.items():
+    for name in filter(None, setting.options.deciding.split(",")):
+        options = DECIDING[name]
         words = " ".join([name, *(f"--{key} {value}" for key, value in options.items())])
         try:
             found = run(setting, name, options, None, 0)
@@ -178,6 +179,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[])
     parser.add_argument("--exclude", action="append", default=[])
     parser.add_argument("--granularity", choices=("unit", "weight"), default="unit")
+    parser.add_argument("--deciding", default=",".join(DECIDING), help="methods that decide; empty for none")
     parser.add_argument("--ratios", type=_numbers, default=(0.3, 0.5))
     parser.add_argument("--seeds", type=int, default=5, help="of random choices")
     parser.add_argument("--samples", type=int, default=1000, help="training samples for the refit")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compress.plugin import Problem
+from compress_plugins import elimination
 from compress_plugins.elimination import Elimination, order
 
 RIDGE = 1e-12
@@ -113,3 +114,21 @@ def test_a_layer_without_output_has_no_say() -> None:
     silent, loud = torch.zeros(2, 1, dtype=torch.float64), torch.tensor([[5.0], [0.0]], dtype=torch.float64)
     found = order([problem(x, w, [[0], [1]]) for w in (silent, loud)], 2, [torch.arange(2)], [1], RIDGE)
     assert found.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("put_off", [1, 5, 1000])
+def test_products_that_wait_change_nothing(put_off: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """12 units of two inputs in any places, beside inputs of nobody; every step against a refit from scratch."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(80, 30, generator=generator, dtype=torch.float64)
+    weight = torch.randn(30, 4, generator=generator, dtype=torch.float64)
+    blocks = torch.randperm(30, generator=generator)[:24].reshape(12, 2)
+    monkeypatch.setattr(elimination, "PUT_OFF", put_off)
+    parts = Elimination(problem(x, weight, blocks.tolist()), RIDGE)
+    gone: list[int] = []
+    lost = 0.0
+    for unit in (7, 0, 11, 3, 4, 9, 1):
+        lost += float(parts.costs(12)[unit])
+        gone += blocks[unit].tolist()
+        parts.remove(unit)
+        assert lost == pytest.approx(rise(x, weight, gone), rel=1e-6)
