@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from torch import fx
 
-from compress.budget import Budget, Size
-from compress.graph import Coupling, slice_graph
+from compress.budget import Budget
+from compress.graph import slice_graph
 from compress.latency import tables
 from compress.latency.rounds import Removed, meet
 from compress.latency.table import LatencyModel
@@ -32,17 +32,9 @@ def with_latency(context: Context, request: PruneRequest, progress: Progress) ->
         ModelError: The network does not run on it.
     """
     progress.step(f"Measuring the model on {request.target}")
-    model = _measured(context.coupling, request)
+    model = tables(context.coupling, request.target, request.settings.threads or 1)
     budget = Budget("latency", MICRO * model.seconds(context.budget.value))
-    return context.changed(budget=budget, size=_microseconds(model)), model
-
-
-def _measured(coupling: Coupling, request: PruneRequest) -> LatencyModel:
-    return tables(coupling, request.target, request.settings.threads or 1)
-
-
-def _microseconds(model: LatencyModel) -> Size:
-    return lambda alive: MICRO * model.predict(alive)
+    return context.changed(budget=budget, size=lambda alive: MICRO * model.predict(alive)), model
 
 
 def plan_within(
