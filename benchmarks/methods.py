@@ -189,7 +189,7 @@ def _options() -> argparse.Namespace:
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    return tuple(float(part) for part in text.split(",") if part)
 
 
 if __name__ == "__main__":
