@@ -26,7 +26,7 @@ from compress.calibration.problems import Problem
 from compress.errors import InputError, ModelError, PluginError
 from compress.figures import Figure, Series
 from compress.fsa import FSASettings, compression_factor, select_features
-from compress.graph import Cluster, Coupling, Group, clusters
+from compress.graph import Cluster, Coupling, Group, clusters, insert_module
 from compress.graph.features import selections
 from compress.graph.tensors import with_tensors
 from compress.methods import (
@@ -49,7 +49,7 @@ from compress.weights import Weights
 __all__ = [
     "Budget", "Context", "Criterion", "FSASettings", "Figure", "Group", "InputError", "Loop", "ModelError", "Plan",
     "Problem", "Pruner", "Retrain", "Series", "Session", "WeightCriterion", "annealed", "compression_factor",
-    "granularities", "make_plan", "make_scores", "no_meaning", "option", "select_features",
+    "granularities", "insert_module", "make_plan", "make_scores", "no_meaning", "option", "select_features",
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from compress.graph.dead import DeadRemoval, remove_dead
 from compress.graph.families import couple, thawed
 from compress.graph.features import KEPT_INPUTS, select_inputs
 from compress.graph.groups import Coupling, Frozen, Group, Member
+from compress.graph.insert import insert_module
 from compress.graph.mapback import ModuleSlice, slice_module
 from compress.graph.partly import partly_pruned
 from compress.graph.propagate import propagate
@@ -35,6 +36,7 @@ __all__ = [
     "clusters",
     "couple",
     "empty_pieces",
+    "insert_module",
     "layer_weights",
     "load_rules",
     "lowest",
