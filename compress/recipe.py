@@ -39,6 +39,8 @@ def prune_recipe(
     prune |= {"round_to": round_to, "target": request.target}
     if budget is not None:
         prune |= {"allocation": request.allocation, "steps": request.steps, "budget": dict(budget)}
+    if request.from_scratch:
+        prune["from_scratch"] = True
     if request.kept_out:
         prune["kept_out"] = request.kept_out
     if request.ratio_of:

@@ -141,6 +141,7 @@ class PruneRequest:
     target: Target = "onnxruntime-cpu"
     steps: int = 1  # rounds in which the budget is approached
     kept_out: float = 0.0  # share of the training samples that method and refit do not see
+    from_scratch: bool = False  # a method that prunes in training starts from fresh weights, not from the checkpoint's
 
     def __post_init__(self) -> None:
         _check_choice("--granularity", self.granularity, get_args(Granularity))

@@ -46,6 +46,13 @@ def _retrain(
     budget: Budget,
     scope: Kinds,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The bundle to write.")] = LAST,
+    from_scratch: Annotated[
+        bool,
+        flag(
+            "--from-scratch",
+            help="Start from fresh weights, not from the checkpoint's; with --distill none by the labels alone.",
+        ),
+    ] = False,
     force: Annotated[bool, flag("--force", help="Replace DIR even where it is no bundle.")] = False,
     calibrate: Annotated[
         bool,
@@ -89,6 +96,7 @@ def _retrain(
         data=source,
         training=training(basics, details),
         running=running(basics, details),
+        from_scratch=from_scratch,
         force=force,
         settings=shared.settings(),
         command=command_line(),

@@ -78,7 +78,7 @@ def retrain(
     """
     training = check_retrain(request)
     progress.step(f"Pruning with {request.method} in training: {len(context.groups)} groups of units")
-    session = start_session(method, context)
+    session = start_session(method, _from_scratch(context) if request.from_scratch else context)
     teacher = None if training.distill == "none" else context.module
     trained, file = train(
         session.network, opened, teacher, training=training, running=request.running, output=request.output,
@@ -94,6 +94,16 @@ def retrain(
     plan = plan_of(session, after)
     module = _with_weights(opened.loaded.module, program.module)
     return Retrained(after, replace(opened, loaded=replace(opened.loaded, module=module)), plan, trained, file)
+
+
+def _from_scratch(context: Context) -> Context:
+    """The same network with weights as layers start with them."""
+    network = context.copy()
+    own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    with torch.no_grad():
+        for name, tensor in context.fresh(context.generator()).items():
+            own[name].copy_(tensor)
+    return context.on(network)
 
 
 def _with_weights(module: nn.Module, network: fx.GraphModule) -> nn.Module:

@@ -254,3 +254,16 @@ def test_zeros_that_leave_nothing_dead_are_a_result(invoke: Invoke) -> None:
     assert {n: len(m["zero"]) for n, m in plan["masks"].items()} == {"3.weight": 9_000, "5.weight": 300}
     assert not any(len(units) for units in plan["removed_units"].values())
     assert report["data"]["calibration"] is None  # the training has made up for its zeros
+
+
+def test_from_scratch(invoke: Invoke) -> None:
+    words = (str(MLP), "--mode", NAME, "--keep", "0.2", *DATA, "--epochs", "5", "--lr", "0.05", "--distill", "none")
+    done = invoke("retrain", *words, "--from-scratch", "-o", "fresh")
+    assert done.code == 0, done.err
+    report = report_of("fresh")
+    assert report["before"]["accuracy"]["accuracy"] > 0.99  # of the model that came in
+    assert report["history"][0]["validation accuracy"] < 0.4 < 0.7 < report["after"]["accuracy"]["accuracy"]
+    assert tomllib.loads(Path("fresh/recipe.toml").read_text())["prune"]["from_scratch"] is True
+    again = invoke("retrain", *words, "--from-scratch", "-o", "again")
+    assert again.code == 0, again.err
+    assert Path("fresh/model.safetensors").read_bytes() == Path("again/model.safetensors").read_bytes()
