@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -47,3 +49,19 @@ def _invoke(*words: str) -> Done:
 def invoke() -> Callable[..., Done]:
     """Runs a command in this process, from the current directory."""
     return _invoke
+
+
+@pytest.fixture
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that write a bundle time the two networks for an instant."""
+    from compress.measure import latency_pair
+
+    brief = partial(latency_pair, min_seconds=0, min_runs=2)
+    monkeypatch.setattr(importlib.import_module("compress.pipeline.writing"), "latency_pair", brief)
+
+
+@pytest.fixture
+def fast(briefly: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And they load what they wrote in no process of its own: for tests in which neither is the point."""
+    for name in ("writing", "finetune"):
+        monkeypatch.setattr(importlib.import_module(f"compress.pipeline.{name}"), "reloaded", lambda *_: 0.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import subprocess
@@ -11,7 +10,6 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +22,7 @@ import torch
 import compress
 from compress.checkpoint.read import load_model
 from compress.data import load_data
-from compress.measure import latency_pair
 
-# The package gives its function the name of this module
-pruning = importlib.import_module("compress.pipeline.writing")
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLES = ROOT / "sample_models"
 RESNET = SAMPLES / "digits_resnet.safetensors"
@@ -59,13 +54,6 @@ def digest(path: Path) -> str:
 def report_of(bundle: Path) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((bundle / "report.json").read_text(encoding="utf-8"))
     return report
-
-
-@pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the process that loads the result and a second of timing, where those are not the point."""
-    monkeypatch.setattr(pruning, "reloaded", lambda *_: 0.0)
-    monkeypatch.setattr(pruning, "latency_pair", partial(latency_pair, min_seconds=0, min_runs=2))
 
 
 @dataclass(frozen=True)

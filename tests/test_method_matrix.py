@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from compress.measure import latency_pair
-
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 UNITS_ALONE = {"activation", "dependency", "reconstruct"}
 
@@ -25,11 +23,8 @@ def matrix() -> Any:
 
 
 @pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    writing = importlib.import_module("compress.pipeline.writing")
+def _fast(fast: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "warnoptions", ["default"])
-    monkeypatch.setattr(writing, "reloaded", lambda *_: 0.0)
-    monkeypatch.setattr(writing, "latency_pair", lambda *a, **k: latency_pair(*a, **k, min_seconds=0, min_runs=2))
 
 
 def test_every_method_works_or_says_why_not(matrix: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,8 @@ from torch import nn
 import compress
 from compress.graph import Coupling, Member, analyse, remove_dead, run_masked, slice_verified, trace
 from compress.graph.double import as_double
-from compress.measure import latency_pair
 from compress.nn import ChannelOut, Maxout
 from tests.nn import architectures
-
-pruning = importlib.import_module("compress.pipeline.writing")
 
 # By network the shape of a sample, and by group its pools and the rows of the weight that one pool holds
 NETWORKS: dict[str, tuple[tuple[int, ...], dict[str, tuple[int, int]]]] = {
@@ -91,11 +86,10 @@ def test_a_dead_piece_still_competes(activation: nn.Module) -> None:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_from_checkpoint_to_onnx(
-    name: str, tmp_path: Path, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, invoke: Callable[..., Any], request: pytest.FixtureRequest
 ) -> None:
-    if name != "channel_out":  # one is loaded in a process of its own
-        monkeypatch.setattr(pruning, "reloaded", lambda *_: 0.0)
-    monkeypatch.setattr(pruning, "latency_pair", partial(latency_pair, min_seconds=0, min_runs=2))
+    # One is loaded in a process of its own
+    request.getfixturevalue("briefly" if name == "channel_out" else "fast")
     shape, groups = NETWORKS[name]
     save_file(build(name).state_dict(), tmp_path / "net.safetensors")
     source = (str(tmp_path / "net.safetensors"), "--arch", f"{architectures.__file__}:{name}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +13,11 @@ import torch
 from safetensors.torch import load_file
 
 import compress
-from compress.measure import latency_pair
 
 MODEL = Path(__file__).resolve().parents[2] / "sample_models" / "digits_mlp.pt"
-pruning = importlib.import_module("compress.pipeline.writing")
 
 
-@pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pruning, "latency_pair", partial(latency_pair, min_seconds=0, min_runs=2))
+pytestmark = pytest.mark.usefixtures("briefly")
 
 
 def prune(invoke: Callable[..., Any], output: Path, *words: str) -> Any:
@@ -69,10 +63,7 @@ def test_images_have_no_features(tmp_path: Path, invoke: Callable[..., Any]) -> 
     assert not (tmp_path / "small").exists()
 
 
-def test_the_original_class_takes_every_feature(
-    tmp_path: Path, invoke: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pruning, "reloaded", lambda *_: 0.0)
+def test_the_original_class_takes_every_feature(tmp_path: Path, invoke: Callable[..., Any], fast: None) -> None:
     done = prune(invoke, tmp_path / "small", "--keep-module")
     assert done.code == 0, done.err
     assert "kept_inputs keeps its size: the module cannot represent it: its forward takes every input" in done.err

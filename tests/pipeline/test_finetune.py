@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
@@ -20,22 +19,15 @@ import torch
 from torch import nn
 
 import compress
-from compress.measure import latency_pair
 
 ROOT = Path(__file__).resolve().parents[2]
 MLP = ROOT / "sample_models" / "digits_mlp.pt"
-# Modules and functions of the package share names
-pruning, tuning = (importlib.import_module(f"compress.pipeline.{name}") for name in ("writing", "finetune"))
 Invoke = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """In an empty folder, without the process that loads a result and without a second of timing."""
+def _folder(fast: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    for module in (pruning, tuning):
-        monkeypatch.setattr(module, "reloaded", lambda *_: 0.0)
-    monkeypatch.setattr(pruning, "latency_pair", lambda *a, **k: latency_pair(*a, **k, min_seconds=0, min_runs=2))
 
 
 def report_of(bundle: str) -> dict[str, Any]:

@@ -14,21 +14,17 @@ from safetensors.torch import load_file, save_file
 
 import compress
 from compress.data import Data, Split
-from compress.measure import latency_pair
 from compress.recover.samples import divided
 
 ROOT = Path(__file__).resolve().parents[2]
 RESNET = ROOT / "sample_models" / "digits_resnet.safetensors"
 WORDS = ("prune", str(RESNET), "--arch", f"{ROOT}/sample_models/architectures.py:residual_cnn", "--ratio", ".6")
-pruning = importlib.import_module("compress.pipeline.writing")
 Invoke = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _folder(fast: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pruning, "reloaded", lambda *_: 0.0)
-    monkeypatch.setattr(pruning, "latency_pair", lambda *a, **k: latency_pair(*a, **k, min_seconds=0, min_runs=2))
 
 
 def test_each_kind_refits_what_it_says_and_more_helps_more(invoke: Invoke) -> None:

@@ -23,24 +23,20 @@ from compress.budget.scope import fractions
 from compress.data import load_data
 from compress.evaluate import evaluate
 from compress.graph import Coupling, analyse, parameters, trace
-from compress.measure import latency_pair
 from compress.pipeline.bench import Ready
 from compress.plugin import Context
 from compress.recover.samples import divided
 
 ROOT = Path(__file__).resolve().parents[2]
 MLP = ROOT / "sample_models" / "digits_mlp.pt"
-# The package gives its functions the names of these modules
-pruning, searching = (importlib.import_module(f"compress.pipeline.{name}") for name in ("writing", "search"))
+# The package gives its function the name of this module
+searching = importlib.import_module("compress.pipeline.search")
 Invoke = Callable[..., Any]
 
 
 @pytest.fixture(autouse=True)
-def fast(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """In an empty folder, without the process that loads a result and without a second of timing."""
+def _folder(fast: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pruning, "reloaded", lambda *_: 0.0)
-    monkeypatch.setattr(pruning, "latency_pair", lambda *a, **k: latency_pair(*a, **k, min_seconds=0, min_runs=2))
 
 
 def search(invoke: Invoke, *words: str, trials: int = 12) -> Any:
