@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import html
 import io
+import re
+import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 from compress.figures import Figure, Series
 
-_SIZE = (6.4, 4.0)  # inches
+_SIZE = (4.8, 3.4)  # inches: at the width of a phone its texts are still as large as those around it
+_FONT = 11.0  # points
+_TITLE_WIDTH = 46  # characters in a line of the title
 _COLOURS = ("#0b6e99", "#d9730d", "#448361", "#ad1a72", "#787774", "#6940a5")
+_LINES = ("-", "--", ":", "-.")  # one after the other, when the colours are used up
 
 
 def svg(figure: Figure) -> str:
@@ -17,34 +24,87 @@ def svg(figure: Figure) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
 
-    with matplotlib.rc_context({"svg.hashsalt": figure.name, "svg.fonttype": "none", "font.size": 10}):
+    settings = {
+        "svg.hashsalt": figure.name,
+        "svg.fonttype": "none",
+        "font.size": _FONT,
+        "text.parse_math": False,  # a name may hold a dollar sign
+    }
+    with matplotlib.rc_context(settings):
         canvas = Canvas(figsize=_SIZE, layout="constrained")
         FigureCanvasSVG(canvas)
         axes = canvas.add_subplot()
-        for number, series in enumerate(figure.series):
-            _draw(axes, series, _COLOURS[number % len(_COLOURS)])
-        axes.set(title=figure.title, xlabel=figure.x, ylabel=figure.y)
-        if figure.log_x:
-            axes.set_xscale("log")
-        if figure.log_y:
-            axes.set_yscale("log")
+        drawn = [_draw(axes, series, number) for number, series in enumerate(figure.series)]
+        axes.set(xlabel=figure.x, ylabel=figure.y)
+        axes.set_title(textwrap.fill(figure.title, _TITLE_WIDTH), fontsize=_FONT)
+        _scale(axes, figure)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        if any(series.label for series in figure.series):
-            axes.legend(frameon=False)
+        named = [(line, series.label) for line, series in zip(drawn, figure.series, strict=True) if series.label]
+        if named:
+            lines, labels = zip(*named, strict=True)
+            # Below the axes, where no line can pass under it
+            canvas.legend(lines, labels, loc="outside lower center", ncols=_columns(labels), frameon=False)
         written = io.StringIO()
         canvas.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
     return written.getvalue()
 
 
-def _draw(axes: Any, series: Series, colour: str) -> None:
-    label = series.label or None
+def _columns(labels: Sequence[str]) -> int:
+    """Columns of the legend: as many as fit side by side."""
+    return max(1, min(len(labels), 3, 54 // (max(map(len, labels)) + 6)))
+
+
+def _scale(axes: Any, figure: Figure) -> None:
+    """Logarithms, whole numbers where all are whole, and k and M instead of powers of ten at the end of an axis."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    sides = (
+        (axes.xaxis, figure.log_x, [x for series in figure.series for x in series.x]),
+        (axes.yaxis, figure.log_y, [y for series in figure.series for y in series.y]),
+    )
+    for axis, logarithmic, values in sides:
+        if logarithmic:
+            (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
+            continue
+        if values and max(values) - min(values) >= 2 and all(float(value).is_integer() for value in values):
+            axis.set_major_locator(MaxNLocator(nbins="auto", integer=True, steps=[1, 2, 5, 10]))
+        if values and max(map(abs, values)) >= 1e4:
+            axis.set_major_formatter(EngFormatter())
+
+
+def _draw(axes: Any, series: Series, number: int) -> Any:
+    """What the legend shows of it."""
+    colour = _COLOURS[number % len(_COLOURS)]
+    dashes = _LINES[number // len(_COLOURS) % len(_LINES)]
     if series.style == "steps":
-        axes.stairs(series.y, series.x, label=label, color=colour)
-        return
-    line = "-" if series.style == "line" else "none"
-    axes.plot(series.x, series.y, linestyle=line, marker="o", markersize=4, label=label, color=colour)
+        return axes.stairs(series.y, series.x, color=colour, linestyle=dashes)
+    marker = "o" if series.style == "points" or len(series.x) <= 40 else ""
+    line = dashes if series.style == "line" else "none"
+    (drawn,) = axes.plot(series.x, series.y, linestyle=line, marker=marker, markersize=4, color=colour)
     if series.low and series.high:
         axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.15, linewidth=0)
     for x, y, name in zip(series.x, series.y, series.names, strict=False):
-        axes.annotate(name, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=8)
+        axes.annotate(name, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=0.9 * _FONT)
+    return drawn
+
+
+def inline(drawn: str, name: str, title: str) -> str:
+    """A drawing of :func:`svg` as an element of a page of HTML.
+
+    Its colours are those of the page (``currentColor``, ``--series-1`` to ``--series-6``), its background that of the
+    page, and its ids begin with ``name``, so that those of several drawings do not meet.
+
+    Args:
+        drawn: Text of an SVG file.
+        name: Of letters, digits, "-" and "_".
+        title: What who cannot see the picture is told.
+    """
+    text = drawn[drawn.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    text = text.replace("#000000", "currentColor").replace("fill: #ffffff", "fill: none")
+    for number, colour in enumerate(_COLOURS, 1):
+        text = text.replace(colour, f"var(--series-{number})")
+    text = re.sub(r"\n\s*", "\n", text).strip()
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)

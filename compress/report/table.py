@@ -37,6 +37,7 @@ def summary_rows(report: Mapping[str, Any]) -> list[Row]:
         rows.extend(_files(before["files"], after["files"]))
     if before["accuracy"] or after["accuracy"]:
         rows.append(_accuracy(before["accuracy"], after["accuracy"]))
+        rows.extend(_confidence(before["accuracy"], after["accuracy"]))
     if before["latency"] or after["latency"]:
         rows.extend(_latency(report))
     return rows
@@ -61,6 +62,18 @@ def _accuracy(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None)
     label = f"accuracy, {measured['count']:,} samples (95 % interval)" if measured else "accuracy"
     points = f"{100 * (after['accuracy'] - before['accuracy']):+.2f} points" if before and after else "-"
     return (label, texts[0], texts[1], points)
+
+
+def _confidence(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[Row]:
+    """Mean probability of the right class; none where reports of earlier versions have no confidences."""
+    sides = [(each or {}).get("confidence") for each in (before, after)]
+    if sides == [None, None]:
+        return []
+    texts = ["-" if each is None else f"{100 * each:.2f} %" for each in sides]
+    classes = {each["confident_classes"] for each in (before, after) if each and each.get("confidence") is not None}
+    label = f"confidence where right, mean of {' and '.join(map(str, sorted(classes)))} classes"
+    points = "-" if None in sides else f"{100 * (sides[1] - sides[0]):+.2f} points"
+    return [(label, texts[0], texts[1], points)]
 
 
 def _latency(report: Mapping[str, Any]) -> list[Row]:
