@@ -24,14 +24,6 @@ class ClassRow:
     confidence: tuple[float | None, float | None]
 
     @property
-    def accuracies(self) -> tuple[str, str]:
-        return percent(self.accuracy[0]), percent(self.accuracy[1])
-
-    @property
-    def confidences(self) -> tuple[str, str]:
-        return percent(self.confidence[0]), percent(self.confidence[1])
-
-    @property
     def change(self) -> float | None:
         """Points of accuracy won; None where a side is missing."""
         before, after = self.accuracy
@@ -66,6 +58,6 @@ def _confidence(each: Mapping[str, Any]) -> float | None:
     return confidence
 
 
-def percent(fraction: float | None, digits: int = 1) -> str:
-    """0.973 is "97.3 %"; "-" for None."""
-    return "-" if fraction is None else f"{100 * fraction:.{digits}f} %"
+def percent(fraction: float | None) -> str:
+    """0.973 is "97.3"; "-" for None."""
+    return "-" if fraction is None else f"{100 * fraction:.1f}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,8 +78,13 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters["share"] = sides.share
+    made.filters |= {"share": sides.share, "units": _units, "percent": classes.percent}
     return made
+
+
+def _units(text: str) -> str:
+    """A number and its unit stay on one line."""
+    return re.sub(r"(?<=\d) (?=(?:%|ms|[kMGT]?B|[kMGT])(?!\w))", "\u00a0", str(text))
 
 
 def _set(start: int, stop: int) -> frozenset[int]:
@@ -131,12 +137,15 @@ def _classes(report: Mapping[str, Any]) -> dict[str, Any] | None:
         worst = min(compared, key=lambda each: each.change or 0.0)
         lost = sum((each.change or 0.0) < 0 for each in compared)
         told = f"{lost} of {len(compared)} classes lost accuracy"
-        told += f", {worst.name} the most ({worst.change:+.1f} points)." if lost else "."
+        told += f", class {worst.name} the most ({worst.change:+.1f} points)." if lost else "."
+    known = [each for row in rows for each in row.accuracy if each is not None]
+    low = min(0.9, math.floor(10 * min(known)) / 10)  # where the axis begins
     if len(rows) <= _CLASSES:
-        return {"sentence": told, "shown": rows, "rest": [], "summary": ""}
+        return {"sentence": told, "shown": rows, "rest": [], "summary": "", "low": low}
     ranked = sorted(rows, key=lambda each: each.change or 0.0)
     told += f" Here are the {_CLASSES} that lost most or won least."
-    return {"sentence": told, "shown": ranked[:_CLASSES], "rest": rows, "summary": f"All {len(rows)} classes"}
+    folded = f"All {len(rows)} classes"
+    return {"sentence": told, "shown": ranked[:_CLASSES], "rest": rows, "summary": folded, "low": low}
 
 
 def _training(report: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -196,7 +205,7 @@ def _facts(report: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         counts = words.data_line(report)
         yield "data", data["spec"] + (f" ({counts})" if counts else "")
     yield "seed", str(report["seed"])
-    yield "device", report["device"] + (f", {report['threads']} threads" if report["threads"] is not None else "")
+    yield "device", words.device(report)
     yield (
         "versions",
         ", ".join(

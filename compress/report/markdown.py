@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from compress.report import words
-from compress.report.classes import class_rows
+from compress.report.classes import class_rows, percent
 from compress.report.table import summary_rows
 
 _NAMED = 4  # tensors in one cell
+_ROWS = 80  # of one table: a comment on a pull request may have 65,536 characters
 _CODE = re.compile(r"(`+[^`]*`+)")
 
 
@@ -71,20 +72,17 @@ def _layers(report: Mapping[str, Any]) -> list[str]:
     if not rows:
         return []
     changed = sum(each["before"] != each["after"] for each in report["layers"])
-    table = text_table(("layer", "kind", "before", "after", "kept because"), rows, right=(2, 3))
-    return [_details(f"Widths: {changed} of {len(rows)} layers are narrower", table)]
+    head = ("layer", "kind", "before", "after", "kept because")
+    return [_folded(f"Widths: {changed} of {len(rows)} layers are narrower", head, rows, right=(2, 3))]
 
 
 def _classes(report: Mapping[str, Any]) -> list[str]:
     rows = class_rows(report)
     if not rows:
         return []
-    table = text_table(
-        ("class", "samples", "accuracy before", "after", "confidence before", "after"),
-        [(each.name, f"{each.count:,}", *each.accuracies, *each.confidences) for each in rows],
-        right=range(1, 6),
-    )
-    return [_details(f"Accuracy and confidence of {len(rows)} classes", table)]
+    head = ("class", "samples", "accuracy (%) before", "after", "confidence (%) before", "after")
+    told = [(each.name, f"{each.count:,}", *map(percent, (*each.accuracy, *each.confidence))) for each in rows]
+    return [_folded(f"Accuracy and confidence of {len(rows)} classes", head, told, right=range(1, 6))]
 
 
 def _notes(report: Mapping[str, Any]) -> list[str]:
@@ -94,8 +92,8 @@ def _notes(report: Mapping[str, Any]) -> list[str]:
         return []
     names = list(dict.fromkeys(key for note in notes.values() for key in note))
     rows = [(code(layer), *(words.cell(note.get(name)) for name in names)) for layer, note in notes.items()]
-    table = text_table(("weight", *(name.replace("_", " ") for name in names)), rows, right=range(1, len(names) + 1))
-    return [_details(f"Layer by layer: what was decided for {len(rows)} weights", table)]
+    head = ("weight", *(name.replace("_", " ") for name in names))
+    return [_folded(f"Layer by layer: what was decided for {len(rows)} weights", head, rows, right=range(1, len(head)))]
 
 
 def _figures(report: Mapping[str, Any]) -> list[str]:
@@ -115,7 +113,7 @@ def _prunable(report: Mapping[str, Any]) -> list[str]:
     ]
     if not rows:
         return [f"{told}."]
-    return [_details(told, text_table(("held", "because", "by", "in"), rows, right=(0,)))]
+    return [_folded(told, ("held", "because", "by", "in"), rows, right=(0,))]
 
 
 def _pinned(report: Mapping[str, Any]) -> list[str]:
@@ -123,8 +121,8 @@ def _pinned(report: Mapping[str, Any]) -> list[str]:
     if not where:
         return []
     rows = [(code(op), _some(places), reason) for (op, reason), places in where.items()]
-    table = text_table(("operation", "where", "why"), rows)
-    return [_details(f"What keeps its size: {len(rows)} {'reason' if len(rows) == 1 else 'reasons'}", table)]
+    told = f"What keeps its size: {len(rows)} {'reason' if len(rows) == 1 else 'reasons'}"
+    return [_folded(told, ("operation", "where", "why"), rows)]
 
 
 def _some(places: Sequence[str]) -> str:
@@ -133,8 +131,7 @@ def _some(places: Sequence[str]) -> str:
 
 
 def _checks(report: Mapping[str, Any]) -> list[str]:
-    table = text_table(("largest relative difference", ""), words.checks(report), right=(1,))
-    return [_details("Checks", table)]
+    return [_folded("Checks", ("largest relative difference", ""), words.checks(report), right=(1,))]
 
 
 def _training(report: Mapping[str, Any]) -> list[str]:
@@ -143,8 +140,7 @@ def _training(report: Mapping[str, Any]) -> list[str]:
         return []
     names = list(dict.fromkeys(key for each in history for key in each))
     rows = [[words.cell(each.get(name)) for name in names] for each in history]
-    table = text_table(names, rows, right=range(len(names)))
-    return [_details(f"Training: {len(rows)} epochs", table)]
+    return [_folded(f"Training: {len(rows)} epochs", names, rows, right=range(len(names)))]
 
 
 def _repeat(report: Mapping[str, Any]) -> list[str]:
@@ -152,8 +148,7 @@ def _repeat(report: Mapping[str, Any]) -> list[str]:
     lines = [
         f"- input: {code(given['path'])}, {given['form']}, sha256 `{given['sha256']}`",
         f"- architecture: {code(given['architecture'])}",
-        f"- seed {report['seed']}, device {report['device']}"
-        + (f", threads {report['threads']}" if report["threads"] is not None else ""),
+        f"- seed {report['seed']}, device {words.device(report)}",
     ]
     if report["method"]["options"]:
         options = ", ".join(f"{key} = {value}" for key, value in report["method"]["options"].items())
@@ -167,6 +162,12 @@ def _repeat(report: Mapping[str, Any]) -> list[str]:
         lines.append("- every setting, defaults included: `recipe.toml`")
     command = f"```sh\n{shlex.join(report['command'])}\n```\n\n" if report["command"] else ""
     return [_details("How to repeat it", command + "\n".join(lines))]
+
+
+def _folded(summary: str, head: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:
+    """A table behind its summary, cut where it is long."""
+    table = text_table(head, rows[:_ROWS], right)
+    return _details(summary, table + (f"\n\nand {len(rows) - _ROWS:,} more: report.json" if len(rows) > _ROWS else ""))
 
 
 def _details(summary: str, content: str) -> str:

@@ -7,13 +7,15 @@ import io
 import re
 import textwrap
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 from compress.figures import Figure, Series
 
-_SIZE = (4.8, 3.4)  # inches: at the width of a phone its texts are still as large as those around it
+_SIZE = (4.8, 3.0)  # inches, without the legend: at the width of a phone its texts can still be read
+_LEGEND_LINE = 0.24  # inches
 _FONT = 11.0  # points
-_TITLE_WIDTH = 46  # characters in a line of the title
+_TITLE_WIDTH, _SIDE_WIDTH = 46, 30  # characters in a line of the title, and of the text beside the axis
 _COLOURS = ("#0b6e99", "#d9730d", "#448361", "#ad1a72", "#787774", "#6940a5")
 _LINES = ("-", "--", ":", "-.")  # one after the other, when the colours are used up
 
@@ -24,27 +26,29 @@ def svg(figure: Figure) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
 
-    settings = {
-        "svg.hashsalt": figure.name,
-        "svg.fonttype": "none",
-        "font.size": _FONT,
-        "text.parse_math": False,  # a name may hold a dollar sign
-    }
-    with matplotlib.rc_context(settings):
-        canvas = Canvas(figsize=_SIZE, layout="constrained")
+    with matplotlib.rc_context(
+        {
+            "svg.hashsalt": figure.name,
+            "svg.fonttype": "none",
+            "font.size": _FONT,
+            "text.parse_math": False,  # a name may hold a dollar sign
+        }
+    ):
+        labels = [series.label for series in figure.series if series.label]
+        columns = _columns(labels)
+        canvas = Canvas((_SIZE[0], _SIZE[1] + _LEGEND_LINE * ceil(len(labels) / columns)), layout="constrained")
         FigureCanvasSVG(canvas)
         axes = canvas.add_subplot()
         drawn = [_draw(axes, series, number) for number, series in enumerate(figure.series)]
-        axes.set(xlabel=figure.x, ylabel=figure.y)
+        axes.set(xlabel=figure.x, ylabel=textwrap.fill(figure.y, _SIDE_WIDTH))
         axes.set_title(textwrap.fill(figure.title, _TITLE_WIDTH), fontsize=_FONT)
         _scale(axes, figure)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        named = [(line, series.label) for line, series in zip(drawn, figure.series, strict=True) if series.label]
-        if named:
-            lines, labels = zip(*named, strict=True)
+        if labels:
+            lines = [line for line, series in zip(drawn, figure.series, strict=True) if series.label]
             # Below the axes, where no line can pass under it
-            canvas.legend(lines, labels, loc="outside lower center", ncols=_columns(labels), frameon=False)
+            canvas.legend(lines, labels, loc="outside lower center", ncols=columns, frameon=False)
         written = io.StringIO()
         canvas.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
     return written.getvalue()
@@ -52,7 +56,7 @@ def svg(figure: Figure) -> str:
 
 def _columns(labels: Sequence[str]) -> int:
     """Columns of the legend: as many as fit side by side."""
-    return max(1, min(len(labels), 3, 54 // (max(map(len, labels)) + 6)))
+    return max(1, min(len(labels), 3, 54 // (max(map(len, labels), default=0) + 6)))
 
 
 def _scale(axes: Any, figure: Figure) -> None:
@@ -81,7 +85,11 @@ def _draw(axes: Any, series: Series, number: int) -> Any:
         return axes.stairs(series.y, series.x, color=colour, linestyle=dashes)
     marker = "o" if series.style == "points" or len(series.x) <= 40 else ""
     line = dashes if series.style == "line" else "none"
-    (drawn,) = axes.plot(series.x, series.y, linestyle=line, marker=marker, markersize=4, color=colour)
+    # A point of its own is a ring, which shows where it lies on a line
+    ring = {"markersize": 8, "markerfacecolor": "none", "markeredgewidth": 2} if len(series.x) == 1 else {}
+    (drawn,) = axes.plot(
+        series.x, series.y, linestyle=line, color=colour, **{"marker": marker, "markersize": 4, **ring}
+    )
     if series.low and series.high:
         axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.15, linewidth=0)
     for x, y, name in zip(series.x, series.y, series.names, strict=False):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from compress.report.table import amount, change, milliseconds
+from compress.report.table import amount, change, confident, milliseconds
 
 _RUNTIMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
 _COUNTS = (
@@ -48,11 +48,11 @@ def share(fraction: float) -> str:
 
 
 def pairs(report: Mapping[str, Any]) -> list[Pair]:
-    """Every measure that was taken on both sides; parameters that are not zero only where some are."""
+    """Every measure that was taken on both sides; parameters that are not zero only where many are."""
     before, after = report["before"], report["after"]
     found = []
     for key, label, unit in _COUNTS:
-        zeros = any(side.get("nonzero") != side["params"] for side in (before, after))
+        zeros = any((side.get("nonzero") or 0) < 0.99 * side["params"] for side in (before, after))
         if key != "nonzero" or zeros:
             found += _counted(label, before.get(key), after.get(key), unit)
     files = [sum(before["files"].values()) or None, after["files"].get("model.safetensors")]
@@ -79,24 +79,20 @@ def _accuracy(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Pair]
     note = f"{after['count']:,} test samples; 95 % intervals {ranges[0]} and {ranges[1]}"
     points = f"{100 * (after['accuracy'] - before['accuracy']):+.2f} points"
     found = [Pair("Accuracy", bars[0], bars[1], points, note)]
-    sure = [s.get("confidence") for s in sides]
-    if None not in sure:
+    sure = [s["confidence"] for s in sides if s.get("confidence") is not None]
+    if len(sure) == 2:
         bars = [Bar(f"{100 * each:.2f} %", share(each)) for each in sure]
-        counts = sorted({s["confident_classes"] for s in sides})
-        note = f"probability of the class where it is right; mean of {' and '.join(map(str, counts))} classes"
+        note = f"probability of the class where it is right; mean of {confident(before, after)}"
         found.append(Pair("Confidence", bars[0], bars[1], f"{100 * (sure[1] - sure[0]):+.2f} points", note))
     return found
 
 
 def _latency(report: Mapping[str, Any]) -> Pair:
     before, after = report["before"]["latency"], report["after"]["latency"]
-    most = max(before["p90"], after["p90"]) or 1
-    bars = [
-        Bar(milliseconds(s["p50"]), share(s["p50"] / most), share(s["p50"] / most), share(s["p90"] / most))
-        for s in (before, after)
-    ]
+    most = max(before["p50"], after["p50"]) or 1
+    bars = [Bar(milliseconds(each["p50"]), share(each["p50"] / most)) for each in (before, after)]
     threads = "1 thread" if after["threads"] == 1 else f"{after['threads']} threads"
     runtime = _RUNTIMES.get(after.get("runtime", "torch"), after.get("runtime", ""))
-    note = f"median of {after['runs']:,} runs (line: 90th percentile), batch {after['batch']}, {threads}, {runtime}"
+    note = f"median of {after['runs']:,} runs in turns, batch {after['batch']}, {threads}, {runtime}"
     faster = "" if report["speedup"] is None else f"{report['speedup']:.2f} times as fast"
     return Pair("Latency", bars[0], bars[1], faster, note)

@@ -66,14 +66,21 @@ def _accuracy(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None)
 
 def _confidence(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[Row]:
     """Mean probability of the right class; none where reports of earlier versions have no confidences."""
-    sides = [(each or {}).get("confidence") for each in (before, after)]
-    if sides == [None, None]:
+    measured = [each for each in (before, after) if each and each.get("confidence") is not None]
+    if not measured:
         return []
-    texts = ["-" if each is None else f"{100 * each:.2f} %" for each in sides]
-    classes = {each["confident_classes"] for each in (before, after) if each and each.get("confidence") is not None}
-    label = f"confidence where right, mean of {' and '.join(map(str, sorted(classes)))} classes"
-    points = "-" if None in sides else f"{100 * (sides[1] - sides[0]):+.2f} points"
+    texts = [f"{100 * each['confidence']:.2f} %" if each and each in measured else "-" for each in (before, after)]
+    label = f"confidence where right, mean of {confident(before, after)}"
+    points = "-"
+    if len(measured) == 2:
+        points = f"{100 * (measured[1]['confidence'] - measured[0]['confidence']):+.2f} points"
     return [(label, texts[0], texts[1], points)]
+
+
+def confident(*sides: Mapping[str, Any] | None) -> str:
+    """How many classes a confidence is the mean of, in words: of both networks where they differ."""
+    found = sorted({each["confident_classes"] for each in sides if each and each.get("confidence") is not None})
+    return f"{' and '.join(map(str, found))} {'class' if found == [1] else 'classes'}"
 
 
 def _latency(report: Mapping[str, Any]) -> list[Row]:

@@ -26,6 +26,8 @@ def sentence(report: Mapping[str, Any]) -> str:
     left = f"{amount(after['params'])} of {amount(before['params'])} parameters are left" + _share(
         after["params"], before["params"]
     )
+    if after["nonzero"] is not None and after["nonzero"] < 0.99 * after["params"]:
+        left += f", {amount(after['nonzero'])} of them not zero"
     if before["macs"] and after["macs"] is not None:
         left += f", {amount(after['macs'])} of {amount(before['macs'])} MACs" + _share(after["macs"], before["macs"])
     told = [left]
@@ -91,3 +93,11 @@ def data_line(report: Mapping[str, Any]) -> str:
     """What the samples served for: "64 calibration, 100 test"."""
     data = report["data"] or {}
     return ", ".join(f"{data[key]:,} {key}" for key in ("train", "calibration", "test") if data.get(key) is not None)
+
+
+def device(report: Mapping[str, Any]) -> str:
+    """Where it ran: "cpu, 1 thread"."""
+    threads = report["threads"]
+    if threads is None:
+        return str(report["device"])
+    return f"{report['device']}, {threads} {'thread' if threads == 1 else 'threads'}"
