@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _CLASSES = 20  # rows of classes that stand open
 _PLACES = 8  # in one cell
+_DRAWINGS = 48  # pictures of a method; the files of others lie beside the page
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,7 @@ def html(
         classes=_classes(report),
         training=_training(report),
         notes=_notes(report),
-        drawings=[_drawing(drawings[e["file"]], e["file"], e["title"]) for e in report.get("figures", ())
-                  if drawings and e["file"] in drawings],
+        **_drawings(report, drawings or {}),
         **_held(report),
         pins=_pins(report),
         checks=Table("Largest relative differences", ("compared", "difference"), words.checks(report), _set(1, 2)),
@@ -125,6 +125,13 @@ def _drawing(drawn: str, name: str, title: str) -> Any:
     from markupsafe import Markup
 
     return Markup(inline(drawn, re.sub(r"[^\w-]", "-", name), title))
+
+
+def _drawings(report: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    found = [each for each in report.get("figures", ()) if each["file"] in given]
+    shown = [_drawing(given[each["file"]], each["file"], each["title"]) for each in found[:_DRAWINGS]]
+    left = len(found) - len(shown)
+    return {"drawings": shown, "left": f"{left} more pictures are files beside this page." if left else ""}
 
 
 def _classes(report: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -114,5 +114,6 @@ def inline(drawn: str, name: str, title: str) -> str:
     text = text.replace("#000000", "currentColor").replace("fill: #ffffff", "fill: none")
     for number, colour in enumerate(_COLOURS, 1):
         text = text.replace(colour, f"var(--series-{number})")
+    text = re.sub(r"(\d\.\d\d)\d+", r"\1", text)  # hundredths of a point are fine enough
     text = re.sub(r"\n\s*", "\n", text).strip()
     return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)

@@ -11,7 +11,7 @@ from compress.report.table import amount, change, confident, milliseconds
 _RUNTIMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
 _COUNTS = (
     ("params", "Parameters", ""),
-    ("nonzero", "Parameters that are not zero", ""),
+    ("nonzero", "Non-zero parameters", ""),
     ("macs", "MACs per sample", ""),
     ("bytes", "Weights in memory", "B"),
 )

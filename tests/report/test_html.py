@@ -185,3 +185,36 @@ def test_hundreds_of_layers_are_folded_by_block(least: dict[str, Any]) -> None:
     assert sum(tag == "title" for tag, _ in page.elements) == 1 + 402  # every column says what it is
     assert page.of("code")[0] == "stem" and len(page.of("code")) == 402
     assert len(text) < 250_000
+
+
+def test_a_picture_for_every_layer_stays_loadable(least: dict[str, Any]) -> None:
+    edges = [n / 500 for n in range(501)]
+    drawn = svg(Figure("a", "t", "x", "y", (Series("a", edges, [n * n % 97 for n in range(500)], "steps"),)))
+    pictures = tuple(Picture(f"figures/{number}.svg", f"layer {number}") for number in range(200))
+    text = html(build_report(**least, figures=pictures), {each.file: drawn for each in pictures})
+    assert text.count('aria-label="layer ') == 48 and "152 more pictures are files beside this page." in text
+    assert len(text) < 2_000_000
+
+
+def luminance(colour: str) -> float:
+    """Of WCAG 2.2."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_texts_can_be_read_in_light_and_dark(least: dict[str, Any]) -> None:
+    text = html(build_report(**least))
+    light, dark = (
+        dict(re.findall(r"--([\w-]+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\}", text, re.S)
+    )
+    assert set(light) == set(dark)
+    for colours in (light, dark):
+        for front, back, least_ratio in (
+            *((front, back, 4.5) for front in ("ink", "quiet") for back in ("paper", "panel")),
+            ("ink", "warn", 4.5),
+            *((f"series-{number}", "paper", 3.0) for number in range(1, 7)),
+            ("after", "paper", 3.0),
+        ):
+            one, other = sorted(luminance(colours[name]) for name in (front, back))
+            assert (other + 0.05) / (one + 0.05) >= least_ratio, (front, back)
