@@ -140,7 +140,7 @@ def _training(report: Mapping[str, Any]) -> list[str]:
         return []
     names = list(dict.fromkeys(key for each in history for key in each))
     rows = [[words.cell(each.get(name)) for name in names] for each in history]
-    return [_folded(f"Training: {len(rows)} epochs", names, rows, right=range(len(names)))]
+    return [_folded(f"Training: {words.epochs(report)}", names, rows, right=range(len(names)))]
 
 
 def _repeat(report: Mapping[str, Any]) -> list[str]:

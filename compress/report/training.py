@@ -10,6 +10,7 @@ from compress.figures import Figure, Series
 _LOSSES = {"loss": "training", "validation loss": "validation"}
 _ACCURACY = "validation accuracy"
 _NO_CURVE = ("epoch", "learning rate")
+_LONGER = {"nonzero": "parameters that are not zero"}
 _MOST = 6  # curves of other numbers
 
 
@@ -33,7 +34,9 @@ def curves(report: Mapping[str, Any]) -> list[Figure]:
     for number, key in enumerate(others):
         line = _series(history, key, "")
         if line.y and len(figures) < _MOST + 2:
-            figures.append(Figure(f"training-{number}", key.capitalize(), "epoch", key, (line, *_marked(line, best))))
+            told = _LONGER.get(key, key)
+            title = told[:1].upper() + told[1:]
+            figures.append(Figure(f"training-{number}", title, "epoch", told, (line, *_marked(line, best))))
     return figures
 
 

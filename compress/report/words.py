@@ -57,9 +57,16 @@ def trained_sentence(report: Mapping[str, Any]) -> str:
     best, history = report.get("best_epoch"), report["history"]
     if best is None or not history:
         return ""
-    kept = f"the weights of epoch {best}, the best one, were kept" if best else "none was better than the start"
-    last = history[-1].get("epoch", len(history))
-    return f"Of {last} epochs of training {kept}."
+    kept = (
+        f"the weights of epoch {best} were kept" if best else "none was better than the start, whose weights were kept"
+    )
+    return f"{epochs(report)} of training: {kept}."
+
+
+def epochs(report: Mapping[str, Any]) -> str:
+    """How many epochs a training had, that in which nothing was trained not counted: "8 epochs"."""
+    last = report["history"][-1].get("epoch", len(report["history"]))
+    return f"{last} {'epoch' if last == 1 else 'epochs'}"
 
 
 def checks(report: Mapping[str, Any]) -> list[tuple[str, str]]:

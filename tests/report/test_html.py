@@ -12,6 +12,7 @@ import pytest
 from compress.evaluate import Accuracy, ClassAccuracy
 from compress.figures import Figure, Series
 from compress.report import InputFile, LayerChange, Measures, Method, Picture, Pin, build_report, html, svg
+from compress.report.training import curves
 
 VOID = {"meta", "link", "rect", "line", "circle", "path", "use", "br"}
 HOSTILE = "</style><script>alert(1)</script>\"'&amp;<b>"
@@ -218,3 +219,21 @@ def test_texts_can_be_read_in_light_and_dark(least: dict[str, Any]) -> None:
         ):
             one, other = sorted(luminance(colours[name]) for name in (front, back))
             assert (other + 0.05) / (one + 0.05) >= least_ratio, (front, back)
+
+
+def test_curves_of_a_training(full: dict[str, Any]) -> None:
+    full["history"] = tuple(
+        {"epoch": n, "validation loss": 1 / (n + 1), "validation accuracy": n / 4, "nonzero": 40 - n, "gate ITR": 0.5}
+        | ({"loss": 0.5 / n, "learning rate": 0.1} if n else {})
+        for n in range(4)
+    )
+    full["best_epoch"] = 3
+    losses, accuracy, *others = curves(build_report(**full))
+    assert [(each.label, list(each.x)) for each in losses.series] == [
+        ("training", [1, 2, 3]), ("validation", [0, 1, 2, 3]), ("kept: epoch 3", [3]),
+    ]  # fmt: skip
+    assert list(losses.series[2].y) == [0.25]
+    assert list(accuracy.series[0].y) == [0, 25, 50, 75]
+    assert [each.title for each in others] == ["Parameters that are not zero", "Gate ITR"]
+    full["best_epoch"] = 0
+    assert "3 epochs of training: none was better than the start" in html(build_report(**full))
