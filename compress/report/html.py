@@ -78,13 +78,20 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"share": sides.share, "units": _units, "percent": classes.percent}
+    made.filters |= {"share": sides.share, "units": _units, "percent": classes.percent, "dotted": _dotted}
     return made
 
 
 def _units(text: str) -> str:
     """A number and its unit stay on one line."""
     return re.sub(r"(?<=\d) (?=(?:%|ms|[kMGT]?B|[kMGT])(?!\w))", "\u00a0", str(text))
+
+
+def _dotted(name: str) -> Any:
+    """A long name breaks after its dots."""
+    from markupsafe import Markup, escape
+
+    return escape(name).replace(".", Markup(".<wbr>"))
 
 
 def _set(start: int, stop: int) -> frozenset[int]:
