@@ -50,12 +50,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: `train` (None where there is none), `test`, and the number of classes in both."""
+    """A data set: `train` (None where there is none), `test`, the number of classes in both, and their names if any."""
 
     name: str
     train: Split | None
     test: Split
     classes: int
+    class_names: tuple[str, ...] = ()
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -127,7 +128,7 @@ def _checked(name: str, raw: datasets.Raw, mean: Sequence[float] | None, std: Se
     if raw.classes is not None and classes > raw.classes:
         raise InputError(f"{name}: a label is {classes - 1}, but there are {raw.classes} classes (from 0)")
     train = None if train is None else _normalised(train, mean, std)
-    return Data(name, train, _normalised(test, mean, std), raw.classes or classes)
+    return Data(name, train, _normalised(test, mean, std), raw.classes or classes, raw.names)
 
 
 def _split(what: str, inputs: Any, targets: Any) -> Split:

@@ -26,11 +26,12 @@ _IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".w
 
 @dataclass(frozen=True)
 class Raw:
-    """Inputs and targets as a source gives them, not yet checked; `classes` where the source knows."""
+    """Inputs and targets as a source gives them, not yet checked; `classes` and their names where it knows them."""
 
     train: Pair | None
     test: Pair
     classes: int | None = None
+    names: tuple[str, ...] = ()
 
 
 def digits() -> Raw:
@@ -89,7 +90,7 @@ def folder(path: str, image_size: Size = None) -> Raw:
     if unknown:
         raise InputError(f"{test_root} has classes that {train_root} has not: {', '.join(unknown[:5])}")
     train = _images(train_root, names, image_size) if train_root.is_dir() else None
-    return Raw(train, _images(test_root, names, image_size), len(names))
+    return Raw(train, _images(test_root, names, image_size), len(names), tuple(names))
 
 
 def torchvision_set(spec: str, image_size: Size = None) -> Raw:
@@ -121,7 +122,7 @@ def torchvision_set(spec: str, image_size: Size = None) -> Raw:
             f"nothing is downloaded here. Fetch it once with torchvision.datasets.{dataset.__name__}"
             f"({str(where)!r}, download=True), or name its folder: torchvision:{name}:ROOT",
         ) from error
-    return Raw(_of_dataset(parts[0]), _of_dataset(parts[1]))
+    return Raw(_of_dataset(parts[0]), _of_dataset(parts[1]), names=_names_of(parts[0]))
 
 
 def function(reference: str) -> Raw:
@@ -216,6 +217,13 @@ def _fitted(image: Any, size: tuple[int, int]) -> Any:
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
+
+
+def _names_of(dataset: Any) -> tuple[str, ...]:
+    """The names of a torchvision data set's classes, none where it has no list of them."""
+    names = getattr(dataset, "classes", None)
+    # Of ImageNet every class has a tuple of names
+    return tuple(str(each[0] if isinstance(each, tuple) and each else each) for each in names or ())
 
 
 def _of_dataset(dataset: Any) -> Pair:

@@ -19,8 +19,23 @@ _Z = 1.959963984540054  # the normal quantile of a two-sided 95 % interval
 
 
 @dataclass(frozen=True)
+class ClassAccuracy:
+    """One class.
+
+    Attributes:
+        correct: Its samples that are right.
+        count: Its samples in all.
+        confidence: Mean probability, by softmax, of the class that was told for those that are right; None without any.
+    """
+
+    correct: int
+    count: int
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
 class Accuracy:
-    """How many samples a model puts in the right class.
+    """How many samples a model puts in the right class, and how sure it is of them.
 
     Attributes:
         correct: Samples right.
@@ -28,7 +43,7 @@ class Accuracy:
         accuracy: ``correct / count``.
         low: Lower end of the 95 % Wilson interval of the accuracy.
         high: Upper end.
-        per_class: (right, in all) of each class, by its number.
+        per_class: By the number of the class.
     """
 
     correct: int
@@ -36,7 +51,21 @@ class Accuracy:
     accuracy: float
     low: float
     high: float
-    per_class: tuple[tuple[int, int], ...]
+    per_class: tuple[ClassAccuracy, ...]
+
+    @property
+    def confidence(self) -> float | None:
+        """Mean confidence of the classes that have one: every class counts alike. None where nothing is right."""
+        known = self._confidences()
+        return sum(known) / len(known) if known else None
+
+    @property
+    def confident_classes(self) -> int:
+        """How many classes that is the mean of: one in which nothing is right has no confidence."""
+        return len(self._confidences())
+
+    def _confidences(self) -> list[float]:
+        return [each.confidence for each in self.per_class if each.confidence is not None]
 
 
 def wilson(correct: int, count: int) -> tuple[float, float]:
@@ -72,7 +101,7 @@ def evaluate(
     if batch_size < 1:
         raise InputError(f"batch size {batch_size} is below 1")
     starts = range(0, len(split), batch_size)
-    right = []
+    right, sure = [], []
     with torch.no_grad(), _ready(module, torch.device(device)) as dtype:
         for start in (progress or Silent()).track(starts, "evaluating", len(starts)):
             # A copy, as the model may work in place on its input
@@ -81,19 +110,26 @@ def evaluate(
             scores = _logits(module, inputs.to(dtype) if inputs.is_floating_point() else inputs)
             if scores.shape[1] <= int(split.targets.max()):
                 raise InputError(
-                    f"the model tells {scores.shape[1]} classes apart, the labels go up to "
-                    f"{int(split.targets.max())}",
+                    f"the model tells {scores.shape[1]} classes apart, the labels go up to {int(split.targets.max())}",
                     "use the data that the model was trained for",
                 )
             # A sample whose scores are not numbers is not right, whatever argmax says.
             good = scores.isfinite().all(1) & (scores.argmax(1) == targets)
             right.append(good.cpu())
-    return _accuracy(torch.cat(right), split.targets)
+            sure.append(scores.softmax(1, dtype=torch.float32).amax(1).cpu())
+    return _accuracy(torch.cat(right), torch.cat(sure), split.targets)
 
 
-def _accuracy(right: Tensor, targets: Tensor) -> Accuracy:
+def _accuracy(right: Tensor, sure: Tensor, targets: Tensor) -> Accuracy:
+    """Counts by class; ``sure`` has the largest probability of every sample."""
     classes = int(targets.max()) + 1
-    per_class = [(int(right[targets == each].sum()), int((targets == each).sum())) for each in range(classes)]
+    counts = torch.bincount(targets, minlength=classes).tolist()
+    found = torch.bincount(targets[right], minlength=classes).tolist()
+    sums = torch.bincount(targets[right], weights=sure[right].double(), minlength=classes).tolist()
+    per_class = [
+        ClassAccuracy(good, count, total / good if good else None)
+        for good, count, total in zip(found, counts, sums, strict=True)
+    ]
     correct, count = int(right.sum()), len(right)
     return Accuracy(correct, count, correct / count, *wilson(correct, count), tuple(per_class))
 

@@ -158,6 +158,7 @@ def test_torchvision_reads_what_is_there(tmp_path: Path) -> None:
     data = load_data(f"torchvision:mnist:{tmp_path}")
     assert data.test.targets.tolist() == [3, 9]
     torch.testing.assert_close(data.test.inputs[0] * 255, torch.tensor([[[0.0, 1.0], [2.0, 3.0]]]))
+    assert len(data.class_names) == 10 and data.class_names[9] == "9 - nine"
 
 
 @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ def test_folder_with_two_parts(tmp_path: Path) -> None:
     assert data.train is not None and data.train.targets.tolist() == [0, 0, 1, 1]
     assert data.test.inputs.shape == (2, 3, 3, 4)
     assert data.test.inputs[:, :, 0, 0].tolist() == [[1, 0, 0], [0, 0, 1]]
-    assert data.classes == 2
+    assert data.classes == 2 and data.class_names == ("cat", "dog")
 
 
 def test_folder_of_classes_alone_in_grey_and_scaled(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_two_commands_as_they_are_typed(tmp_path: Path) -> None:
     assert exported.returncode == 0, exported.stderr
     assert os.path.join("compressed", "model.onnx") in exported.stdout
     assert {p.name for p in tmp_path.iterdir()} == {"compressed"}
-    files = {"model.safetensors", "model.onnx", "plan.json", "recipe.toml", "report.json", "report.md"}
+    files = {"model.safetensors", "model.onnx", "plan.json", "recipe.toml", "report.json", "report.md", "report.html"}
     assert {p.name for p in (tmp_path / "compressed").iterdir()} >= files
     report = report_of(tmp_path / "compressed")
     assert report["command"] == ["compress", "prune", model, "--method", "tetris", "--bin", "500"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -35,8 +36,31 @@ def test_counts(batch_size: int) -> None:
     module = Says().train()
     got = evaluate(module, SPLIT, batch_size=batch_size)
     assert (got.correct, got.count, got.accuracy) == (3, 4, 0.75)
-    assert got.per_class == ((2, 2), (1, 2))
+    assert [(each.correct, each.count) for each in got.per_class] == [(2, 2), (1, 2)]
     assert module.training and module.drop.training  # as it was
+
+
+def sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value))
+
+
+def test_confidence_by_hand() -> None:
+    # Of class 0 both are right, with gaps of 1 and 7 between their scores; of class 1 the second, with one of 5
+    zero, one = evaluate(Says(), SPLIT).per_class
+    assert zero.confidence == pytest.approx((sigmoid(1) + sigmoid(7)) / 2)
+    assert one.confidence == pytest.approx(sigmoid(5))
+    got = evaluate(Says(), SPLIT, batch_size=1)
+    assert got.confidence == pytest.approx(((sigmoid(1) + sigmoid(7)) / 2 + sigmoid(5)) / 2)
+    assert got.confident_classes == 2
+
+
+def test_a_class_without_a_right_sample_has_no_confidence() -> None:
+    got = evaluate(Says(), Split(torch.tensor([[9.0, 2.0, 1.0], [0.0, 5.0, 1.0]]), torch.tensor([2, 1])))
+    assert [each.confidence is None for each in got.per_class] == [True, False, True]
+    assert [(each.correct, each.count) for each in got.per_class] == [(0, 0), (1, 1), (0, 1)]
+    assert got.confident_classes == 1 and got.confidence == got.per_class[1].confidence
+    nothing = evaluate(Says(), Split(SCORES[:1], torch.tensor([1])))
+    assert (nothing.confidence, nothing.confident_classes) == (None, 0)
 
 
 def test_wilson_interval_by_hand() -> None:

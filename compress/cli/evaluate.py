@@ -12,6 +12,7 @@ from compress.errors import InputError
 from compress.request import EvalRequest
 
 if TYPE_CHECKING:
+    from compress.evaluate import Accuracy
     from compress.result import Evaluation
 
 
@@ -53,5 +54,11 @@ def _page(result: Evaluation) -> str:
             ("accuracy", layout.percent(found.accuracy)),
             ("95 % interval", f"{layout.percent(found.low)} to {layout.percent(found.high)}"),
             ("samples", f"{found.correct} of {found.count} right, {result.data}"),
+            *([] if found.confidence is None else [("confidence", _sure(found, found.confidence))]),
         ]
     )
+
+
+def _sure(found: Accuracy, confidence: float) -> str:
+    classes = found.confident_classes
+    return f"{layout.percent(confidence)} where right, mean of {classes} {'class' if classes == 1 else 'classes'}"

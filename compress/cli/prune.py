@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _HOLDS = {
     "model.safetensors": "weights and graph; in Python: compress.load(DIR)",
     "module.safetensors": "smaller state dict, for the original class",
-    "report.md": "the report, for people",
+    "report.html": "the report, for people: open it in a browser",
+    "report.md": "the report as a comment on a pull request",
     "report.json": "the report, for programs",
     "figures": "pictures of what was decided",
     "plan.json": "which indices of which tensor were kept",

@@ -106,6 +106,7 @@ def document(facts: Facts) -> dict[str, Any]:
         figures=tuple(Picture(f"figures/{f.name}.svg", f.title) for f in sliced.plan.figures),
         verification=Verification(slice=sliced.error, reload=facts.reload_error),
         history=() if facts.trained is None else facts.trained.history,
+        best_epoch=None if facts.trained is None else facts.trained.best,
         recipe=to_toml(facts.recipe),
         warnings=(*facts.warnings, *_module_note(sliced), *_training_note(facts.trained)),
     )
@@ -159,7 +160,7 @@ def _data(facts: Facts) -> DataUsed | None:
         return None
     calibration = None if facts.refit is None else facts.refit.samples
     train = None if facts.trained is None else facts.trained.train
-    return DataUsed(facts.request.data.spec, train=train, calibration=calibration, test=len(data.test))
+    return DataUsed(facts.request.data.spec, train, calibration, len(data.test), data.class_names)
 
 
 def widths(coupling: Coupling, alive: NDArray[np.bool_]) -> list[LayerChange]:

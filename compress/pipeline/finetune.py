@@ -22,7 +22,7 @@ from compress.progress import Progress
 from compress.recipe import finetune_recipe, to_toml
 from compress.recover import Trained
 from compress.recover.launch import is_main
-from compress.report import DataUsed, InputFile, Measures, Method, Verification, build_report, markdown
+from compress.report import DataUsed, InputFile, Measures, Method, Verification, build_report, html, markdown
 from compress.request import FinetuneRequest
 from compress.result import Finetuned
 
@@ -94,6 +94,7 @@ def _write(work: _Work, progress: Progress) -> Finetuned:
         provenance=origin,
         force=request.force,
         metadata=normalisation(opened),
+        files={"report.html": html(report).encode()},
     )
     return Finetuned(request.output, trained.best, trained.stopped, report)
 
@@ -112,7 +113,7 @@ def _plan(path: Path) -> dict[str, Any] | None:
 
 def _report(work: _Work, after: Accuracy, written: int, verification: Verification) -> dict[str, Any]:
     request, opened, trained = work.request, work.opened, work.trained
-    loaded = opened.loaded
+    loaded, data = opened.loaded, opened.data
     options = {**work.recipe["finetune"], "distill": trained.distill, "best epoch": trained.best}
     if work.teacher is not None:
         options["teacher"] = str(work.teacher.source.path)
@@ -125,11 +126,12 @@ def _report(work: _Work, after: Accuracy, written: int, verification: Verificati
             str(request.model.path), loaded.sha256, loaded.bytes, loaded.form, loaded.architecture, loaded.notes
         ),
         method=Method("finetune", options),
-        data=DataUsed(request.data.spec, train=trained.train, test=after.count),
+        data=DataUsed(request.data.spec, trained.train, None, after.count, () if data is None else data.class_names),
         before=_measures(work.program.module, opened, loaded.path.name, loaded.bytes, work.before),
         after=_measures(trained.module, opened, "model.safetensors", written, after),
         verification=verification,
         history=trained.history,
+        best_epoch=trained.best,
         recipe=to_toml(work.recipe),
         warnings=(trained.stopped,) if trained.diverged else (),
     )

@@ -17,6 +17,7 @@ from compress.pipeline.prune import prune
 from compress.pipeline.searched import FILES, Search, contents, document, nothing_holds, told
 from compress.pipeline.training import check_trainable
 from compress.progress import Progress
+from compress.report import html
 from compress.request import BudgetTarget, PruneRequest
 from compress.result import Searched
 from compress.search import (
@@ -85,7 +86,9 @@ def _written(plan: Search, trials: tuple[Trial, ...], best: Trial, progress: Pro
             "another network than the candidate: groups keep their size, or layers were refitted together"
         )
     found = document(plan, trials, best, (result, accuracy))
-    for name, content in contents(found).items():
+    drawings = {e["file"]: (result.bundle / e["file"]).read_text("utf-8") for e in result.report["figures"]}
+    pages = {**contents(found), "report.html": html(result.report, drawings, found).encode()}
+    for name, content in pages.items():
         write_whole(result.bundle / name, content)
     return Searched(result.bundle, result.report, found)
 

@@ -19,12 +19,12 @@ from compress.pipeline.document import Facts, Side, document
 from compress.pipeline.opening import Opened
 from compress.pipeline.planning import reached, tell
 from compress.pipeline.slicing import Sliced
-from compress.plan import Plan, plan_json
+from compress.plan import plan_json
 from compress.plugin import Context
 from compress.progress import Progress
 from compress.recipe import to_toml
 from compress.recover import Compensation, Trained
-from compress.report import markdown, svg
+from compress.report import html, markdown, svg
 from compress.request import PruneRequest
 from compress.result import Pruned, Size
 
@@ -67,6 +67,8 @@ def write(work: Work, progress: Progress) -> Pruned:
     )  # fmt: skip
     report = document(facts)
     _tell_odd_widths(report, request, progress)
+    drawings = {f"figures/{figure.name}.svg": svg(figure) for figure in work.sliced.plan.figures}
+    pages = {"report.html": html(report, drawings), **drawings}
     write_bundle(
         request.output,
         program_module=work.module,
@@ -78,7 +80,7 @@ def write(work: Work, progress: Progress) -> Pruned:
         provenance=origin,
         force=request.force,
         metadata=normalisation(opened),
-        files={**_module_file(work), **_pictures(work.sliced.plan)},
+        files={**_module_file(work), **{name: text.encode() for name, text in pages.items()}},
     )
     return _result(work, before, after, report)
 
@@ -100,10 +102,6 @@ def _module_file(work: Work) -> dict[str, bytes]:
     if not work.request.keep_module or in_place is None or in_place.module is None:
         return {}
     return {"module.safetensors": state_dict_file(in_place.module, work.module)}
-
-
-def _pictures(plan: Plan) -> dict[str, bytes]:
-    return {f"figures/{figure.name}.svg": svg(figure).encode() for figure in plan.figures}
 
 
 def _result(work: Work, before: Side, after: Side, report: dict[str, Any]) -> Pruned:

@@ -1,7 +1,8 @@
-"""The report of a run: one frozen value, as JSON (docs/report.schema.json), as Markdown and as rows of a table."""
+"""The report of a run: one frozen value, as JSON (docs/report.schema.json), HTML, Markdown, rows."""
 
 from __future__ import annotations
 
+from compress.report.html import html
 from compress.report.markdown import markdown
 from compress.report.plots import svg
 from compress.report.schema import (
@@ -45,6 +46,7 @@ __all__ = [
     "Verification",
     "budget_text",
     "build_report",
+    "html",
     "markdown",
     "read_report",
     "summary_rows",

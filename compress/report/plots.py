@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import html
 import io
+import re
+import textwrap
+from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 from compress.figures import Figure, Series
 
-_SIZE = (6.4, 4.0)  # inches
+_SIZE = (4.8, 3.0)  # inches, without the legend: at the width of a phone its texts can still be read
+_LEGEND_LINE = 0.24  # inches
+_FONT = 11.0  # points
+_TITLE_WIDTH, _SIDE_WIDTH = 46, 30  # characters in a line of the title, and of the text beside the axis
 _COLOURS = ("#0b6e99", "#d9730d", "#448361", "#ad1a72", "#787774", "#6940a5")
+_LINES = ("-", "--", ":", "-.")  # one after the other, when the colours are used up
 
 
 def svg(figure: Figure) -> str:
@@ -17,34 +26,94 @@ def svg(figure: Figure) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
 
-    with matplotlib.rc_context({"svg.hashsalt": figure.name, "svg.fonttype": "none", "font.size": 10}):
-        canvas = Canvas(figsize=_SIZE, layout="constrained")
+    with matplotlib.rc_context(
+        {
+            "svg.hashsalt": figure.name,
+            "svg.fonttype": "none",
+            "font.size": _FONT,
+            "text.parse_math": False,  # a name may hold a dollar sign
+        }
+    ):
+        labels = [series.label for series in figure.series if series.label]
+        columns = _columns(labels)
+        canvas = Canvas((_SIZE[0], _SIZE[1] + _LEGEND_LINE * ceil(len(labels) / columns)), layout="constrained")
         FigureCanvasSVG(canvas)
         axes = canvas.add_subplot()
-        for number, series in enumerate(figure.series):
-            _draw(axes, series, _COLOURS[number % len(_COLOURS)])
-        axes.set(title=figure.title, xlabel=figure.x, ylabel=figure.y)
-        if figure.log_x:
-            axes.set_xscale("log")
-        if figure.log_y:
-            axes.set_yscale("log")
+        drawn = [_draw(axes, series, number) for number, series in enumerate(figure.series)]
+        axes.set(xlabel=figure.x, ylabel=textwrap.fill(figure.y, _SIDE_WIDTH))
+        axes.set_title(textwrap.fill(figure.title, _TITLE_WIDTH), fontsize=_FONT)
+        _scale(axes, figure)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        if any(series.label for series in figure.series):
-            axes.legend(frameon=False)
+        if labels:
+            lines = [line for line, series in zip(drawn, figure.series, strict=True) if series.label]
+            # Below the axes, where no line can pass under it
+            canvas.legend(lines, labels, loc="outside lower center", ncols=columns, frameon=False)
         written = io.StringIO()
         canvas.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
     return written.getvalue()
 
 
-def _draw(axes: Any, series: Series, colour: str) -> None:
-    label = series.label or None
+def _columns(labels: Sequence[str]) -> int:
+    """Columns of the legend: as many as fit side by side."""
+    return max(1, min(len(labels), 3, 54 // (max(map(len, labels), default=0) + 6)))
+
+
+def _scale(axes: Any, figure: Figure) -> None:
+    """Logarithms, whole numbers where all are whole, and k and M instead of powers of ten at the end of an axis."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    sides = (
+        (axes.xaxis, figure.log_x, [x for series in figure.series for x in series.x]),
+        (axes.yaxis, figure.log_y, [y for series in figure.series for y in series.y]),
+    )
+    for axis, logarithmic, values in sides:
+        if logarithmic:
+            (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
+            continue
+        if values and max(values) - min(values) >= 2 and all(float(value).is_integer() for value in values):
+            axis.set_major_locator(MaxNLocator(nbins="auto", integer=True, steps=[1, 2, 5, 10]))
+        if values and max(map(abs, values)) >= 1e4:
+            axis.set_major_formatter(EngFormatter())
+
+
+def _draw(axes: Any, series: Series, number: int) -> Any:
+    """What the legend shows of it."""
+    colour = _COLOURS[number % len(_COLOURS)]
+    dashes = _LINES[number // len(_COLOURS) % len(_LINES)]
     if series.style == "steps":
-        axes.stairs(series.y, series.x, label=label, color=colour)
-        return
-    line = "-" if series.style == "line" else "none"
-    axes.plot(series.x, series.y, linestyle=line, marker="o", markersize=4, label=label, color=colour)
+        return axes.stairs(series.y, series.x, color=colour, linestyle=dashes)
+    marker = "o" if series.style == "points" or len(series.x) <= 40 else ""
+    line = dashes if series.style == "line" else "none"
+    # A point of its own is a ring, which shows where it lies on a line
+    ring = {"markersize": 8, "markerfacecolor": "none", "markeredgewidth": 2} if len(series.x) == 1 else {}
+    (drawn,) = axes.plot(
+        series.x, series.y, linestyle=line, color=colour, **{"marker": marker, "markersize": 4, **ring}
+    )
     if series.low and series.high:
         axes.fill_between(series.x, series.low, series.high, color=colour, alpha=0.15, linewidth=0)
     for x, y, name in zip(series.x, series.y, series.names, strict=False):
-        axes.annotate(name, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=8)
+        axes.annotate(name, (x, y), textcoords="offset points", xytext=(4, 4), fontsize=0.9 * _FONT)
+    return drawn
+
+
+def inline(drawn: str, name: str, title: str) -> str:
+    """A drawing of :func:`svg` as an element of a page of HTML.
+
+    Its colours are those of the page (``currentColor``, ``--series-1`` to ``--series-6``), its background that of the
+    page, and its ids begin with ``name``, so that those of several drawings do not meet.
+
+    Args:
+        drawn: Text of an SVG file.
+        name: Of letters, digits, "-" and "_".
+        title: What who cannot see the picture is told.
+    """
+    text = drawn[drawn.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(\sid="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    text = text.replace("#000000", "currentColor").replace("fill: #ffffff", "fill: none")
+    for number, colour in enumerate(_COLOURS, 1):
+        text = text.replace(colour, f"var(--series-{number})")
+    text = re.sub(r"(\d\.\d\d)\d+", r"\1", text)  # hundredths of a point are fine enough
+    text = re.sub(r"\n\s*", "\n", text).strip()
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(title)}"', 1)

@@ -22,7 +22,7 @@ SCHEMA = "compress.report/1"
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "safetensors", "onnx", "onnxruntime")
 # Of what others measure, the fields that a report shows
 _SHOWN = {
-    "Accuracy": ("correct", "count", "accuracy", "low", "high"),
+    "Accuracy": ("correct", "count", "accuracy", "low", "high", "confidence", "confident_classes", "per_class"),
     "Latency": ("p50", "p90", "runs", "batch", "threads", "runtime"),
 }
 
@@ -41,12 +41,16 @@ class InputFile:
 
 @dataclass(frozen=True)
 class DataUsed:
-    """The data and how many samples of it served for what; None where it served for nothing of the kind."""
+    """The data and how many samples of it served for what; None where it served for nothing of the kind.
+
+    ``class_names`` are by number, and none where the data has no names for them.
+    """
 
     spec: str
     train: int | None = None
     calibration: int | None = None
     test: int | None = None
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -204,6 +208,7 @@ class Report:
         recipe: The resolved recipe as TOML; None without one.
         speedup: Median latency before over after, measured side by side; above 1 is faster.
         history: Of a training, one entry per epoch: names and numbers.
+        best_epoch: Of a training, the epoch whose weights were written; 0: as they came.
         prunable: Of the channel indices of all layer weights, how many could be pruned, and what holds the others.
         figures: Pictures beside the report.
     """
@@ -227,6 +232,7 @@ class Report:
     figures: tuple[Picture, ...] = ()
     verification: Verification = Verification()
     history: tuple[Mapping[str, Any], ...] = ()
+    best_epoch: int | None = None
     warnings: tuple[str, ...] = ()
     gates: tuple[Gate, ...] = ()
     libraries: Mapping[str, str] = field(default_factory=lambda: versions())

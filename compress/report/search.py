@@ -99,19 +99,25 @@ def sentence(document: Mapping[str, Any]) -> str:
     )
 
 
+def cut_rows(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(family, units, share removed) of what was written; none where nothing was."""
+    best = next((each for each in document["trials"] if each["number"] == document["best"]), None)
+    if best is None:
+        return []
+    return [
+        (each["name"], str(each["units"]), f"{100 * fraction:.1f} %")
+        for each, fraction in zip(document["families"], best["fractions"], strict=True)
+    ]
+
+
 def page(document: Mapping[str, Any]) -> str:
     """search.md."""
     header, told = rows(document)
-    found = {each["number"]: each for each in document["trials"]}
-    best = found.get(document["best"])
     parts = [f"# The smallest {document['model']} that holds {100 * document['floor']['accuracy']:.2f} %"]
     parts += [sentence(document), "![size and accuracy](pareto.svg)"]
     parts += ["## None better in both size and accuracy", text_table(header, told, right=(1, 3, 4, 5, 6, 7))]
-    if best is not None:
-        cut = [
-            (each["name"], str(each["units"]), f"{100 * share:.1f} %")
-            for each, share in zip(document["families"], best["fractions"], strict=True)
-        ]
+    cut = cut_rows(document)
+    if cut:
         parts += ["## What was removed", text_table(("family", "units", "removed"), cut, right=(1, 2))]
     failed = sorted({each["reason"] for each in document["trials"] if each["reason"]})
     if failed:

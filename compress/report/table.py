@@ -37,6 +37,7 @@ def summary_rows(report: Mapping[str, Any]) -> list[Row]:
         rows.extend(_files(before["files"], after["files"]))
     if before["accuracy"] or after["accuracy"]:
         rows.append(_accuracy(before["accuracy"], after["accuracy"]))
+        rows.extend(_confidence(before["accuracy"], after["accuracy"]))
     if before["latency"] or after["latency"]:
         rows.extend(_latency(report))
     return rows
@@ -61,6 +62,25 @@ def _accuracy(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None)
     label = f"accuracy, {measured['count']:,} samples (95 % interval)" if measured else "accuracy"
     points = f"{100 * (after['accuracy'] - before['accuracy']):+.2f} points" if before and after else "-"
     return (label, texts[0], texts[1], points)
+
+
+def _confidence(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[Row]:
+    """Mean probability of the right class; none where reports of earlier versions have no confidences."""
+    measured = [each for each in (before, after) if each and each.get("confidence") is not None]
+    if not measured:
+        return []
+    texts = [f"{100 * each['confidence']:.2f} %" if each and each in measured else "-" for each in (before, after)]
+    label = f"confidence where right, mean of {confident(before, after)}"
+    points = "-"
+    if len(measured) == 2:
+        points = f"{100 * (measured[1]['confidence'] - measured[0]['confidence']):+.2f} points"
+    return [(label, texts[0], texts[1], points)]
+
+
+def confident(*sides: Mapping[str, Any] | None) -> str:
+    """How many classes a confidence is the mean of, in words: of both networks where they differ."""
+    found = sorted({each["confident_classes"] for each in sides if each and each.get("confidence") is not None})
+    return f"{' and '.join(map(str, found))} {'class' if found == [1] else 'classes'}"
 
 
 def _latency(report: Mapping[str, Any]) -> list[Row]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from compress.evaluate import Accuracy
+from compress.evaluate import Accuracy, ClassAccuracy
 from compress.report import GroupChange, Held, InputFile, Measures, Method, Prunable, Verification, build_report
 from compress.request import (
     BudgetTarget,
@@ -238,9 +238,17 @@ def test_eval(run: Call, pipeline: Any, checkpoint: str) -> None:
     done = run("eval", checkpoint, "--data", "digits", "--batch-size", "8")
     assert asked(pipeline) == EvalRequest(ModelSource(Path(checkpoint)), DataSource("digits"), 8)
     assert "90.00 %" in done.out
-    assert "82.50 % to 94.50 %" in done.out
+    assert "82.50 % to 94.50 %" in done.out and "confidence" not in done.out
     assert run("eval", checkpoint, "--data", "digits", "-q").out == "0.900000\n"
     assert json.loads(run("eval", checkpoint, "--data", "digits", "--json").out)["accuracy"]["correct"] == 90
+
+
+def test_eval_tells_confidence(run: Call, pipeline: Any, checkpoint: str) -> None:
+    classes = (ClassAccuracy(3, 4, 0.75), ClassAccuracy(2, 2, 0.5), ClassAccuracy(0, 1))
+    pipeline.answer = Evaluation(Path(checkpoint), "digits", Accuracy(5, 7, 5 / 7, 0.4, 0.9, classes))
+    assert "62.50 % where right, mean of 2 classes" in run("eval", checkpoint, "--data", "digits").out
+    told = json.loads(run("eval", checkpoint, "--data", "digits", "--json").out)
+    assert told["accuracy"]["per_class"][2] == {"correct": 0, "count": 1, "confidence": None}
 
 
 def test_eval_needs_data(run: Call, pipeline: Any, checkpoint: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from compress.evaluate import Accuracy
+from compress.evaluate import Accuracy, ClassAccuracy
 from compress.report import InputFile, Measures, Method, build_report
 from compress.request import DataSource, ModelSource, Settings
 from compress.result import Searched, Sensitivities
@@ -117,7 +117,7 @@ def sensitivities() -> Sensitivities:
     points = (Point(0.1, 2, 0.5), Point(0.5, 10, None, "no kernel"))
     return Sensitivities(
         *(Path("out"), Path("model.pt"), "0" * 64, "digits", "dependency", False, 0),
-        *(Accuracy(3, 4, 0.75, 0.3, 0.95, ((3, 4),)), (0.1, 0.5)),
+        *(Accuracy(3, 4, 0.75, 0.3, 0.95, (ClassAccuracy(3, 4),)), (0.1, 0.5)),
         (Sensitivity(Family("conv", ("conv", "shortcut"), 20, 10), points),),
     )
 

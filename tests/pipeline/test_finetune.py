@@ -56,7 +56,10 @@ def test_a_bundle_is_trained_with_its_original_as_teacher(invoke: Invoke, small:
     assert (report["data"]["train"], report["data"]["test"]) == (1437 - 144, 360)
     assert json.loads(Path("tuned/plan.json").read_text()) == json.loads(Path("small/plan.json").read_text())
     page = Path("tuned/report.md").read_text()
-    assert page.startswith("# small, fine-tuned") and "## Training" in page
+    assert page.startswith("# small, fine-tuned") and "<summary>Training: 5 epochs</summary>" in page
+    whole = Path("tuned/report.html").read_text()
+    assert f"the weights of epoch {report['best_epoch']} were kept" in whole and 'aria-label="Loss"' in whole
+    assert len(report["after"]["accuracy"]["per_class"]) == report["after"]["accuracy"]["confident_classes"] == 10
     assert "weights of epoch" in done.out and "compress eval tuned" in done.out
     found = invoke("eval", "tuned", "--data", "digits", "--quiet")
     assert float(found.out) == pytest.approx(report["after"]["accuracy"]["accuracy"], abs=1e-6)

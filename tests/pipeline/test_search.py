@@ -79,6 +79,8 @@ def test_the_smallest_that_holds_is_written_as_it_was_judged(invoke: Invoke) -> 
     assert "written" in done.out and "compress export compressed --onnx" in done.out
     assert "## What was removed" in Path("compressed/search.md").read_text()
     assert Path("compressed/pareto.svg").read_text().startswith("<?xml")
+    whole = Path("compressed/report.html").read_text()
+    assert "<h2>The search</h2>" in whole and "Class by class" in whole
 
 
 def front_by_hand(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from compress.evaluate import Accuracy
+from compress.evaluate import Accuracy, ClassAccuracy
 from compress.measure import Latency
 from compress.report import (
     Budget,
@@ -21,6 +21,7 @@ from compress.report import (
     Prunable,
     RolledBack,
     Verification,
+    build_report,
 )
 
 
@@ -47,15 +48,17 @@ def full(least: dict[str, Any]) -> dict[str, Any]:
         "method": Method("tetris", {"bin": 500}, Budget("ratio", 0.5, 0.5, 0.48, False), "unit", {"0": {"rounds": 3}}),
         "before": Measures(
             1000, 1000, 2_000_000, 4200, {"my model.pth": 4200},
-            Accuracy(95, 100, 0.95, 0.8882, 0.9785, ((95, 100),)), Latency(0.004, 0.005, 50, 8, 1), 800,
+            Accuracy(95, 100, 0.95, 0.8882, 0.9785, (ClassAccuracy(95, 100, 0.9),)),
+            Latency(0.004, 0.005, 50, 8, 1), 800,
         ),
         "after": Measures(
             420, 400, 1_000_000, 2100, {"model.safetensors": 2100, "model.onnx": 2500},
-            Accuracy(94, 100, 0.94, 0.8752, 0.9722, ((94, 100),)), Latency(0.002, 0.0025, 50, 8, 1), 380,
+            Accuracy(94, 100, 0.94, 0.8752, 0.9722, (ClassAccuracy(94, 100, 0.875),)),
+            Latency(0.002, 0.0025, 50, 8, 1), 380,
         ),
         "recipe": "model = 'my model.pth'\n",
         "threads": 1,
-        "data": DataUsed("digits", None, 64, 100),
+        "data": DataUsed("digits", None, 64, 100, ("all",)),
         "speedup": 2.0,
         "layers": (LayerChange("0", "Linear", 8, 4), LayerChange("2", "Linear", 2, 2, "output of the model")),
         "groups": (GroupChange("0", "channels", 8, 4),),
@@ -65,6 +68,18 @@ def full(least: dict[str, Any]) -> dict[str, Any]:
         "figures": (Picture("figures/tetris-0.svg", "0.weight"),),
         "verification": Verification(1e-12, 0.0, 3e-6),
         "history": ({"epoch": 1, "loss": 0.25}, {"epoch": 2, "loss": 0.125, "lr": 0.1}),
+        "best_epoch": 2,
         "warnings": ("The batch size is fixed.",),
         "gates": (Gate("accuracy drop", 0.02, 0.01, True), Gate("latency", 0.001, None, False)),
     }  # fmt: skip
+
+
+@pytest.fixture
+def old(full: dict[str, Any]) -> dict[str, Any]:
+    """report.json as the first version wrote it: without classes, confidence and the best epoch."""
+    report = build_report(**full)
+    for side in ("before", "after"):
+        for name in ("per_class", "confidence", "confident_classes"):
+            del report[side]["accuracy"][name]
+    del report["best_epoch"], report["data"]["class_names"]
+    return report

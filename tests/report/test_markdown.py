@@ -9,8 +9,8 @@ def test_one_sentence_says_it_all(full: dict[str, Any], least: dict[str, Any]) -
     text = markdown(build_report(**full))
     assert text.splitlines()[0] == "# my model.pth, pruned by `tetris`"
     assert (
-        "420 of 1.00 k parameters are left (42.0 %), 1.00 M of 2.00 M MACs (50.0 %); accuracy is 94.00 % on 100 test"
-        " samples (before: 95.00 %); it runs 2.00 times as fast."
+        "420 of 1.00 k parameters are left (42.0 %), 400 of them not zero, 1.00 M of 2.00 M MACs (50.0 %); "
+        "accuracy is 94.00 % on 100 test samples (before: 95.00 %); it runs 2.00 times as fast."
     ) in text
     assert "420 of 1.00 k parameters are left (42.0 %)." in markdown(build_report(**least)).splitlines()
 
@@ -24,7 +24,9 @@ def test_full_report(full: dict[str, Any]) -> None:
         "| `0` | Linear | 8 | 4 |  |",
         "| `2` | Linear | 2 | 2 | output of the model |",
         "| `aten::sort` | `post` | has \\| no rule |",
-        "- `1`: error 0.2",
+        "- **Left whole after all:** `1`: error 0.2",
+        "2 epochs of training: the weights of epoch 2 were kept.",
+        "| all | 100 | 95.0 | 94.0 | 90.0 | 87.5 |",
         "| ONNX Runtime against the model | 3.0e-06 |",
         "- **Warning:** The batch size is fixed.",
         "| 1 | 0.25 | - |",
@@ -53,7 +55,7 @@ def test_least_report_leaves_out_what_is_missing(least: dict[str, Any]) -> None:
 def test_long_tables_are_folded(least: dict[str, Any]) -> None:
     layers = tuple(LayerChange(f"layer{index}", "Conv2d", 8, 8 - index % 2) for index in range(20))
     text = markdown(build_report(**least, layers=layers))
-    assert "<summary>10 of 20 layers are narrower</summary>" in text
+    assert "<summary>Widths: 10 of 20 layers are narrower</summary>" in text
 
 
 def test_places_kept_for_one_reason_share_a_row(least: dict[str, Any]) -> None:
@@ -66,7 +68,7 @@ def test_places_kept_for_one_reason_share_a_row(least: dict[str, Any]) -> None:
 def test_notes_of_layers_are_folded_side_by_side(least: dict[str, Any]) -> None:
     notes: dict[str, dict[str, Any]] = {"0": {"kept_weights": 3}, "2": {"error after refit / before": 0.125}}
     lines = markdown(build_report(**{**least, "method": Method("tetris", notes=notes)})).splitlines()
-    assert "<summary>What was decided for 2 weights</summary>" in lines
+    assert "<summary>Layer by layer: what was decided for 2 weights</summary>" in lines
     assert "| weight | kept weights | error after refit / before |" in lines
     assert "| `0` | 3 | - |" in lines
     assert "| `2` | - | 0.125 |" in lines
@@ -74,7 +76,30 @@ def test_notes_of_layers_are_folded_side_by_side(least: dict[str, Any]) -> None:
 
 def test_what_can_be_pruned_and_what_holds_the_rest(least: dict[str, Any], full: dict[str, Any]) -> None:
     lines = markdown(build_report(**full)).splitlines()
-    start = lines.index("## What can be pruned")
-    assert lines[start + 2] == "30 of 40 channel indices of layer weights (75.0 %)."
-    assert lines[start + 6 : start + 8] == ["| 8 | has no rule | `aten::sort` | `post` |", "| 2 | a tie |  |  |"]
+    told = "What can be pruned: 30 of 40 channel indices of layer weights (75.0 %)"
+    start = lines.index(f"<summary>{told}</summary>")
+    assert lines[start + 4 : start + 6] == ["| 8 | has no rule | `aten::sort` | `post` |", "| 2 | a tie |  |  |"]
     assert "can be pruned" not in markdown(build_report(**least))
+
+
+def test_what_decides_stands_open_and_first(full: dict[str, Any]) -> None:
+    text = markdown(build_report(**full))
+    top, _, rest = text.partition("\n## Details\n")
+    assert "<details>" not in top and "| parameters |" in top and "**Warning:**" in top and "**failed**" in top
+    assert rest.count("<details>") == rest.count("</details>") == 9
+    assert not any(line.startswith("#") for line in rest.splitlines())
+
+
+def test_it_fits_into_a_comment(least: dict[str, Any]) -> None:
+    layers = tuple(LayerChange(f"features.block.layer{index}.conv", "convolution 3x3", 8, 4) for index in range(900))
+    notes: dict[str, dict[str, Any]] = {each.name: {"error after refit / before": 0.125} for each in layers}
+    text = markdown(build_report(**{**least, "layers": layers, "method": Method("reconstruct", notes=notes)}))
+    assert "Widths: 900 of 900 layers are narrower" in text and "and 820 more: report.json" in text
+    assert len(text) < 65_536  # characters that GitHub takes
+
+
+def test_names_with_signs_of_markdown(least: dict[str, Any]) -> None:
+    layers = (LayerChange("a|b<c>`d`", "Linear", 8, 4),)
+    lines = markdown(build_report(**{**least, "layers": layers, "warnings": ("<b> | bold",)})).splitlines()
+    assert "| `` a\\|b<c>`d` `` | Linear | 8 | 4 |  |" in lines
+    assert "- **Warning:** &lt;b> \\| bold" in lines

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
 from compress.figures import Figure, Series
 from compress.report import svg
+from compress.report.plots import inline
 
 LINE = Series(
     "accuracy", [0.1, 0.3, 0.5], [0.9, 0.8, 0.4], low=[0.8, 0.7, 0.3], high=[1, 0.9, 0.5], names=["a", "b", "c"]
@@ -25,6 +27,47 @@ def test_texts_stand_in_the_file_as_texts() -> None:
 def test_the_same_figure_gives_the_same_bytes() -> None:
     figure = Figure("f", "t", "x", "y", (LINE,), log_x=True, log_y=True)
     assert svg(figure) == svg(figure)
+
+
+def texts(drawn: str) -> list[str]:
+    root = ElementTree.fromstring(drawn)
+    return [each.text or "" for each in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_names_stand_as_they_are() -> None:
+    odd = [Series("_fc", [1, 2], [1, 2]), Series("a$b$c<&", [1, 2], [2, 1])]
+    assert {"_fc", "a$b$c<&", "$x$ & <y>"} <= set(texts(svg(Figure("f", "$x$ & <y>", "x", "y", tuple(odd)))))
+
+
+def test_axes_count_in_whole_numbers_and_in_millions() -> None:
+    found = texts(svg(Figure("f", "t", "epoch", "weights", (Series("", [1, 2, 3], [2e6, 1e6, 0]),))))
+    assert {"1", "2", "3", "1 M", "2 M"} <= set(found) and "1.5" not in found
+
+
+def test_legends_lie_below_the_axes() -> None:
+    lines = [Series(f"line {number}", [0, 1, 2], [number] * 3) for number in range(8)]
+    drawn = ElementTree.fromstring(svg(Figure("f", "t", "x", "y", tuple(lines))))
+    groups = {each.get("id"): each for each in drawn.iter("{http://www.w3.org/2000/svg}g")}
+    frame = groups["patch_2"][0].get("d")  # of the axes
+    assert frame is not None
+    bottom = float(frame.split()[2])
+    heights = [float(each.get("y", 0)) for each in groups["legend_1"].iter("{http://www.w3.org/2000/svg}text")]
+    assert len(heights) == 8 and min(heights) > bottom
+
+
+def test_a_drawing_inside_a_page_takes_its_colours() -> None:
+    figure = Figure("f", "t", "x", "y", (LINE, BARS))
+    drawn = inline(svg(figure), "one", 'say "t" & <go>')
+    root = ElementTree.fromstring(drawn)
+    assert root.get("aria-label") == 'say "t" & <go>' and root.get("role") == "img"
+    assert "var(--series-1)" in drawn and "var(--series-2)" in drawn and "currentColor" in drawn
+    assert not {"#000000", "#ffffff", "#0b6e99", "<style", "metadata"} & set(
+        re.findall(r"#\w{6}|<style|metadata", drawn)
+    )
+    ids = {each.get("id") for each in root.iter()} - {None}
+    assert all(str(each).startswith("one-") for each in ids)
+    assert set(re.findall(r'(?:href="|url\()#([^")]+)', drawn)) <= ids
+    assert len(drawn) < len(svg(figure))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ def test_rows(full: dict[str, Any]) -> None:
         ("file on disk", "4.20 kB", "2.10 kB", "-50.0 %"),
         ("model.onnx", "-", "2.50 kB", "-"),
         ("accuracy, 100 samples (95 % interval)", "95.00 % (88.8 to 97.9)", "94.00 % (87.5 to 97.2)", "-1.00 points"),
+        ("confidence where right, mean of 1 class", "90.00 %", "87.50 %", "-2.50 points"),
         ("latency, median (batch 8, 1 thread)", "4.00 ms", "2.00 ms", "2.00x as fast"),
         ("latency, 90th percentile", "5.00 ms", "2.50 ms", "-"),
     ]
