@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _CHECK = 20  # steps between two looks at the loss, which a GPU has to be waited for
+_FLATTERED = 0.015  # validation accuracy, see Loop._better
 
 
 class Loop:
@@ -216,13 +217,23 @@ class Loop:
         self._loss.zero_()
         self._tell(self.history[-1])
         score = (accuracy, -loss)
-        if all(hook.ready(self) for hook in self.hooks) and (self.best is None or score > self.best.score):
+        if all(hook.ready(self) for hook in self.hooks) and self._better(score):
             self.best = Best(self.epoch, score, taken(self.network))
         if self.best is None:
             return
         waited = self.epoch - self.best.epoch
         if self.settings.patience and waited >= self.settings.patience and self.step < self.total:
             self.stopped = f"no better epoch than {self.best.epoch} in {waited}"
+
+    def _better(self, score: tuple[float, float]) -> bool:
+        """Whether an epoch is better than the best so far, by accuracy and then by loss.
+
+        The original may have been trained on the very samples that are kept out here. These flatter the network that
+        was cut out of it, and less so the longer it is trained without them: against epoch 0 alone a little is allowed.
+        """
+        if self.best is None:
+            return True
+        return score[0] >= self.best.score[0] - _FLATTERED if self.best.epoch == 0 else score > self.best.score
 
     def _validated(self) -> tuple[float, float]:
         """Accuracy and mean loss on the validation samples, over all processes."""

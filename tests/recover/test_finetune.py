@@ -207,6 +207,26 @@ def test_patience() -> None:
     assert (len(endless.history), endless.stopped) == (5, "")
 
 
+class Wrong(Hook):
+    """Gives validation samples that were right another class after an epoch, so many of a hundred."""
+
+    def __init__(self, *wrong: int) -> None:
+        self.wrong = wrong
+
+    def after_epoch(self, loop: Loop) -> None:
+        right = loop.network(loop.validation.inputs).argmax(1).detach().clone()
+        right[: self.wrong[loop.epoch - 1]] += 1
+        loop.validation = Split(loop.validation.inputs, right % 10)
+
+
+@pytest.mark.parametrize(("wrong", "best"), [((1,), 1), ((2,), 0), ((2, 1), 2), ((1, 2), 1), ((1, 0), 2), ((2, 2), 0)])
+def test_samples_that_the_original_has_seen_flatter_the_network_as_it_came(wrong: tuple[int, ...], best: int) -> None:
+    start, x = network(module=nn.Sequential(nn.Flatten(), nn.Linear(64, 10))), digits(200).inputs
+    data = Split(x, start(x).argmax(1).detach())  # all are right before the first epoch
+    settings = replace(FAST, epochs=len(wrong), lr=1e-9, validation=0.5)
+    assert finetune(start, data, settings, hooks=[Wrong(*wrong)]).best == best
+
+
 def test_zeros_stay_zeros() -> None:
     start = network()
     weight = start.get_parameter("5.weight")
