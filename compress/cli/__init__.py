@@ -14,6 +14,7 @@ import typer
 
 from compress import __version__
 from compress.cli import (
+    check,
     evaluate,
     export,
     finetune,
@@ -62,7 +63,7 @@ def _compress(
     """Make trained PyTorch models physically smaller, verify the result and report it."""
 
 
-for command in (inspect, methods, sensitivity, search, prune, retrain, finetune, evaluate, measure, export):
+for command in (inspect, methods, sensitivity, search, prune, retrain, finetune, evaluate, measure, export, check):
     command.add_to(app)
 
 
