@@ -15,6 +15,7 @@ import typer
 from compress import __version__
 from compress.cli import (
     check,
+    compare,
     evaluate,
     export,
     finetune,
@@ -63,7 +64,20 @@ def _compress(
     """Make trained PyTorch models physically smaller, verify the result and report it."""
 
 
-for command in (inspect, methods, sensitivity, search, prune, retrain, finetune, evaluate, measure, export, check):
+for command in (
+    inspect,
+    methods,
+    sensitivity,
+    search,
+    prune,
+    retrain,
+    finetune,
+    evaluate,
+    measure,
+    export,
+    check,
+    compare,
+):
     command.add_to(app)
 
 

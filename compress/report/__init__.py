@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compress.report.markdown import markdown
-from compress.report.plots import svg
+from compress.report.plots import png, svg
 from compress.report.schema import (
     SCHEMA,
     Budget,
@@ -46,6 +46,7 @@ __all__ = [
     "budget_text",
     "build_report",
     "markdown",
+    "png",
     "read_report",
     "summary_rows",
     "svg",

@@ -1,4 +1,4 @@
-"""Figures drawn as SVG: the same bytes for the same figure, fit for a page that opens offline."""
+"""Figures drawn as SVG or PNG: the same bytes for the same figure, fit for a page that opens offline."""
 
 from __future__ import annotations
 
@@ -13,13 +13,20 @@ _COLOURS = ("#0b6e99", "#d9730d", "#448361", "#ad1a72", "#787774", "#6940a5")
 
 def svg(figure: Figure) -> str:
     """The figure as the text of an SVG file."""
+    return _saved(figure, "svg", metadata={"Date": None, "Creator": None}).decode()
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    return _saved(figure, "png", metadata={"Software": None})
+
+
+def _saved(figure: Figure, format: str, **settings: Any) -> bytes:
     import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
 
     with matplotlib.rc_context({"svg.hashsalt": figure.name, "svg.fonttype": "none", "font.size": 10}):
-        canvas = Canvas(figsize=_SIZE, layout="constrained")
-        FigureCanvasSVG(canvas)
+        canvas = Canvas(figsize=_SIZE, layout="constrained", dpi=150)
         axes = canvas.add_subplot()
         for number, series in enumerate(figure.series):
             _draw(axes, series, _COLOURS[number % len(_COLOURS)])
@@ -32,8 +39,8 @@ def svg(figure: Figure) -> str:
         axes.spines[["top", "right"]].set_visible(False)
         if any(series.label for series in figure.series):
             axes.legend(frameon=False)
-        written = io.StringIO()
-        canvas.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+        written = io.BytesIO()
+        canvas.savefig(written, format=format, **settings)
     return written.getvalue()
 
 

@@ -282,7 +282,27 @@ def read_report(path: str | Path) -> dict[str, Any]:
             f"{file} has the schema {schema!r}, this version reads {SCHEMA!r}",
             "give the report.json of a bundle" if schema is None else "update the package to read it",
         )
+    lacks = _lacking(found)
+    if lacks:
+        raise InputError(f"{file} is damaged: it lacks {lacks}", "run the command that wrote it again")
     return dict(found)
+
+
+_MEASURED = ("params", "macs", "files", "accuracy", "latency")
+# What every version has written, and what reads reports relies on
+_PARTS = {"input": ("path", "sha256"), "method": ("name",), "before": _MEASURED, "after": _MEASURED}
+
+
+def _lacking(found: Mapping[str, Any]) -> str:
+    for name in (*_PARTS, "data", "speedup"):
+        if name not in found:
+            return name
+    for name, keys in _PARTS.items():
+        part = found[name]
+        for key in keys:
+            if not isinstance(part, Mapping) or key not in part:
+                return f"{name}.{key}"
+    return ""
 
 
 def _plain(value: Any, where: str) -> Any:

@@ -13,7 +13,7 @@ from compress import __version__
 from compress.errors import CompressError, GateFailed, InputError, ModelError, PluginError
 
 Call = Callable[..., Any]
-COMMANDS = ("inspect", "methods", "prune", "finetune", "eval", "measure", "export", "check")
+COMMANDS = ("inspect", "methods", "prune", "finetune", "eval", "measure", "export", "check", "compare")
 
 
 def test_version(run: Call) -> None:

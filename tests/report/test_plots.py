@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from compress.figures import Figure, Series
-from compress.report import svg
+from compress.report import png, svg
 
 LINE = Series(
     "accuracy", [0.1, 0.3, 0.5], [0.9, 0.8, 0.4], low=[0.8, 0.7, 0.3], high=[1, 0.9, 0.5], names=["a", "b", "c"]
@@ -25,6 +25,7 @@ def test_texts_stand_in_the_file_as_texts() -> None:
 def test_the_same_figure_gives_the_same_bytes() -> None:
     figure = Figure("f", "t", "x", "y", (LINE,), log_x=True, log_y=True)
     assert svg(figure) == svg(figure)
+    assert png(figure) == png(figure) and png(figure).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
