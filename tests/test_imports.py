@@ -88,7 +88,7 @@ def test_one_place_prints() -> None:
         ["--version"],
         ["methods"],
         ["methods", "tetris"],
-        *([c, "--help"] for c in ("prune", "retrain", "check", "compare")),
+        *([c, "--help"] for c in ("prune", "retrain", "check", "compare", "run")),
         ["prun"],
     ],
 )

@@ -24,6 +24,7 @@ from compress.cli import (
     methods,
     prune,
     retrain,
+    run,
     search,
     sensitivity,
 )
@@ -77,6 +78,7 @@ for command in (
     export,
     check,
     compare,
+    run,
 ):
     command.add_to(app)
 

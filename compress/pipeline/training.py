@@ -91,7 +91,7 @@ def state_folder(output: Path) -> Path:
 
 def _identity(network: fx.GraphModule, opened: Opened, samples: int, recipe: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a run the same run: everything that was decided, wherever its files lie."""
-    settings = {k: v for k, v in recipe.items() if k not in ("model", "teacher")}
+    settings = {k: v for k, v in recipe.items() if k not in ("model", "teacher", "device", "threads")}
     return {
         **settings,
         "model": opened.loaded.sha256,

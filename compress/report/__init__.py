@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compress.report.markdown import markdown
 from compress.report.plots import png, svg
+from compress.report.reading import read_report
 from compress.report.schema import (
     SCHEMA,
     Budget,
@@ -22,7 +23,6 @@ from compress.report.schema import (
     RolledBack,
     Verification,
     build_report,
-    read_report,
 )
 from compress.report.table import budget_text, summary_rows
 

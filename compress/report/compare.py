@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from compress.errors import InputError
 from compress.figures import Figure, Series
-from compress.report.schema import read_report
+from compress.report.reading import read_report
 from compress.report.table import amount, milliseconds
 
 SCHEMA = "compress.comparison/1"

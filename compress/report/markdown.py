@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from compress.report.table import amount, budget_text, summary_rows
@@ -12,8 +13,13 @@ _OPEN_ROWS = 12  # longer tables are folded
 _NAMED = 4  # tensors in one cell
 
 
-def markdown(report: Mapping[str, Any]) -> str:
-    """report.json as Markdown: a sentence, before and after, widths, what kept its size, how to repeat it."""
+def markdown(report: Mapping[str, Any], bundle: str | Path | None = None) -> str:
+    """report.json as Markdown: a sentence, before and after, widths, what kept its size, how to repeat it.
+
+    Args:
+        report: Content of report.json.
+        bundle: Where it lies beside its recipe, if that is known.
+    """
     parts = [
         f"# {_text(_name(report))}, {_done(report['method']['name'])}",
         _sentence(report),
@@ -27,7 +33,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         *_pinned(report),
         *_checks(report),
         *_training(report),
-        *_repeat(report),
+        *_repeat(report, bundle),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -179,7 +185,7 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _repeat(report: Mapping[str, Any]) -> list[str]:
+def _repeat(report: Mapping[str, Any], bundle: str | Path | None) -> list[str]:
     given, data = report["input"], report["data"]
     lines = [
         f"- input: `{given['path']}`, {given['form']}, sha256 `{given['sha256']}`",
@@ -197,8 +203,19 @@ def _repeat(report: Mapping[str, Any]) -> list[str]:
     lines.append("- " + ", ".join([tool, *(f"{name} {version}" for name, version in report["libraries"].items())]))
     command = f"```sh\n{shlex.join(report['command'])}\n```" if report["command"] else ""
     if report["recipe"] is not None:
-        lines.append("- every setting, defaults included: `recipe.toml`")
+        lines.append("- every setting, defaults included: `recipe.toml`" + _again(report, bundle))
     return ["## How to repeat it", command, "\n".join(lines)]
+
+
+def _again(report: Mapping[str, Any], bundle: str | Path | None) -> str:
+    """The command that repeats the run by its recipe, and whether to the bit: clocks and GPUs do not repeat."""
+    if bundle is None:
+        return ""
+    command = f"; `compress run {shlex.quote(f'{bundle}/recipe.toml')}`"
+    budget = report["method"]["budget"]
+    timed = budget is not None and budget["kind"] == "latency"
+    exact = report["device"] == "cpu" and not timed
+    return command + (" gives the same weights on the same machine, bit for bit" if exact else " does it again")
 
 
 def _folded(summary: str, table: str, rows: int) -> str:
