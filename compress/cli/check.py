@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +25,15 @@ _LIMITS = "Limits"
 _SUMMARY = "GITHUB_STEP_SUMMARY"  # where GitHub says a job's summary may be appended to
 
 
+@dataclass(frozen=True)
+class Subject(LastBundle):
+    """As `LastBundle`, and a report will do."""
+
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A bundle, a checkpoint, or a report.json, which is not measured.")
+    ] = LAST
+
+
 def add_to(app: typer.Typer) -> None:
     """Registers the command."""
     app.command(
@@ -36,12 +45,12 @@ def add_to(app: typer.Typer) -> None:
 
 def _check(
     *,
-    model: LastBundle,
+    model: Subject,
     config: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE.toml",
-            help="Where the limits are. Where left out: [tool.compress.check] in the nearest pyproject.toml.",
+            help="Where the limits are. Where left out: tool.compress.check in the nearest pyproject.toml.",
             show_default=False,
             rich_help_panel=_LIMITS,
         ),
@@ -98,10 +107,9 @@ def _check(
     data: Data,
     shared: Shared,
 ) -> None:
-    """Check a model against limits: its size, its accuracy, its speed. MODEL is a bundle, a model or a report.json.
+    """Check a bundle, a model or a report.json against limits: its size, its accuracy, its speed.
 
-    Of a report.json nothing is measured. Of a model, sizes are counted and latency is timed now; accuracy is measured
-    now with --data, and taken from the bundle's report without.
+    Sizes are counted and latency is timed now; accuracy is measured with --data, and the report's without.
 
     [bold]Examples[/bold]
 
@@ -159,5 +167,6 @@ def _json(checked: Checked) -> str:
 def _page(checked: Checked) -> str:
     told = [row[:-1] for row in texts.rows(checked)]
     notes = [f"{row[1]}: {row[-1]}" for row in texts.rows(checked) if row[-1]]
+    notes += [f"original: {checked.original}"] if checked.original else []
     parts = [layout.table(texts.HEADER[:-1], told, right=(2, 3)) if told else "", "\n".join(notes)]
     return "\n\n".join(part for part in (*parts, texts.sentence(checked)) if part)

@@ -74,7 +74,7 @@ def _run(
             "--output",
             "-o",
             metavar="DIR",
-            help=f"The bundle to write. Where left out: {LAST}, or {finetune.OUTPUT} without [prune].",
+            help=f"The bundle to write. Where left out: {LAST}, or {finetune.OUTPUT} where nothing is pruned.",
             show_default=False,
         ),
     ] = None,

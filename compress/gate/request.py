@@ -64,12 +64,13 @@ class CheckRequest:
 
 @dataclass(frozen=True)
 class Checked:
-    """Every limit and what became of it."""
+    """Every limit and what became of it; ``updated`` where the baseline was written."""
 
     gate: Gate
     model: Facts
     judged: tuple[Judged, ...]
     updated: bool = False
+    original: str | None = None  # the file that limits compare with, where one does
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -85,6 +86,7 @@ class Checked:
             "config": self.gate.source,
             "baseline": None if self.gate.baseline is None else str(self.gate.baseline),
             "baseline_updated": self.updated,
+            "original": self.original,
             "accuracy_rule": self.gate.accuracy_rule,
             "limits": [_plain(each) for each in self.judged],
         }

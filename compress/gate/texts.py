@@ -82,6 +82,8 @@ def markdown(checked: Checked) -> str:
     parts = [title, f"`{checked.model.model}`, limits of `{checked.gate.source}`: {sentence(checked)}"]
     if told:
         parts.append(text_table(HEADER, told, right=(2, 3)))
+    if checked.original:
+        parts.append(f"original: `{checked.original}`")
     return "\n\n".join(parts) + "\n"
 
 

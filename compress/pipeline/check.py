@@ -52,7 +52,9 @@ def check(request: CheckRequest, progress: Progress) -> Checked:
     judged = judge(replace(gate, limits=kept), model, original, baseline)
     if request.update and gate.baseline is not None:
         write_whole(gate.baseline, baseline_text(model).encode())
-    return Checked(gate, model, judged, request.update)
+    named = str(request.against.path) if request.against is not None else None if original is None else original.model
+    compared = any(each.against == "original" for each in judged)
+    return Checked(gate, model, judged, request.update, named if compared else None)
 
 
 def _reported(request: CheckRequest) -> tuple[Facts, Facts]:

@@ -15,6 +15,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import torch
 
+from compress.errors import ModelError
 from compress.measure import latency, latency_pair
 
 measuring = importlib.import_module("compress.pipeline.measure")
@@ -102,6 +103,7 @@ def test_everything_passes(check: Check) -> None:
     assert found["min_accuracy"]["source"] == "report" and found["max_bytes"]["source"] == "now"
     report = json.loads(Path("compressed/report.json").read_text())
     assert found["min_accuracy"]["value"] == report["after"]["accuracy"]["accuracy"]
+    assert json.loads(done.out)["original"] == "dense.pt"
     assert found["max_latency_ratio"]["value"] > 0 and "onnxruntime" in found["max_latency_ratio"]["note"]
 
 
@@ -233,6 +235,17 @@ def test_a_file_and_the_summary_of_a_job(check: Check, monkeypatch: pytest.Monke
     told = check("--limit", "max_params=1M", "-o", "none/gate.xml")
     assert told.code == 2 and "none/gate.xml cannot be written" in told.err
     assert "cannot be written" in check("--limit", "max_params=1M").err
+
+
+def test_what_onnx_runtime_cannot_run_is_timed_in_torch(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise ModelError("no kernel for it")
+
+    monkeypatch.setattr(measuring, "_in_onnxruntime", refuse)
+    done = check("--limit", "max_latency_p50=1s", "--json")
+    assert done.code == 0 and "ONNX Runtime cannot: no kernel for it" in done.err
+    assert limits(done)["max_latency_p50"]["note"] == "torch, batch 1, 1 thread"
+    assert check("--limit", "max_latency_p50=1s", "--runtime", "onnxruntime").code == 3
 
 
 @pytest.mark.parametrize(
