@@ -56,7 +56,20 @@ def evaluate(
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> Accuracy:
-    """The accuracy of `module` on `split`, in eval mode and without gradients.
+    """The accuracy of `module` on `split`, in eval mode and without gradients; arguments and errors as of `right`."""
+    found = right(module, split, batch_size=batch_size, device=device, progress=progress)
+    return accuracy_of(found, split.targets)
+
+
+def right(
+    module: nn.Module,
+    split: Split,
+    *,
+    batch_size: int = 256,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+) -> Tensor:
+    """Which samples of `split` `module` puts in the right class: (N,), bool.
 
     Args:
         module: Gives logits of shape (batch, classes): a tensor, or a tuple or dict with the logits first.
@@ -72,7 +85,7 @@ def evaluate(
     if batch_size < 1:
         raise InputError(f"batch size {batch_size} is below 1")
     starts = range(0, len(split), batch_size)
-    right = []
+    found = []
     with torch.no_grad(), _ready(module, torch.device(device)) as dtype:
         for start in (progress or Silent()).track(starts, "evaluating", len(starts)):
             # A copy, as the model may work in place on its input
@@ -87,11 +100,12 @@ def evaluate(
                 )
             # A sample whose scores are not numbers is not right, whatever argmax says.
             good = scores.isfinite().all(1) & (scores.argmax(1) == targets)
-            right.append(good.cpu())
-    return _accuracy(torch.cat(right), split.targets)
+            found.append(good.cpu())
+    return torch.cat(found)
 
 
-def _accuracy(right: Tensor, targets: Tensor) -> Accuracy:
+def accuracy_of(right: Tensor, targets: Tensor) -> Accuracy:
+    """The accuracy of answers (N,), each right or not, to samples of the classes `targets` (N,)."""
     classes = int(targets.max()) + 1
     per_class = [(int(right[targets == each].sum()), int((targets == each).sum())) for each in range(classes)]
     correct, count = int(right.sum()), len(right)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ NOW, REPORTED = "now", "report"  # where a number comes from: measured or counte
 
 @dataclass(frozen=True)
 class Scored:
-    """An accuracy with its 95 % interval, the data it is of, and where it comes from."""
+    """An accuracy with its 95 % interval, the data it is of, and where it comes from.
+
+    ``right`` says of every sample whether it was put in the right class, where that is known.
+    """
 
     correct: int
     count: int
@@ -25,6 +28,7 @@ class Scored:
     high: float
     data: str
     source: str = NOW
+    right: tuple[bool, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -98,11 +102,15 @@ def _timed(latency: Mapping[str, Any] | None, speedup: float | None) -> Timed | 
 
 def baseline_text(facts: Facts) -> str:
     """The baseline as a file: the same facts give the same bytes."""
-    plain = {name: value for name, value in asdict(facts).items() if name != "source"}
+    plain = _without(asdict(facts), "source")
     for part in ("accuracy", "latency"):
         if plain[part] is not None:
-            del plain[part]["source"]
+            plain[part] = _without(plain[part], "source", "right")
     return json.dumps({"schema": BASELINE, **plain}, indent=2, allow_nan=False) + "\n"
+
+
+def _without(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in table.items() if name not in names}
 
 
 def read_baseline(path: Path) -> Facts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Literal
 
 from compress.errors import InputError
@@ -99,8 +100,8 @@ def _count(limit: Limit, model: Facts, reference: Facts | None, compared: Agains
     whole = None if reference is None else getattr(reference, metric)
     if not whole:
         raise _missing(limit, metric, compared)
-    # Compared as a size, so that no rounding decides: 102 bytes are 2 % more than 100
-    broken = found > math.floor(whole * (1 + limit.allowed) + 1e-6)
+    # In fractions, so that no rounding decides: 102 bytes are 2 % more than 100
+    broken = found > whole * (1 + Fraction(limit.allowed).limit_denominator(10**9))
     return _decided(limit, found / whole - 1, broken, compared, found, whole, source=model.source)
 
 
@@ -121,6 +122,7 @@ def _accuracy(
         _check_alike(limit, found, other, compared)
         value, low, high = drop(other, found)
         whole = other.accuracy
+        note = f"sample by sample; {note}" if _paired(other, found) else note
         broken, excluded = value > limit.allowed + 1e-12, low > limit.allowed
     if broken and not excluded:
         note = f"the 95 % interval includes the limit; {note}"
@@ -134,14 +136,39 @@ def _accuracy(
 def drop(before: Scored, after: Scored) -> tuple[float, float, float]:
     """How much lower the second accuracy is, and the 95 % interval of that.
 
-    The interval is the hybrid of the two Wilson intervals for independent samples (Newcombe, 1998, method 10,
-    doi:10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I). Two models on the same samples mostly err on
-    the same ones, so that the true interval is narrower.
+    The interval is a hybrid of the two Wilson intervals. Where it is known of each sample which model is right, it is
+    that for pairs (Newcombe, 1998, doi:10.1002/(SICI)1097-0258(19981130)17:22<2635::AID-SIM954>3.0.CO;2-C,
+    method 10), else that for independent samples (doi:10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I,
+    method 10), which is too wide for two models that mostly err on the same samples.
     """
     value = before.accuracy - after.accuracy
-    below = math.hypot(before.accuracy - before.low, after.high - after.accuracy)
-    above = math.hypot(before.high - before.accuracy, after.accuracy - after.low)
+    alike = _correlation(before, after)
+
+    def reach(first: float, second: float) -> float:
+        return math.sqrt(max(first * first - 2 * alike * first * second + second * second, 0.0))
+
+    below = reach(before.accuracy - before.low, after.high - after.accuracy)
+    above = reach(before.high - before.accuracy, after.accuracy - after.low)
     return value, value - below, value + above
+
+
+def _paired(before: Scored, after: Scored) -> bool:
+    return bool(before.right) and len(before.right) == len(after.right)
+
+
+def _correlation(before: Scored, after: Scored) -> float:
+    """Of being right, over the samples, corrected for continuity as Newcombe has it; 0 where it is not known."""
+    if not _paired(before, after):
+        return 0.0
+    pairs = list(zip(before.right, after.right, strict=True))
+    both, first, second, none = (
+        pairs.count(pair) for pair in ((True, True), (True, False), (False, True), (False, False))
+    )
+    spread = math.sqrt((both + first) * (second + none) * (both + second) * (first + none))
+    product = float(both * none - first * second)
+    if product > 0:
+        product = max(product - len(pairs) / 2, 0.0)
+    return product / spread if spread else 0.0
 
 
 def _check_alike(limit: Limit, found: Scored, other: Scored, compared: Against) -> None:
@@ -194,9 +221,8 @@ def _missing(limit: Limit, metric: str, compared: Against) -> InputError:
         return InputError(
             f"{limit.name}: the baseline says nothing of the {metric}", "compress check --update-baseline"
         )
-    return InputError(
-        f"{limit.name} compares with the original, whose {metric} is not known", "name the original: --against MODEL"
-    )
+    measured = "name the original: --against MODEL" + (", and --data to measure it" if metric == "accuracy" else "")
+    return InputError(f"{limit.name} compares with the original, whose {metric} is not known", measured)
 
 
 def _reported(found: Scored | Timed) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from compress.checkpoint.bundle import is_bundle, weights_of
 from compress.errors import CompressError, InputError, ModelError
-from compress.evaluate import evaluate
+from compress.evaluate import accuracy_of, right
 from compress.files import write_whole
 from compress.gate import (
     Checked,
@@ -108,8 +108,11 @@ def _counted(source: ModelSource, opened: Opened) -> Facts:
 def _evaluated(request: CheckRequest, opened: Opened, progress: Progress) -> Scored:
     if opened.data is None or request.data is None:
         raise AssertionError("an evaluation without data")
-    found = evaluate(opened.loaded.module, opened.data.test, device=opened.device, progress=progress)
-    return Scored(found.correct, found.count, found.accuracy, found.low, found.high, request.data.spec)
+    test = opened.data.test
+    good = right(opened.loaded.module, test, device=opened.device, progress=progress)
+    found = accuracy_of(good, test.targets)
+    told = (found.correct, found.count, found.accuracy, found.low, found.high)
+    return Scored(*told, request.data.spec, right=tuple(good.tolist()))
 
 
 def _original(
@@ -127,18 +130,13 @@ def _original(
             return replace(facts, accuracy=_evaluated(request, opened, progress))
         same = report is not None and told is not None and report["input"]["sha256"] == opened.loaded.sha256
         return replace(facts, accuracy=told.accuracy) if same and told is not None else facts
-    if told is None or "accuracy" not in metrics or request.data is None or _same_data(request, report):
+    if told is None or "accuracy" not in metrics or request.data is None:
         return told
     source = _found(request, progress)
     if source is None:
         return told
     opened = open_model(source, request.settings, request.data, progress)
     return replace(told, accuracy=_evaluated(request, opened, progress))
-
-
-def _same_data(request: CheckRequest, report: Report | None) -> bool:
-    data = None if report is None else report["data"]
-    return data is not None and request.data is not None and data["spec"] == request.data.spec
 
 
 def _found(request: CheckRequest, progress: Progress) -> ModelSource | None:

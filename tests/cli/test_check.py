@@ -156,7 +156,8 @@ def test_other_data_measures_the_original_too(check: Check) -> None:
     )
     done = check("--data", "half.py:load", "--limit", "max_accuracy_drop=50 %", "--json")
     assert done.code == 0, done.err
-    assert "of 100 right, half.py:load" in limits(done)["max_accuracy_drop"]["note"]
+    note = limits(done)["max_accuracy_drop"]["note"]
+    assert note.startswith("sample by sample; ") and "of 100 right, half.py:load" in note
     Path("dense.pt").rename("gone.pt")
     refused = check("--data", "half.py:load", "--limit", "max_accuracy_drop=50 %")
     assert refused.code == 2 and "360 samples of digits" in refused.err

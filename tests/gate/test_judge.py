@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,34 @@ def test_the_interval_of_a_drop() -> None:
     # Newcombe (1998), table II, example (a): 56 of 70 and 48 of 80, method 10: 0.0524 to 0.3339
     value, low, high = drop(scored(56, 70), scored(48, 80))
     assert (value, low, high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+
+
+def paired(both: int, first: int, second: int, none: int) -> tuple[Scored, Scored]:
+    """Two models on the same samples: how many both, one or none put right."""
+    before = (True,) * (both + first) + (False,) * (second + none)
+    after = (True,) * both + (False,) * first + (True,) * second + (False,) * none
+    return tuple(replace(scored(sum(r), len(r)), right=r) for r in (before, after))  # type: ignore[return-value]
+
+
+def test_the_interval_of_pairs_by_hand() -> None:
+    before, after = paired(80, 10, 4, 6)
+    # phi = (80 * 6 - 10 * 4 - 100 / 2) / sqrt(90 * 10 * 84 * 16)
+    phi = 390 / math.sqrt(90 * 10 * 84 * 16)
+    (l1, u1), (l2, u2) = wilson(90, 100), wilson(84, 100)
+    low = 0.06 - math.sqrt((0.9 - l1) ** 2 - 2 * phi * (0.9 - l1) * (u2 - 0.84) + (u2 - 0.84) ** 2)
+    high = 0.06 + math.sqrt((u1 - 0.9) ** 2 - 2 * phi * (u1 - 0.9) * (0.84 - l2) + (0.84 - l2) ** 2)
+    assert drop(before, after) == pytest.approx((0.06, low, high))
+
+
+@given(st.tuples(*[st.integers(0, 60)] * 4).filter(lambda counts: sum(counts) > 0))
+def test_pairs_that_err_alike_say_more(counts: tuple[int, int, int, int]) -> None:
+    before, after = paired(*counts)
+    value, low, high = drop(before, after)
+    _, wide_low, wide_high = drop(replace(before, right=()), replace(after, right=()))
+    assert low <= value + 1e-12 and value - 1e-12 <= high
+    both, first, second, none = counts
+    if both * none - first * second >= 0:
+        assert wide_low - 1e-12 <= low and high <= wide_high + 1e-12
 
 
 def test_a_drop_below_original_or_baseline() -> None:
