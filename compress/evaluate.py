@@ -68,6 +68,19 @@ class Accuracy:
         return [each.confidence for each in self.per_class if each.confidence is not None]
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a model made of each of N samples.
+
+    Attributes:
+        right: Whether it put the sample in the right class, (N,), bool.
+        sure: Its largest probability, (N,).
+    """
+
+    right: Tensor
+    sure: Tensor
+
+
 def wilson(correct: int, count: int) -> tuple[float, float]:
     """The 95 % interval of a proportion (Wilson, 1927, doi:10.1080/01621459.1927.10502953)."""
     share, z2 = correct / count, _Z * _Z
@@ -85,7 +98,20 @@ def evaluate(
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> Accuracy:
-    """The accuracy of `module` on `split`, in eval mode and without gradients.
+    """The accuracy of `module` on `split`, in eval mode and without gradients; arguments and errors as of `answers`."""
+    found = answers(module, split, batch_size=batch_size, device=device, progress=progress)
+    return accuracy_of(found, split.targets)
+
+
+def answers(
+    module: nn.Module,
+    split: Split,
+    *,
+    batch_size: int = 256,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+) -> Answers:
+    """What `module` makes of every sample of `split`.
 
     Args:
         module: Gives logits of shape (batch, classes): a tensor, or a tuple or dict with the logits first.
@@ -117,11 +143,12 @@ def evaluate(
             good = scores.isfinite().all(1) & (scores.argmax(1) == targets)
             right.append(good.cpu())
             sure.append(scores.softmax(1, dtype=torch.float32).amax(1).cpu())
-    return _accuracy(torch.cat(right), torch.cat(sure), split.targets)
+    return Answers(torch.cat(right), torch.cat(sure))
 
 
-def _accuracy(right: Tensor, sure: Tensor, targets: Tensor) -> Accuracy:
-    """Counts by class; ``sure`` has the largest probability of every sample."""
+def accuracy_of(answers: Answers, targets: Tensor) -> Accuracy:
+    """The accuracy of answers to samples of the classes `targets` (N,)."""
+    right, sure = answers.right, answers.sure
     classes = int(targets.max()) + 1
     counts = torch.bincount(targets, minlength=classes).tolist()
     found = torch.bincount(targets[right], minlength=classes).tolist()

@@ -17,7 +17,7 @@ PLUGINS = ROOT.parent / "plugins" / "compress_plugins"
 
 # A module may import those of its own level and of the levels above it in this list.
 LEVELS = (
-    {"errors", "figures", "progress", "schedules", "training", "inputs", "nn", "fsa"},
+    {"errors", "figures", "progress", "schedules", "training", "inputs", "nn", "fsa", "units", "files"},
     {"graph"},
     {"calibration"},
     {"plugin", "methods", "registry", "plan", "budget", "retrain", "sparsity", "weights"},
@@ -88,7 +88,7 @@ def test_one_place_prints() -> None:
         ["--version"],
         ["methods"],
         ["methods", "tetris"],
-        *([c, "--help"] for c in ("prune", "retrain")),
+        *([c, "--help"] for c in ("prune", "retrain", "check", "compare", "run")),
         ["prun"],
     ],
 )

@@ -14,6 +14,8 @@ import typer
 
 from compress import __version__
 from compress.cli import (
+    check,
+    compare,
     evaluate,
     export,
     finetune,
@@ -22,6 +24,7 @@ from compress.cli import (
     methods,
     prune,
     retrain,
+    run,
     search,
     sensitivity,
 )
@@ -62,7 +65,21 @@ def _compress(
     """Make trained PyTorch models physically smaller, verify the result and report it."""
 
 
-for command in (inspect, methods, sensitivity, search, prune, retrain, finetune, evaluate, measure, export):
+for command in (
+    inspect,
+    methods,
+    sensitivity,
+    search,
+    prune,
+    retrain,
+    finetune,
+    evaluate,
+    measure,
+    export,
+    check,
+    compare,
+    run,
+):
     command.add_to(app)
 
 

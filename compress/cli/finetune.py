@@ -76,10 +76,11 @@ def _finetune(
     from compress import pipeline
 
     result = pipeline.finetune_model(request, out)
-    out.result(result.to_json(), _page(result, source), str(result.bundle))
+    out.result(result.to_json(), page(result, source), str(result.bundle))
 
 
-def _page(result: Finetuned, data: DataSource) -> str:
+def page(result: Finetuned, data: DataSource) -> str:
+    """Before and after, which epoch it is, and what to type next."""
     from compress.report import summary_rows
 
     rows = [row for row in summary_rows(result.report) if row[-1] != "same"]

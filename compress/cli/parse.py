@@ -8,16 +8,11 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from compress import units
 from compress.errors import InputError
 from compress.inputs import InputType, parse_type
 from compress.registry import Option, did_you_mean
 from compress.request import BudgetKind, BudgetTarget
-
-_UNITS = {
-    "": 1.0,
-    **{"k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12},
-    **{"ki": 2.0**10, "mi": 2.0**20, "gi": 2.0**30, "ti": 2.0**40},
-}
 
 
 def shape(text: str) -> tuple[int, ...]:
@@ -92,18 +87,14 @@ def budget(
 
 def _target(kind: BudgetKind, text: str) -> BudgetTarget:
     """Half of what there is where the text is "0.5"; an amount where it is "2G", "5MB" or "1000000"."""
-    match = re.fullmatch(r"([0-9.]+(?:e[+-]?[0-9]+)?)\s*([kmgt]i?)?(b)?", text.strip(), re.IGNORECASE)
     try:
-        value = float(match[1]) if match else math.nan
+        return BudgetTarget(kind, units.amount(text, of_bytes=kind == "bytes"))
     except ValueError:
-        value = math.nan
-    if match is None or math.isnan(value) or (match[3] and kind != "bytes"):
         example = {"macs": "2G", "params": "3M", "bytes": "5MB"}[kind]
         raise InputError(
             f"--{kind}: {text!r} is not an amount",
             hint=f"a fraction to keep, as in --{kind} 0.5, or an amount, as in --{kind} {example}",
-        )
-    return BudgetTarget(kind, value * _UNITS[(match[2] or "").lower()])
+        ) from None
 
 
 def fraction_of(text: str) -> tuple[str, float]:
@@ -130,24 +121,21 @@ def round_to(text: str) -> int | Literal["auto"]:
     return int(word)
 
 
-_SECONDS = {"us": 1.0, "µs": 1.0, "ms": 1e3, "s": 1e6}
-
-
 def duration(text: str, flag: str = "--latency") -> float:
     """ "8ms" -> 8000.0, microseconds; "0.5" -> 0.5, the fraction that may stay. Raises InputError.
 
     As of every budget, what is below 1 is a fraction and what is not an amount; so times below 1 us are refused.
     """
-    match = re.fullmatch(r"([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*(us|µs|ms|s)?", text.strip(), re.IGNORECASE)
     hint = f"a fraction to keep, as in {flag} 0.5, or a time, as in {flag} 8ms or {flag} 500us"
-    if match is None:
-        raise InputError(f"{flag}: {text!r} is not a time", hint)
-    value = float(match[1])
-    if match[2] is None:
+    try:
+        value, unit = units.split(text)
+        microseconds = units.microseconds(text) if unit else 0.0
+    except ValueError:
+        raise InputError(f"{flag}: {text!r} is not a time", hint) from None
+    if not unit:
         if not 0 < value < 1:
             raise InputError(f"{flag}: {text!r} has no unit and is no fraction between 0 and 1", hint)
         return value
-    microseconds = value * _SECONDS[match[2].lower()]
     if not 1 <= microseconds < math.inf:
         raise InputError(f"{flag}: {text!r} is not between 1us and any time that can be measured", hint)
     return microseconds

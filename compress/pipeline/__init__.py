@@ -1,5 +1,6 @@
 """What the command line can ask for; each function reads as the story of its command."""
 
+from compress.pipeline.check import check
 from compress.pipeline.evaluate import evaluate_model
 from compress.pipeline.export import export_model
 from compress.pipeline.finetune import finetune_model
@@ -10,6 +11,7 @@ from compress.pipeline.search import search
 from compress.pipeline.sensitivity import sensitivity
 
 __all__ = [
+    "check",
     "evaluate_model",
     "export_model",
     "finetune_model",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import compress
 from compress.checkpoint.reload import reload_error
 from compress.checkpoint.write import bundle_bytes
 from compress.errors import CompressError, InputError, ModelError
+from compress.files import write_whole
 from compress.graph import Program
 from compress.inputs import types_of
 from compress.pipeline.opening import Opened
@@ -74,19 +74,6 @@ def export_weights(program: Program, opened: Opened, target: Path) -> float:
     error = reloaded(program, weights, opened)
     write_whole(target, weights)
     return error
-
-
-def write_whole(target: Path, content: bytes) -> None:
-    """Write a file under another name and rename it."""
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def check_not_within(model: Path, output: Path, force: bool) -> None:

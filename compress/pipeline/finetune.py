@@ -90,7 +90,7 @@ def _write(work: _Work, progress: Progress) -> Finetuned:
         plan_json=plan,
         report=report,
         recipe_toml=to_toml(work.recipe),
-        report_md=markdown(report),
+        report_md=markdown(report, request.output),
         provenance=origin,
         force=request.force,
         metadata=normalisation(opened),

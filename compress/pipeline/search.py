@@ -10,9 +10,10 @@ from compress.checkpoint.bundle import load_bundle
 from compress.checkpoint.folder import write_folder
 from compress.checkpoint.write import check_output
 from compress.errors import InputError
+from compress.files import write_whole
 from compress.graph import macs, parameters, stored_bytes
 from compress.pipeline.bench import KEPT_OUT, Ready, ready, scoring
-from compress.pipeline.bundle import check_not_within, write_whole
+from compress.pipeline.bundle import check_not_within
 from compress.pipeline.prune import prune
 from compress.pipeline.searched import FILES, Search, contents, document, nothing_holds, told
 from compress.pipeline.training import check_trainable

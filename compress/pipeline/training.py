@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from compress.data import Split
 from compress.errors import CompressError, Elsewhere, InputError, ModelError
 from compress.graph import Program
 from compress.pipeline.opening import Opened, open_model, traced
+from compress.pipeline.original import original_of
 from compress.progress import Progress
 from compress.recover import Hook, StateFile, Trained, finetune
 from compress.recover.launch import is_main
@@ -91,7 +91,7 @@ def state_folder(output: Path) -> Path:
 
 def _identity(network: fx.GraphModule, opened: Opened, samples: int, recipe: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a run the same run: everything that was decided, wherever its files lie."""
-    settings = {k: v for k, v in recipe.items() if k not in ("model", "teacher")}
+    settings = {k: v for k, v in recipe.items() if k not in ("model", "teacher", "device", "threads")}
     return {
         **settings,
         "model": opened.loaded.sha256,
@@ -143,7 +143,7 @@ def find_teacher(request: FinetuneRequest, progress: Progress) -> Taught | None:
     if not is_bundle(request.model.path):
         return None
     try:
-        source, digest = _original(request.model)
+        source, digest = original_of(request.model, teacher=True)
         taught = _opened(source, request, settings, progress)
         if taught.opened.loaded.sha256 != digest:
             raise InputError(f"{source.path} is not the file any more that it was")
@@ -156,28 +156,3 @@ def find_teacher(request: FinetuneRequest, progress: Progress) -> Taught | None:
 def _opened(source: ModelSource, request: FinetuneRequest, settings: Settings, progress: Progress) -> Taught:
     opened = open_model(source, settings, request.data, progress)
     return Taught(source, opened, traced(opened))
-
-
-def _original(model: ModelSource) -> tuple[ModelSource, str]:
-    """The file that a bundle names as its teacher or its input, and its digest.
-
-    Raises:
-        InputError: It names none, the file is not there, or its architecture is code that the user has not named.
-    """
-    from compress.report import read_report
-
-    folder = model.path if model.path.is_dir() else model.path.parent
-    try:
-        recipe = tomllib.loads((folder / "recipe.toml").read_text("utf-8"))
-        table = recipe.get("teacher", recipe["model"])
-        path, arch = Path(table["path"]), table.get("arch")
-        digest = table["sha256"] if "sha256" in table else str(read_report(folder)["input"]["sha256"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
-        raise InputError("the bundle does not name its original") from error
-    if not path.exists():
-        raise InputError(f"the original {path} is not here")
-    if arch is not None and str(arch).partition(":")[0] not in ("torchvision", "timm", "mlp") and arch != model.arch:
-        raise InputError(f"the original {path} is built by {arch}, which is run only where --arch says so")
-    shapes = table.get("input_shapes")
-    shapes = None if shapes is None else tuple(tuple(int(n) for n in shape) for shape in shapes)
-    return ModelSource(path, arch, table.get("arch_args", {}), shapes), digest

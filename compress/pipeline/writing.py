@@ -76,7 +76,7 @@ def write(work: Work, progress: Progress) -> Pruned:
         plan_json=plan,
         report=report,
         recipe_toml=to_toml(work.recipe),
-        report_md=markdown(report),
+        report_md=markdown(report, request.output),
         provenance=origin,
         force=request.force,
         metadata=normalisation(opened),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from compress.report.html import html
 from compress.report.markdown import markdown
-from compress.report.plots import svg
+from compress.report.plots import png, svg
+from compress.report.reading import read_report
 from compress.report.schema import (
     SCHEMA,
     Budget,
@@ -23,7 +24,6 @@ from compress.report.schema import (
     RolledBack,
     Verification,
     build_report,
-    read_report,
 )
 from compress.report.table import budget_text, summary_rows
 
@@ -48,6 +48,7 @@ __all__ = [
     "build_report",
     "html",
     "markdown",
+    "png",
     "read_report",
     "summary_rows",
     "svg",

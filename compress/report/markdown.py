@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from compress.report import words
@@ -19,8 +20,13 @@ _ROWS = 80  # of one table: a comment on a pull request may have 65,536 characte
 _CODE = re.compile(r"(`+[^`]*`+)")
 
 
-def markdown(report: Mapping[str, Any]) -> str:
-    """report.json as Markdown: a sentence, before and after, widths, what kept its size, how to repeat it."""
+def markdown(report: Mapping[str, Any], bundle: str | Path | None = None) -> str:
+    """report.json as Markdown: a sentence, before and after, widths, what kept its size, how to repeat it.
+
+    Args:
+        report: Content of report.json.
+        bundle: Where it lies beside its recipe, if that is known.
+    """
     parts = [
         f"# {_text(words.model_name(report))}, {_done(report['method']['name'])}",
         words.sentence(report),
@@ -38,7 +44,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         *_prunable(report),
         *_pinned(report),
         *_checks(report),
-        *_repeat(report),
+        *_repeat(report, bundle),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -143,7 +149,7 @@ def _training(report: Mapping[str, Any]) -> list[str]:
     return [_folded(f"Training: {words.epochs(report)}", names, rows, right=range(len(names)))]
 
 
-def _repeat(report: Mapping[str, Any]) -> list[str]:
+def _repeat(report: Mapping[str, Any], bundle: str | Path | None) -> list[str]:
     given, data = report["input"], report["data"]
     lines = [
         f"- input: {code(given['path'])}, {given['form']}, sha256 `{given['sha256']}`",
@@ -159,9 +165,20 @@ def _repeat(report: Mapping[str, Any]) -> list[str]:
     tool = f"{report['tool']['name']} {report['tool']['version']}"
     lines.append("- " + ", ".join([tool, *(f"{name} {version}" for name, version in report["libraries"].items())]))
     if report["recipe"] is not None:
-        lines.append("- every setting, defaults included: `recipe.toml`")
+        lines.append("- every setting, defaults included: `recipe.toml`" + _again(report, bundle))
     command = f"```sh\n{shlex.join(report['command'])}\n```\n\n" if report["command"] else ""
     return [_details("How to repeat it", command + "\n".join(lines))]
+
+
+def _again(report: Mapping[str, Any], bundle: str | Path | None) -> str:
+    """The command that repeats the run by its recipe, and whether to the bit: clocks and GPUs do not repeat."""
+    if bundle is None:
+        return ""
+    command = f"; {code('compress run ' + shlex.quote(f'{bundle}/recipe.toml'))}"
+    budget = report["method"]["budget"]
+    timed = budget is not None and budget["kind"] == "latency"
+    exact = report["device"] == "cpu" and not timed
+    return command + (" gives the same weights on the same machine, bit for bit" if exact else " does it again")
 
 
 def _folded(summary: str, head: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> str:

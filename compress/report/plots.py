@@ -1,4 +1,4 @@
-"""Figures drawn as SVG: the same bytes for the same figure, fit for a page that opens offline."""
+"""Figures drawn as SVG or PNG: the same bytes for the same figure, fit for a page that opens offline."""
 
 from __future__ import annotations
 
@@ -22,8 +22,16 @@ _LINES = ("-", "--", ":", "-.")  # one after the other, when the colours are use
 
 def svg(figure: Figure) -> str:
     """The figure as the text of an SVG file."""
+    return _saved(figure, "svg", metadata={"Date": None, "Creator": None}).decode()
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    return _saved(figure, "png", metadata={"Software": None})
+
+
+def _saved(figure: Figure, format: str, **settings: Any) -> bytes:
     import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
 
     with matplotlib.rc_context(
@@ -36,8 +44,9 @@ def svg(figure: Figure) -> str:
     ):
         labels = [series.label for series in figure.series if series.label]
         columns = _columns(labels)
-        canvas = Canvas((_SIZE[0], _SIZE[1] + _LEGEND_LINE * ceil(len(labels) / columns)), layout="constrained")
-        FigureCanvasSVG(canvas)
+        canvas = Canvas(
+            figsize=(_SIZE[0], _SIZE[1] + _LEGEND_LINE * ceil(len(labels) / columns)), layout="constrained", dpi=150
+        )
         axes = canvas.add_subplot()
         drawn = [_draw(axes, series, number) for number, series in enumerate(figure.series)]
         axes.set(xlabel=figure.x, ylabel=textwrap.fill(figure.y, _SIDE_WIDTH))
@@ -49,8 +58,8 @@ def svg(figure: Figure) -> str:
             lines = [line for line, series in zip(drawn, figure.series, strict=True) if series.label]
             # Below the axes, where no line can pass under it
             canvas.legend(lines, labels, loc="outside lower center", ncols=columns, frameon=False)
-        written = io.StringIO()
-        canvas.savefig(written, format="svg", metadata={"Date": None, "Creator": None})
+        written = io.BytesIO()
+        canvas.savefig(written, format=format, **settings)
     return written.getvalue()
 
 

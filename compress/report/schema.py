@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import math
 import platform
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import compress
-from compress.errors import CompressError, InputError
+from compress.errors import CompressError
 
 if TYPE_CHECKING:
     from compress.evaluate import Accuracy
@@ -266,29 +265,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def read_report(path: str | Path) -> dict[str, Any]:
-    """The report in a bundle directory or a report.json.
-
-    Raises:
-        InputError: There is none, it is damaged, or of another version.
-    """
-    path = Path(path)
-    file = path / "report.json" if path.is_dir() else path
-    try:
-        found = json.loads(file.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}", "give a bundle or its report.json") from error
-    except ValueError as error:
-        raise InputError(f"{file} is damaged: {error}", "run the command that wrote it again") from error
-    schema = found.get("schema") if isinstance(found, dict) else None
-    if schema != SCHEMA:
-        raise InputError(
-            f"{file} has the schema {schema!r}, this version reads {SCHEMA!r}",
-            "give the report.json of a bundle" if schema is None else "update the package to read it",
-        )
-    return dict(found)
 
 
 def _plain(value: Any, where: str) -> Any:

@@ -13,7 +13,7 @@ from compress import __version__
 from compress.errors import CompressError, GateFailed, InputError, ModelError, PluginError
 
 Call = Callable[..., Any]
-COMMANDS = ("inspect", "methods", "prune", "finetune", "eval", "measure", "export")
+COMMANDS = ("inspect", "methods", "prune", "finetune", "eval", "measure", "export", "check", "compare", "init", "run")
 
 
 def test_version(run: Call) -> None:
@@ -48,7 +48,7 @@ def test_every_command_has_examples_and_the_shared_options(run: Call, command: s
 @pytest.mark.parametrize(
     ("words", "error", "hint"),
     [
-        (["prun"], "error: no such command 'prun'. Did you mean 'prune'?", "compress --help"),
+        (["prun"], "error: no such command 'prun'. Did you mean 'prune'", "compress --help"),
         (["zzz"], "error: no such command 'zzz'", "compress --help"),
         (["methods", "--jsn"], "error: no such option: --jsn", "did you mean --json?"),
         (["inspect"], "error: missing argument 'MODEL'", "compress inspect --help"),

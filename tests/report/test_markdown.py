@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from compress.report import LayerChange, Method, Pin, build_report, markdown
+import pytest
+
+from compress.report import Budget, LayerChange, Method, Pin, build_report, markdown
 
 
 def test_one_sentence_says_it_all(full: dict[str, Any], least: dict[str, Any]) -> None:
@@ -50,6 +52,20 @@ def test_least_report_leaves_out_what_is_missing(least: dict[str, Any]) -> None:
         title in text
         for title in ("Widths", "Limits", "Training", "keeps its size", "accuracy", "None", "ONNX", "recipe")
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "kind", "said"),
+    [
+        ("cpu", "ratio", "gives the same weights on the same machine, bit for bit"),
+        ("cpu", "latency", "does it again"),
+        ("cuda:0", "ratio", "does it again"),
+    ],
+)
+def test_the_recipe_that_repeats_it(full: dict[str, Any], device: str, kind: str, said: str) -> None:
+    report = build_report(**{**full, "device": device, "method": Method("tetris", budget=Budget(kind, 0.5))})
+    line = f"- every setting, defaults included: `recipe.toml`; `compress run 'my small/recipe.toml'` {said}"
+    assert line in markdown(report, "my small").splitlines()
 
 
 def test_long_tables_are_folded(least: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from compress.figures import Figure, Series
-from compress.report import svg
+from compress.report import png, svg
 from compress.report.plots import inline
 
 LINE = Series(
@@ -27,6 +27,7 @@ def test_texts_stand_in_the_file_as_texts() -> None:
 def test_the_same_figure_gives_the_same_bytes() -> None:
     figure = Figure("f", "t", "x", "y", (LINE,), log_x=True, log_y=True)
     assert svg(figure) == svg(figure)
+    assert png(figure) == png(figure) and png(figure).startswith(b"\x89PNG")
 
 
 def texts(drawn: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import tomli_w
 
-from compress.request import DataSource, FinetuneRequest, ModelSource, PruneRequest
+from compress.request import DataSource, FinetuneRequest, ModelSource, PruneRequest, Settings
 
 SCHEMA = "compress.recipe/1"
 
@@ -46,8 +46,7 @@ def prune_recipe(
     if request.ratio_of:
         prune["ratio_of"] = dict(request.ratio_of)
     prune["options"] = {k: v for k, v in options.items() if v is not None}
-    recipe: dict[str, Any] = {"schema": SCHEMA, "seed": request.settings.seed}
-    recipe |= {"model": _model(request.model), "prune": prune}
+    recipe = {**_settings(request.settings), "model": _model(request.model), "prune": prune}
     if request.data is not None:
         recipe["data"] = _data(request.data)
     if request.training is not None:
@@ -62,12 +61,22 @@ def finetune_recipe(request: FinetuneRequest, teacher: tuple[ModelSource, str] |
         request: What was asked.
         teacher: The original and its sha256, if it was at hand.
     """
-    recipe: dict[str, Any] = {"schema": SCHEMA, "seed": request.settings.seed, "model": _model(request.model)}
+    recipe = {**_settings(request.settings), "model": _model(request.model)}
     recipe |= {"data": _data(request.data), "finetune": request.training.resolved()}
     if teacher is not None:
         source, digest = teacher
         recipe["teacher"] = {**_model(source), "sha256": digest}
     return recipe
+
+
+def _settings(settings: Settings) -> dict[str, Any]:
+    """What holds for the whole run; where and on how many threads only if somebody said so, as sums depend on both."""
+    found: dict[str, Any] = {"schema": SCHEMA, "seed": settings.seed}
+    if settings.device != "auto":
+        found["device"] = settings.device
+    if settings.threads is not None:
+        found["threads"] = settings.threads
+    return found
 
 
 def _model(source: ModelSource) -> dict[str, Any]:
