@@ -86,7 +86,7 @@ class Session:
         network: What the core trains: a copy of the context's network, changed as the method needs it.
         only: Globs of the layers that this method may prune, where those are fewer than the context's: they alone are
             what a budget is measured on.
-        approximation: What `fold` loses, measured, where it only comes near to the trained network; it is shown.
+        approximation: What `fold` loses, measured, where it only comes near to the trained network; a warning.
     """
 
     only: tuple[str, ...] = ()
@@ -236,9 +236,7 @@ def folded(session: Session, network: fx.GraphModule, before: Program) -> Progra
         made = session.fold(network)
     if not isinstance(made, fx.GraphModule):
         raise PluginError(f"{type(session).__name__}.fold returned {type(made).__name__}, not a GraphModule")
-    if session.approximation:
-        session.context.progress.warn(session.approximation)
-    elif made is not network:
+    if made is not network and not session.approximation:
         with torch.no_grad():
             expected, got = (leaves(module(*(x.clone() for x in before.inputs))) for module in (network, made))
         outcome = compare(expected, got, _FOLDED)
@@ -258,7 +256,7 @@ def _calls(module: fx.GraphModule) -> list[tuple[str, Any]]:
 
 
 def plan_of(session: Session, context: Context) -> Plan:
-    """What a session decided, on the context of its folded network.
+    """What a session decided, on the context of its folded network; its notes tell what folding has lost.
 
     Raises:
         PluginError: It breaks the contract or fails.
@@ -267,4 +265,6 @@ def plan_of(session: Session, context: Context) -> Plan:
         plan = session.plan(context)
     if not isinstance(plan, Plan):
         raise PluginError(f"{type(session).__name__}.plan returned {type(plan).__name__}, not a Plan")
+    if session.approximation:
+        return replace(plan, notes={**plan.notes, "fold": {"warning": session.approximation}})
     return plan

@@ -15,7 +15,7 @@ from torch import Tensor, fx
 
 from compress.plugin import Context, Figure, InputError, Loop, ModelError, Plan, Series, Session, option
 from compress_plugins.standout_fold import fold_exactly, fold_to_means, loss_of, mean_retention
-from compress_plugins.standout_gate import Place, Setting, find, gates, insert, means
+from compress_plugins.standout_gate import Place, Setting, find, gates, insert, means, zero_at_zero
 from compress_plugins.standout_targets import Ranking, Removed, Retention, Targets
 
 BetaMode = Literal["scalar", "input_sum"]
@@ -81,6 +81,11 @@ class Pruning(Session):
         super().__init__(context)
         self.method, self.period = method, 0
         self.places = _places(self.network, context, method.conv)
+        if method.beta_mode == "input_sum" and not all(map(zero_at_zero, self.places)):
+            raise InputError(
+                "--beta-mode input_sum: a unit that went would count on, as its activation gives no zero for zero",
+                "--beta-mode scalar",
+            )
         names = dict.fromkeys(name for place in self.places for name in place.units)
         self.only = tuple(glob.escape(name) for name in names)
         self.targets = Targets(context.changed(only=self.only), method.nodes, method.gamma, method.ranking)

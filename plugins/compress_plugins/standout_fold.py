@@ -54,8 +54,9 @@ def fold_to_means(network: fx.GraphModule, kept: Mapping[str, Tensor]) -> fx.Gra
             _replace(node, a)
             continue
         with network.graph.inserting_before(node):
-            shaped = mean.view(-1, *[1] * (_rank(node) - 2)) if gate.channels else mean
-            factor = _buffer(network, node, "standout_mean", shaped)
+            shaped = mean.view(-1, *[1] * (_rank(a) - 2)) if gate.channels else mean
+            name = f"standout_mean{str(node.target).removeprefix('standout')}"  # two uses of a layer have two means
+            factor = _buffer(network, node, name, shaped.to(a.meta["val"].dtype))  # type: ignore[union-attr]
             _replace(node, network.graph.call_function(aten.mul.Tensor, (a, factor)))
     return _cleaned(network)
 

@@ -23,6 +23,7 @@ _ACTIVATIONS = {
     "celu", "clamp", "clamp_min", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "log_sigmoid",
     "mish", "prelu", "relu", "relu6", "selu", "sigmoid", "silu", "softplus", "tanh",
 }  # fmt: skip
+_NOT_ZERO_AT_ZERO = {"clamp", "clamp_min", "hardsigmoid", "log_sigmoid", "sigmoid", "softplus"}
 _BETWEEN = {"batch_norm", "dropout", "feature_dropout", "instance_norm"}  # a layer and its activation
 _CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution"}
 
@@ -105,6 +106,11 @@ class Gate(nn.Module):
         number = torch.full((1,), len(p), dtype=torch.float64, device=p.device)
         new = torch.cat((p.sum(0), size.sum(0), number))
         self.counted = new if self.counted is None else self.counted + new
+
+
+def zero_at_zero(place: Place) -> bool:
+    """Whether a layer that gives nothing gives nothing behind its activation, whatever the activation's options."""
+    return _op(place.activation).removesuffix("_") not in _NOT_ZERO_AT_ZERO
 
 
 def means(counted: Tensor) -> tuple[Tensor, Tensor]:
