@@ -16,8 +16,9 @@ from torch import Tensor, fx
 from compress.plugin import Context, Figure, InputError, Loop, ModelError, Plan, Series, Session, option
 from compress_plugins.standout_fold import fold_exactly, fold_to_means, loss_of, mean_retention
 from compress_plugins.standout_gate import Place, Setting, find, gates, insert, means, zero_at_zero
-from compress_plugins.standout_targets import Ranking, Removed, Retention, Targets
+from compress_plugins.standout_targets import Removed, Retention, Targets
 
+Ranking = Literal["layer", "together"]
 BetaMode = Literal["scalar", "input_sum"]
 Fold = Literal["exact", "constant"]
 
@@ -217,7 +218,7 @@ class Pruning(Session):
             gate.counts = "training" if wanted else "never"
 
     def _mask(self, network: fx.GraphModule) -> None:
-        parameters = dict(network.named_parameters(remove_duplicate=False))
+        parameters = dict(network.named_parameters(remove_duplicate=False)) if self.masks else {}
         with torch.no_grad():
             for name, mask in self.masks.items():
                 self.masks[name] = mask = mask.to(parameters[name].device)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from compress.plugin import Allocation, Budget, Context, InputError, ModelError
 
-Ranking = Literal["layer", "together"]
 Removed = dict[str, list[int]]
 _HALF = Budget("ratio", 0.5)
 
@@ -62,7 +61,7 @@ class Targets:
         ModelError: The budget cannot be met by these layers alone.
     """
 
-    def __init__(self, context: Context, nodes: int | None, gamma: float, ranking: Ranking) -> None:
+    def __init__(self, context: Context, nodes: int | None, gamma: float, ranking: Literal["layer", "together"]) -> None:
         self.gamma, self.ranking = gamma, ranking
         by: Literal["local", "global"] = "global" if ranking == "together" else "local"
         budget = context.budget if context.has_budget else _HALF
