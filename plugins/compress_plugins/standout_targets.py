@@ -13,6 +13,7 @@ from torch import Tensor
 
 from compress.plugin import Allocation, Budget, Context, InputError, ModelError
 
+Ranking = Literal["layer", "together"]
 Removed = dict[str, list[int]]
 _HALF = Budget("ratio", 0.5)
 
@@ -61,7 +62,7 @@ class Targets:
         ModelError: The budget cannot be met by these layers alone.
     """
 
-    def __init__(self, context: Context, nodes: int | None, gamma: float, ranking: Literal["layer", "together"]) -> None:
+    def __init__(self, context: Context, nodes: int | None, gamma: float, ranking: Ranking) -> None:
         self.gamma, self.ranking = gamma, ranking
         by: Literal["local", "global"] = "global" if ranking == "together" else "local"
         budget = context.budget if context.has_budget else _HALF

@@ -1,13 +1,15 @@
-"""The networks of the paper behind standout: their counts, and that the method prunes them to the printed widths."""
+"""The paper behind standout: its networks, their counts, its protocol, and the page on it."""
 
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -55,3 +57,35 @@ def test_the_gates_of_the_paper(networks: Any) -> None:
     session = Standout(nodes=32).start(Context(coupling, has_budget=False))
     assert [place.weight for place in session.places] == ["fc.weight"] and session.targets.prunings == 4
     assert parameters(coupling, coupling.alive({"fc": range(480)})) == 294_250
+
+
+def test_a_small_run_of_the_page(networks: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The page has its tables without a hole, an answer to both bounds, and all pictures that it shows."""
+    generator = np.random.default_rng(0)
+    images = (generator.random((40, 28, 28, 1)) * 255).astype("uint8")
+    labels = np.arange(40) % 10
+    names = ("train_images", "train_labels", "test_images", "test_labels")
+    np.savez(
+        tmp_path / "tiny.npz", **dict(zip(names, (images[:30], labels[:30], images[30:], labels[30:]), strict=True))
+    )
+    script, runs = (importlib.import_module(name) for name in ("standout", "mgf_runs"))
+    sizes = {"--period": 1, "--adam": 1, "--seeds": 1, "--runs": "small:32", "--down": "0.9:1", "--batch-size": 15}
+    words = [str(word) for pair in sizes.items() for word in pair]
+    words += ["--down-size", "small", "--results", str(tmp_path), "--data", f"npz:{tmp_path / 'tiny.npz'}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["standout.py", *words])
+        script.main()
+    page = (tmp_path / "standout.md").read_text("utf-8")
+    assert "**short run**" in page and page in capsys.readouterr().out
+    assert "| 0.9, every 1 | 51, 5, 1 |" in page and page.count("| small, 32, ") == 4
+    assert "nan" not in page and page.count("| yes |") + page.count("| no |") == 2
+    shown = re.findall(r"\]\((.*?\.svg)\)", page)
+    assert len(shown) == 3 and all((tmp_path / name).is_file() for name in shown)
+    curve = runs.Curve([0.9, 0.2, 0.3, 0.4], [], [[1, 2], [2, 1]])
+    assert curve.best == 0.4 and runs.Curve([0.9, 0.2]).best == 0.9
+
+
+def test_the_protocol_of_the_paper(networks: Any) -> None:
+    runs = importlib.import_module("mgf_runs")
+    protocol = runs.Protocol(25, 400, 128, 0.01)
+    assert [protocol.sgd(n) for n in (128, 64, 32, 16)] == [75, 100, 125, 150]
