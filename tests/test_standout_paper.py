@@ -64,10 +64,10 @@ def test_a_small_run_of_the_page(networks: Any, tmp_path: Path, capsys: pytest.C
     generator = np.random.default_rng(0)
     images = (generator.random((40, 28, 28, 1)) * 255).astype("uint8")
     labels = np.arange(40) % 10
-    names = ("train_images", "train_labels", "test_images", "test_labels")
     np.savez(
-        tmp_path / "tiny.npz", **dict(zip(names, (images[:30], labels[:30], images[30:], labels[30:]), strict=True))
-    )
+        tmp_path / "tiny.npz",
+        train_images=images[:30], train_labels=labels[:30], test_images=images[30:], test_labels=labels[30:],
+    )  # fmt: skip
     script, runs = (importlib.import_module(name) for name in ("standout", "mgf_runs"))
     sizes = {"--period": 1, "--adam": 1, "--seeds": 1, "--runs": "small:32", "--down": "0.9:1", "--batch-size": 15}
     words = [str(word) for pair in sizes.items() for word in pair]

@@ -183,12 +183,11 @@ def _activation(node: fx.Node) -> fx.Node | None:
     """The activation that alone reads a layer, straight or through what may be between; None if there is none."""
     while len(node.users) == 1:
         (user,) = node.users
-        op = _op(user).removesuffix("_")
         if not user.args or user.args[0] is not node:
             return None
-        if op in _ACTIVATIONS:
+        if _op(user).removesuffix("_") in _ACTIVATIONS:
             return user
-        if op not in _BETWEEN:
+        if _op(user) not in _BETWEEN:
             return None
         node = user
     return None
