@@ -309,8 +309,8 @@ def test_layers_that_are_narrow_enough_stay_whole() -> None:
 
 
 def test_it_learns() -> None:
-    done = Done(Standout(nodes=6), mlp(24), replace(SGD, epochs=30, weight_decay=0.0, lr=0.1))
-    assert max(entry["validation accuracy"] for entry in done.trained.history[15:]) >= 0.8
+    done = Done(Standout(nodes=6), mlp(24), replace(SGD, epochs=16, weight_decay=0.0, lr=0.1))
+    assert max(entry["validation accuracy"] for entry in done.trained.history[8:]) >= 0.8
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_networks_that_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "method",
-    [Standout(), Standout(conv=True, phases=True, ranking="together"), Standout(fold="constant", recovered=True)],
+    [Standout(conv=True, phases=True, ranking="together"), Standout(fold="constant", recovered=True)],
 )
 def test_the_contract(method: Standout) -> None:
     check_plugin(method)
