@@ -105,11 +105,13 @@ class Pruning(Session):
         epochs, needed = loop.total // loop.steps_per_epoch, self.targets.prunings
         needed += self.method.phases  # SGD stays for one period more
         self.period = self.method.period or max(1, epochs // (2 * needed))
-        if needed * self.period + self.method.phases > epochs:
-            adam = ", and Adam after one period more," if self.method.phases else ""
+        least = needed * self.period + self.method.phases
+        if least > epochs:
+            times = "once" if self.targets.prunings == 1 else f"{self.targets.prunings} times"
+            adam = " and to change to Adam" if self.method.phases else ""
             raise InputError(
-                f"{self.targets.prunings} prunings, one every {self.period} epochs{adam} do not fit into {epochs}",
-                f"--epochs {needed * self.period + self.method.phases}, a smaller --period, or a larger --gamma",
+                f"{least} epochs are needed to prune {times} with a period of {self.period}{adam}; there are {epochs}",
+                f"--epochs {2 * least}, a smaller --period, or a larger --gamma",
             )
         self.history = loop.history
         if self.method.phases and not loop.step:

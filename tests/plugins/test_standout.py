@@ -270,7 +270,7 @@ def test_adam_after_one_period_more() -> None:
     assert done.session.prunings == [[1, 6], [2, 3]]
     assert kinds.found[::5] == [("SGD", 0.02)] * 3 + [("AdamW", 1e-3)] * 3
     settings = replace(SGD, epochs=3)
-    with pytest.raises(InputError, match="2 prunings, one every 1 epochs, and Adam after one period more, do not fit"):
+    with pytest.raises(InputError, match="4 epochs are needed to prune 2 times .* and to change to Adam"):
         Done(Standout(nodes=3, phases=True), mlp(12), settings)
 
 
@@ -334,9 +334,9 @@ def test_networks_that_are_refused() -> None:
     assert found.value.hint is not None and found.value.hint.startswith("--conv")
     with pytest.raises(InputError, match="its activation gives no zero for zero"):
         Standout(beta_mode="input_sum").start(Context(mlp(12, between=(nn.Sigmoid(),)), has_budget=False))
-    with pytest.raises(InputError, match="2 prunings, one every 4 epochs do not fit into 6") as short:
+    with pytest.raises(InputError, match="8 epochs are needed to prune 2 times with a period of 4") as short:
         Done(Standout(nodes=3, period=4), mlp(12))
-    assert short.value.hint is not None and short.value.hint.startswith("--epochs 8")
+    assert short.value.hint is not None and short.value.hint.startswith("--epochs 16")
 
 
 @pytest.mark.parametrize(
