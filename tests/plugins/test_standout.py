@@ -270,7 +270,7 @@ def test_adam_after_one_period_more() -> None:
     assert done.session.prunings == [[1, 6], [2, 3]]
     assert kinds.found[::5] == [("SGD", 0.02)] * 3 + [("AdamW", 1e-3)] * 3
     settings = replace(SGD, epochs=3)
-    with pytest.raises(InputError, match="4 epochs are needed to prune 2 times .* and to change to Adam"):
+    with pytest.raises(InputError, match=r"4 epochs are needed to prune 2 times .* and to change to Adam"):
         Done(Standout(nodes=3, phases=True), mlp(12), settings)
 
 
