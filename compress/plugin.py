@@ -47,9 +47,10 @@ from compress.sparsity import fraction, weakest
 from compress.weights import Weights
 
 __all__ = [
-    "Budget", "Context", "Criterion", "FSASettings", "Figure", "Group", "InputError", "Loop", "ModelError", "Plan",
-    "Problem", "Pruner", "Retrain", "Series", "Session", "WeightCriterion", "annealed", "compression_factor",
-    "granularities", "insert_module", "make_plan", "make_scores", "no_meaning", "option", "select_features",
+    "Allocation", "Budget", "Context", "Criterion", "FSASettings", "Figure", "Group", "InputError", "Loop",
+    "ModelError", "Plan", "Problem", "Pruner", "Retrain", "Series", "Session", "WeightCriterion", "annealed",
+    "compression_factor", "granularities", "insert_module", "make_plan", "make_scores", "no_meaning", "option",
+    "select_features",
 ]  # fmt: skip
 
 

@@ -41,6 +41,8 @@ class Loop(Protocol):
         step: Steps that are complete.
         total: Steps in all.
         steps_per_epoch: Steps of one epoch.
+        history: By epoch that was judged, from 0: losses and accuracy, as they go into the report.
+        progress: Is told what happens; silent in all processes but the main one.
     """
 
     network: fx.GraphModule
@@ -48,6 +50,8 @@ class Loop(Protocol):
     step: int
     total: int
     steps_per_epoch: int
+    history: list[dict[str, Any]]
+    progress: Progress
 
     @property
     def epoch(self) -> int:
@@ -56,6 +60,17 @@ class Loop(Protocol):
 
     def rate(self, step: int) -> float:
         """The learning rate that the schedule has for a step."""
+        ...
+
+    def change_optimizer(self, **settings: Any) -> None:
+        """Go on with a new optimizer that has seen no step, made of the settings of the training with these changed.
+
+        They are optimizer ("sgd", "adamw"), lr, momentum, nesterov and weight_decay. A resumed training has it at once.
+        """
+        ...
+
+    def summed(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, each of which has to ask for it."""
         ...
 
 
@@ -69,7 +84,13 @@ class Session:
 
     Attributes:
         network: What the core trains: a copy of the context's network, changed as the method needs it.
+        only: Globs of the layers that this method may prune, where those are fewer than the context's: they alone are
+            what a budget is measured on.
+        approximation: What `fold` loses, measured, where it only comes near to the trained network; a warning.
     """
+
+    only: tuple[str, ...] = ()
+    approximation: str = ""
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -111,7 +132,10 @@ class Session:
         """The inverse of `state`."""
 
     def fold(self, network: fx.GraphModule) -> fx.GraphModule:
-        """The network that is to be sliced, made of the trained one: it computes the same in evaluation."""
+        """The network that is to be sliced, made of the trained one: it computes the same in evaluation.
+
+        Where it does not, on purpose, ``approximation`` has to be set.
+        """
         return network
 
     def plan(self, context: Context) -> Plan:
@@ -212,7 +236,7 @@ def folded(session: Session, network: fx.GraphModule, before: Program) -> Progra
         made = session.fold(network)
     if not isinstance(made, fx.GraphModule):
         raise PluginError(f"{type(session).__name__}.fold returned {type(made).__name__}, not a GraphModule")
-    if made is not network:
+    if made is not network and not session.approximation:
         with torch.no_grad():
             expected, got = (leaves(module(*(x.clone() for x in before.inputs))) for module in (network, made))
         outcome = compare(expected, got, _FOLDED)
@@ -232,7 +256,7 @@ def _calls(module: fx.GraphModule) -> list[tuple[str, Any]]:
 
 
 def plan_of(session: Session, context: Context) -> Plan:
-    """What a session decided, on the context of its folded network.
+    """What a session decided, on the context of its folded network; its notes tell what folding has lost.
 
     Raises:
         PluginError: It breaks the contract or fails.
@@ -241,4 +265,6 @@ def plan_of(session: Session, context: Context) -> Plan:
         plan = session.plan(context)
     if not isinstance(plan, Plan):
         raise PluginError(f"{type(session).__name__}.plan returned {type(plan).__name__}, not a Plan")
+    if session.approximation:
+        return replace(plan, notes={**plan.notes, "fold": {"warning": session.approximation}})
     return plan

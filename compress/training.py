@@ -11,6 +11,7 @@ from compress.errors import InputError
 
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "constant"]
+Loss = Literal["cross-entropy", "bce"]
 Precision = Literal["no", "fp16", "bf16"]
 Augment = Literal["none", "flip", "crop", "crop-flip", "auto"]
 Distill = Literal["auto", "logits", "features", "none"]
@@ -37,9 +38,11 @@ class Training:
         augment: What is done at random to images; "auto" decides by their shape.
         validation: Share of the training samples that is kept out to choose the best epoch by.
         patience: Epochs without a better one after which the training stops; 0 never stops it.
-        distill: What is learned from the original besides the labels; "auto" is "logits" where it is at hand.
+        distill: What is learned from the original besides the labels; "auto" is "logits" where it is at hand, and
+            "none" with ``bce``.
         temperature: At which the class scores of the two networks are compared.
         distill_weight: Share of that comparison in the loss; the rest is the cross-entropy with the labels.
+        loss: Cross-entropy of the softmax, or ``bce``: a binary cross-entropy for each class, without a teacher.
     """
 
     epochs: int = 10
@@ -60,6 +63,7 @@ class Training:
     distill: Distill = "auto"
     temperature: float = 4.0
     distill_weight: float = 0.7
+    loss: Loss = "cross-entropy"
 
     def __post_init__(self) -> None:
         for flag, value in (("epochs", self.epochs), ("batch-size", self.batch_size), ("accumulate", self.accumulate)):
@@ -76,6 +80,7 @@ class Training:
         _check("distill-weight", self.distill_weight, 0 <= self.distill_weight <= 1, "between 0 and 1")
         for flag, text, kind in (
             ("optimizer", self.optimizer, Optimizer),
+            ("loss", self.loss, Loss),
             ("schedule", self.schedule, Schedule),
             ("precision", self.precision, Precision),
             ("augment", self.augment, Augment),
@@ -83,6 +88,12 @@ class Training:
         ):
             if text not in get_args(kind):
                 raise InputError(f"--{flag} {text!r} is unknown", hint=" or ".join(get_args(kind)))
+        if self.loss == "bce" and self.distill not in ("auto", "none"):
+            # Scores of a softmax may all be shifted by a constant, so that each alone says nothing
+            raise InputError(
+                f"--distill {self.distill}: with --loss bce there is nothing to learn from the original's class scores",
+                hint="--distill none",
+            )
 
     @property
     def peak(self) -> float:

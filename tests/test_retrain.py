@@ -222,6 +222,60 @@ def test_the_suite_finds_state_that_is_not_kept() -> None:
         check_plugin(Plain(Forgets))
 
 
+class Changes(Nothing):
+    """Goes on with another optimizer after the second epoch."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.kinds: list[str] = []
+
+    def after_step(self, loop: Loop) -> None:
+        self.kinds.append(f"{type(loop.optimizer.optimizer).__name__} {loop.optimizer.param_groups[0]['lr']:g}")
+
+    def after_epoch(self, loop: Loop) -> None:
+        if loop.epoch == 2:
+            loop.change_optimizer(optimizer="adamw", lr=1e-3, weight_decay=0.0)
+
+    def plan(self, context: Context) -> Plan:
+        return Plan({context.groups[0].name: np.array([0])})
+
+
+def test_another_optimizer_from_some_step_on() -> None:
+    session = Changes(Context(mlp()))
+    settings = Training(**{**vars(SETTINGS), "schedule": "constant"})
+    trained = finetune(session.network, samples(), settings, hooks=[InSession(session)])
+    assert session.kinds == ["SGD 0.05"] * 8 + ["AdamW 0.001"] * 4
+    assert [entry.get("learning rate") for entry in trained.history] == [None, 0.05, 0.001, 0.001]
+    check_plugin(Plain(Changes))  # cut off after the change, it goes on with it
+
+
+def test_a_fold_that_only_comes_near_says_so() -> None:
+    class Near(Reshapes):
+        approximation = "off by one"
+
+        def plan(self, context: Context) -> Plan:
+            return Plan(notes={"0": {"units": "all"}})
+
+    context = Context(mlp())
+    session = Near(context)
+    trained = train(session)
+    after = analyse(folded(session, trained.module, context.coupling.program))
+    assert not torch.equal(after.program.module.get_parameter("2.bias"), trained.module.get_parameter("2.bias"))
+    notes = plan_of(session, Context(after)).notes
+    assert notes == {"0": {"units": "all"}, "fold": {"warning": "off by one"}}
+
+
+def test_what_a_session_sees_of_the_training() -> None:
+    class Looks(Nothing):
+        def begin(self, loop: Loop) -> None:
+            self.epochs = loop.history
+            self.summed = loop.summed(torch.ones(2)).tolist()
+
+    session = Looks(Context(mlp()))
+    trained = train(session)
+    assert session.summed == [1.0, 1.0] and tuple(session.epochs) == trained.history
+
+
 def test_a_context_on_other_weights() -> None:
     context = Context(mlp())
     other = context.copy()

@@ -10,7 +10,7 @@ import typer
 
 from compress.cli.groups import flag
 from compress.errors import InputError
-from compress.training import LEARNING_RATES, Augment, Distill, Optimizer, Precision, Running, Schedule, Training
+from compress.training import LEARNING_RATES, Augment, Distill, Loss, Optimizer, Precision, Running, Schedule, Training
 
 _PANEL = "Fine-tuning"
 _DETAILS = "Fine-tuning, in detail"
@@ -75,6 +75,10 @@ class AfterPruning(Basics):
 class Details:
     """What a careful user may change."""
 
+    loss: Annotated[
+        Loss,
+        _detail(help="cross-entropy: of the softmax. bce: each class a yes or no of its own; without the original."),
+    ] = Training.loss
     momentum: Annotated[float, _detail(help="Of SGD.")] = Training.momentum
     nesterov: Annotated[bool, _detail("--nesterov/--no-nesterov", metavar="", help="Of SGD.")] = Training.nesterov
     weight_decay: Annotated[float, _detail(help="Of weights with two dims and more; biases and norms have none.")] = (

@@ -88,7 +88,7 @@ def retrain(
     coupling = analyse(program, prune_outputs=request.prune_outputs, allow_frozen=request.allow_frozen)
     # The trained network may have other labels than the one that came in
     size = file_size(coupling, opened, request.settings.seed) if context.budget.kind == "bytes" else None
-    after = replace(context, coupling=coupling, size=size)
+    after = replace(context, coupling=coupling, size=size, only=session.only or context.only)
     after.notes.update(context.notes)
     progress.step("Planning on the trained network")
     plan = plan_of(session, after)

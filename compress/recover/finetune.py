@@ -140,7 +140,8 @@ def _trained(loop: Loop, progress: Progress) -> Trained:
 def _resolved(settings: Training, teacher: Any, progress: Progress, count: int) -> Training:
     """The settings with what depends on the data and the teacher decided."""
     if settings.distill == "auto":
-        settings = replace(settings, distill="none" if teacher is None else "logits")
+        alone = teacher is None or settings.loss == "bce"
+        settings = replace(settings, distill="none" if alone else "logits")
     if settings.distill != "none" and teacher is None:
         raise InputError(
             f"--distill {settings.distill} needs the original model", "name it with --teacher, or --distill none"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx
-from torch.nn import functional
 
 from compress.data import Split
 from compress.errors import ModelError
@@ -19,6 +19,7 @@ from compress.recover import samples
 from compress.recover.distill import FEATURE_WEIGHT, Teacher, feature_loss, soft_loss
 from compress.recover.hooks import Hook
 from compress.recover.launch import Interrupt
+from compress.recover.losses import summed_loss
 from compress.recover.modes import Modes
 from compress.recover.schedule import factor, warmup_steps
 from compress.recover.state import StateFile
@@ -77,6 +78,7 @@ class Loop:
         # The model is prepared first: a network that runs in several processes is moved before its optimizer is made
         self.ready: Any = accelerator.prepare_model(self.model)
         self.optimizer: Any = accelerator.prepare_optimizer(optimizer(network, settings))
+        self.changes: dict[str, Any] = {}  # what `change_optimizer` was given
         self.step = 0
         self.history: list[dict[str, Any]] = []
         self.best: Best | None = None
@@ -141,6 +143,21 @@ class Loop:
         found = [penalty for hook in self.hooks if (penalty := hook.penalty(self)) is not None]
         return torch.stack(found).sum() if found else 0.0
 
+    def change_optimizer(self, **settings: Any) -> None:
+        """Go on with a new optimizer that has seen no step; the state keeps which.
+
+        Args:
+            settings: Fields of `Training` that differ from now on: optimizer, lr, momentum, nesterov, weight_decay.
+        """
+        self.changes = {**self.changes, **settings}
+        self.settings = replace(self.settings, **settings)
+        self.optimizer = self.accelerator.prepare_optimizer(optimizer(self.network, self.settings))
+
+    def summed(self, tensor: Tensor) -> Tensor:
+        """The sum of a tensor over all processes, each of which has to ask for it."""
+        total: Tensor = self.accelerator.reduce(tensor, "sum")
+        return total
+
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
         warmup = warmup_steps(self.total, self.settings.warmup)
@@ -165,7 +182,7 @@ class Loop:
         output = self.ready(inputs)
         output, features = output if self.has_features else (output, [])
         scores = class_scores(output, len(inputs)).float()
-        loss = functional.cross_entropy(scores, targets, reduction="sum", label_smoothing=settings.label_smoothing)
+        loss = summed_loss(scores, targets, settings.loss, settings.label_smoothing)
         if wanted is None:
             return loss
         soft = soft_loss(scores, wanted, settings.temperature)
@@ -246,7 +263,7 @@ class Loop:
                 inputs, targets = self.validation.inputs[part].to(device), self.validation.targets[part].to(device)
                 scores = class_scores(self.model(inputs), len(inputs)).float()
                 found[0] += (scores.argmax(1) == targets).sum()
-                found[1] += functional.cross_entropy(scores, targets, reduction="sum")
+                found[1] += summed_loss(scores, targets, self.settings.loss)
         right, loss = self.accelerator.reduce(found, "sum").tolist()
         return right / size, loss / size
 
@@ -283,6 +300,7 @@ class Loop:
                 "stopped": self.stopped,
                 "history": self.history,
                 "tensors": taken(self.network),
+                "changes": self.changes,
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "best": None if best is None else [best.epoch, list(best.score), dict(best.tensors)],
@@ -295,6 +313,8 @@ class Loop:
         self.step, self.history, self.stopped = content["step"], list(content["history"]), content["stopped"]
         self._loss.fill_(content["loss"] if self.rank == 0 else 0.0)
         put(self.network, content["tensors"])
+        if content["changes"]:
+            self.change_optimizer(**content["changes"])
         self.optimizer.load_state_dict(content["optimizer"])
         if self.accelerator.scaler is not None and content["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(content["scaler"])

@@ -16,7 +16,7 @@ import torch
 
 from compress.errors import InputError
 
-SCHEMA = "compress.training/1"
+SCHEMA = "compress.training/2"
 
 
 class StateFile:
