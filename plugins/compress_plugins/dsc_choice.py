@@ -1,0 +1,145 @@
+"""How many inputs of layers go: as the user's share, threshold, budget or least accuracy says."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor, fx
+
+from compress.plugin import Context, InputError, Loop, ModelError, everything, size_of
+from compress_plugins.dsc_columns import Order, drop, fewest, most, order, scores
+from compress_plugins.dsc_fold import folded_network
+from compress_plugins.dsc_layers import short_circuits
+
+if TYPE_CHECKING:
+    from compress_plugins.dsc import DSC
+
+
+class Goal:
+    """When enough has gone.
+
+    Args:
+        context: The network as it came, with the budget.
+        method: The options.
+
+    Raises:
+        InputError: The budget cannot be met by choosing inputs, or there are two goals.
+    """
+
+    def __init__(self, context: Context, method: DSC) -> None:
+        self.context, self.method = context, method
+        self.floor = method.min_accuracy is not None or method.max_drop is not None
+        budget = context.budget
+        if self.floor and context.has_budget:
+            flag = "--min-accuracy" if method.min_accuracy is not None else "--max-drop"
+            raise InputError(f"{flag} finds by itself how much may go", f"leave out --{budget.kind}")
+        if context.allocation.round_to > 1:
+            raise InputError("--round-to: dsc removes inputs of layers, whose units go with them", "leave it out")
+        if context.has_budget and budget.kind == "bytes":
+            raise InputError("--bytes: dsc chooses while the network trains, before there is a file", "--params")
+        if context.has_budget and budget.kind in ("params", "macs"):
+            self.limit = budget.limit(size_of(context.coupling, budget.kind)(everything(context.coupling)))
+
+    @property
+    def kind(self) -> str:
+        """What decides: "floor", "ratio", "params", "macs", "threshold" or "keep"."""
+        if self.floor:
+            return "floor"
+        if self.context.has_budget:
+            return self.context.budget.kind
+        return "keep" if self.method.gates == "effective" else "threshold"
+
+    @property
+    def ratio(self) -> float:
+        """The share of inputs that goes, where that is what was asked for."""
+        return self.context.budget.value if self.kind == "ratio" else 1 - self.method.keep
+
+    def check(self, network: fx.GraphModule) -> None:
+        """See before the training that the goal can be met.
+
+        Raises:
+            ModelError: It leaves less than one input of a layer, or one feature of what a layer gives.
+        """
+        steps = self._order(network)
+        least = steps.total - len(steps.steps)
+        if self.kind in ("ratio", "keep"):
+            asked = f"--ratio {self.ratio:g}" if self.kind == "ratio" else f"--keep {self.method.keep:g}"
+            for layer, width in steps.widths.items():
+                if self.method.scope == "layer" and (1 - self.ratio) * width < 1 - 1e-9:
+                    raise ModelError(
+                        f"{asked} leaves layer {layer} less than one of its {width:,} inputs", "keep more, or --scope all"
+                    )
+            if (1 - self.ratio) * steps.total < least - 1e-9 and self.method.scope == "all":
+                left = (1 - self.ratio) * steps.total
+                raise ModelError(
+                    f"{asked} leaves {left:.1f} of {steps.total:,} inputs of layers; every layer needs one, and of "
+                    f"every layer one has to be read: {least}",
+                    "keep more",
+                )
+        elif self.kind in ("params", "macs"):
+            smallest = self._size(network, steps.kept(len(steps.steps)))
+            if smallest > self.limit:
+                raise ModelError(
+                    f"--{self.kind} {self.limit:,.0f} cannot be met: with one input for every layer the network still "
+                    f"has {smallest:,.0f}",
+                    "choose a larger budget, or exclude fewer layers",
+                )
+
+    def choose(self, loop: Loop) -> float:
+        """Drop inputs of the network that is trained until the goal is met, in place.
+
+        Returns:
+            What was reached: the size that a budget counts, or the share of inputs that went.
+
+        Raises:
+            InputError: The accuracy asked for is not there even before anything goes.
+        """
+        steps = self._order(loop.network)
+        removed = self._removed(loop, steps)
+        kept = steps.kept(removed)
+        drop(loop.network, kept)
+        return self._size(loop.network, kept) if self.kind in ("params", "macs") else removed / steps.total
+
+    def _order(self, network: fx.GraphModule) -> Order:
+        found = scores(network, by_gate=self.method.gates != "effective")
+        return order(found, short_circuits(network), "all" if self.kind == "threshold" else self.method.scope)
+
+    def _removed(self, loop: Loop, steps: Order) -> int:
+        every = len(steps.steps)
+        if self.kind == "floor":
+            return self._by_accuracy(loop, steps)
+        if self.kind == "threshold":
+            return steps.before(self.method.tau)
+        if self.kind in ("params", "macs"):
+            found = fewest(every, lambda n: self._size(loop.network, steps.kept(n)) <= self.limit)
+            return every if found is None else found
+        if self.method.scope == "layer":
+            return steps.before(self.ratio + 1e-9)
+        return min(every, round(self.ratio * steps.total))
+
+    def _by_accuracy(self, loop: Loop, steps: Order) -> int:
+        """The most that can go at once with the accuracy that is asked for; training wins some back afterwards."""
+        start, method = loop.validated()[0], self.method
+        floor = start - (method.max_drop or 0.0) / 100 if method.min_accuracy is None else method.min_accuracy
+
+        def fits(removed: int) -> bool:
+            drop(loop.network, steps.kept(removed))
+            return loop.validated()[0] >= floor - 1e-9
+
+        found = most(len(steps.steps), fits)
+        if found is None:
+            raise InputError(
+                f"--min-accuracy {floor:g}: before any input goes, {start:.4g} of the validation samples are right",
+                "a lower one, or more --epochs",
+            )
+        return found
+
+    def _size(self, network: fx.GraphModule, kept: Mapping[str, Tensor]) -> float:
+        """What the budget counts in the network that reads these inputs alone, once its dead units are gone."""
+        network = copy.deepcopy(network).cpu()
+        drop(network, kept)
+        coupling = self.context.rebuilt(folded_network(network))
+        dead = self.context.dead_units(coupling)
+        return size_of(coupling, self.context.budget.kind)(coupling.alive(dead))
