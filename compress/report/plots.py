@@ -53,8 +53,7 @@ def _draw_tables(canvas: Any, figure: HeatMap) -> None:
     found = [v for panel in figure.panels for row in panel.values for v in row if not math.isnan(v)] or [0.0]
     low = min(found) if figure.low is None else figure.low
     high = max(found) if figure.high is None else figure.high
-    colours = colormaps["viridis"].copy()
-    colours.set_bad(_NOTHING)
+    colours = colormaps["viridis"].with_extremes(bad=_NOTHING)
     every = canvas.subplots(1, len(figure.panels), squeeze=False)[0]
     canvas.suptitle(figure.title)
     for axes, panel in zip(every, figure.panels, strict=True):

@@ -1,4 +1,4 @@
-"""Differentiable short circuits: every layer reads all layers before it through gates, and drops what it can do without."""
+"""Differentiable short circuits: every layer reads all layers before it, through gates, and drops some of it again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from compress.plugin import Context, Session, option
 from compress_plugins.dsc_session import Circuits
 
 Form = Literal["ffn", "gsc", "dsc"]
-Gating = Literal["effective", "threshold", "ste", "bernoulli"]
+Gating = Literal["effective", "contribution", "threshold", "ste", "bernoulli"]
 Scope = Literal["layer", "all"]
 Init = Literal["function", "fresh"]
 Formula = Literal["pairs", "layers"]
@@ -19,7 +19,7 @@ Stop = Literal["fall", "std", "never"]
 
 @dataclass(frozen=True)
 class DSC:
-    """Lets every layer read all layers before it through gates that learn, and removes the inputs that it can do without"""
+    """Lets every layer read all layers before it through gates that learn, and removes inputs that it can do without"""
 
     granularities: ClassVar = ("unit",)
     source: ClassVar[str] = (
@@ -27,24 +27,32 @@ class DSC:
         "Polytechnic Institute 2020, eqs. 3 to 10"
     )
 
-    form: Form = option("dsc", "what layers read: ffn, the one before; gsc, all before and the input; dsc, through gates")
-    gates: Gating = option(
-        "effective",
-        "by what inputs go: effective, gate times norm of the column; threshold, the gate alone; ste and bernoulli, the "
-        "gate alone, which is shut below tau or drawn at random in training",
+    form: Form = option(
+        "dsc", "what layers read: ffn, the one before; gsc, all before and the input; dsc, these by gates"
     )
-    keep: float = option(0.5, "fraction of the inputs of layers that stays, with effective gates and without a budget")
-    tau: float = option(0.5, "gates below it are shut, with the other gates and without a budget")
+    gates: Gating = option(
+        "contribution",
+        "by what inputs go: effective, gate times norm of the column; contribution, that times size of the feature; "
+        "threshold, the gate alone; ste and bernoulli, the gate, shut below tau or drawn at random while it trains",
+    )
+    keep: float = option(
+        0.5, "fraction of the inputs of layers that stays, without a budget and where not the gates alone decide"
+    )
+    tau: float = option(0.5, "gates below it are shut, where they alone decide and there is no budget")
     scope: Scope = option("layer", "layer: every layer keeps its fraction; all: inputs of all layers compete")
     min_accuracy: float | None = option(None, "instead of keep: as few inputs as are right for this share of samples")
     max_drop: float | None = option(None, "instead of keep: as few inputs as lose at most so many points of accuracy")
     strength: float = option(0.001, "weight in the loss of the sum over layers of the norm of their gates")
     learn: float = option(0.5, "share of the epochs in which all inputs are there; the rest trains those that are left")
-    stop: Stop = option("fall", "when gates have settled, to choose earlier: the fall or std of the transfer rate is small")
+    stop: Stop = option(
+        "fall", "when gates have settled, to choose earlier: the fall or std of the transfer rate is small"
+    )
     window: int = option(10, "epochs over which the transfer rate must have settled")
-    settled: float = option(0.005, "fall, or standard deviation, of the transfer rate below which gates have settled")
-    itr: Formula = option("pairs", "transfer rate: mean over pairs of source and layer, or over layers of all their gates")
-    init: Init = option("function", "function: the network computes at first what it did; fresh: its layers are drawn anew")
+    settled: float = option(0.005, "fall or standard deviation of the transfer rate below which they have")
+    itr: Formula = option(
+        "pairs", "transfer rate: mean over pairs of source and layer, or over layers of all their gates"
+    )
+    init: Init = option("function", "function: the network computes what it did at first; fresh: stacks are drawn anew")
     conv: bool = option(False, "stacks of convolutions as well, their resolutions aligned by adaptive max pooling")
 
     def __post_init__(self) -> None:
@@ -58,7 +66,7 @@ class DSC:
                 raise ValueError(f"{name}: must be 0 or more, got {value:g}")
         if self.window < 1:
             raise ValueError(f"window: must be at least 1, got {self.window}")
-        if self.form != "dsc" and self.gates != "effective":
+        if self.form != "dsc" and self.gates not in ("effective", "contribution"):
             raise ValueError(f"gates: {self.form} has none, so inputs go by the norms of their columns: leave it out")
         if self.min_accuracy is not None and self.max_drop is not None:
             raise ValueError("min_accuracy: it and max_drop are both a floor, give one")

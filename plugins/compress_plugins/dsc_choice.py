@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from compress_plugins.dsc import DSC
 
 
+_TRIES = 20  # inputs that may be given back
+
+
 class Goal:
     """When enough has gone.
 
@@ -49,7 +52,7 @@ class Goal:
             return "floor"
         if self.context.has_budget:
             return self.context.budget.kind
-        return "keep" if self.method.gates == "effective" else "threshold"
+        return "keep" if self.method.gates in ("effective", "contribution") else "threshold"
 
     @property
     def ratio(self) -> float:
@@ -66,16 +69,11 @@ class Goal:
         least = steps.total - len(steps.steps)
         if self.kind in ("ratio", "keep"):
             asked = f"--ratio {self.ratio:g}" if self.kind == "ratio" else f"--keep {self.method.keep:g}"
-            for layer, width in steps.widths.items():
-                if self.method.scope == "layer" and (1 - self.ratio) * width < 1 - 1e-9:
-                    raise ModelError(
-                        f"{asked} leaves layer {layer} less than one of its {width:,} inputs", "keep more, or --scope all"
-                    )
-            if (1 - self.ratio) * steps.total < least - 1e-9 and self.method.scope == "all":
-                left = (1 - self.ratio) * steps.total
+            left = (1 - self.ratio) * steps.total
+            if left < least - 1e-9:
                 raise ModelError(
-                    f"{asked} leaves {left:.1f} of {steps.total:,} inputs of layers; every layer needs one, and of "
-                    f"every layer one has to be read: {least}",
+                    f"{asked} leaves {left:.1f} of {steps.total:,} inputs of layers, and {least} have to stay: every "
+                    "layer needs one, and of every layer one feature has to be read",
                     "keep more",
                 )
         elif self.kind in ("params", "macs"):
@@ -99,11 +97,16 @@ class Goal:
         steps = self._order(loop.network)
         removed = self._removed(loop, steps)
         kept = steps.kept(removed)
+        if self.kind in ("params", "macs"):
+            kept, reached = self._filled(loop.network, steps, removed)
+        else:
+            reached = removed / steps.total
         drop(loop.network, kept)
-        return self._size(loop.network, kept) if self.kind in ("params", "macs") else removed / steps.total
+        return reached
 
     def _order(self, network: fx.GraphModule) -> Order:
-        found = scores(network, by_gate=self.method.gates != "effective")
+        wanted = self.method.gates == "contribution"
+        found = scores(network, self.method.gates, self.context.samples()[0] if wanted else None)
         return order(found, short_circuits(network), "all" if self.kind == "threshold" else self.method.scope)
 
     def _removed(self, loop: Loop, steps: Order) -> int:
@@ -118,6 +121,21 @@ class Goal:
         if self.method.scope == "layer":
             return steps.before(self.ratio + 1e-9)
         return min(every, round(self.ratio * steps.total))
+
+    def _filled(self, network: fx.GraphModule, steps: Order, removed: int) -> tuple[dict[str, Tensor], float]:
+        """Some of the last inputs to go given back, where more than 2 % of the budget are left over; and the size."""
+        kept = steps.kept(removed)
+        reached = self._size(network, kept)
+        for layer, column in steps.steps[:removed][: -_TRIES - 1 : -1]:
+            if reached >= 0.98 * self.limit:
+                break
+            kept[layer][column] = True
+            size = self._size(network, kept)
+            if size <= self.limit:
+                reached = size
+            else:
+                kept[layer][column] = False
+        return kept, reached
 
     def _by_accuracy(self, loop: Loop, steps: Order) -> int:
         """The most that can go at once with the accuracy that is asked for; training wins some back afterwards."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx
 
-from compress_plugins.dsc_layers import ShortCircuit, short_circuits
+from compress_plugins.dsc_layers import Gating, ShortCircuit, short_circuits
 
 Scope = Literal["layer", "all"]
 
@@ -21,7 +22,7 @@ class Order:
     Attributes:
         widths: By layer how many inputs it has.
         steps: (layer, input) from the first that goes to the last that may; the others always stay.
-        keys: By step how far it lies along the order: the share of its layer's inputs that is gone with it, or its score.
+        keys: By step how far it lies along the order: the share of its layer that is gone with it, or its score.
     """
 
     widths: Mapping[str, int]
@@ -44,16 +45,43 @@ class Order:
         return sum(key < limit for key in self.keys)
 
 
-def scores(network: fx.GraphModule, by_gate: bool) -> dict[str, Tensor]:
-    """By layer a score of every input, (inputs,) on the CPU: sigma(C_i) times the norm of column i, or sigma(C_i)."""
+def scores(network: fx.GraphModule, gating: Gating, samples: Tensor | None) -> dict[str, Tensor]:
+    """By layer a score of every input, (inputs,) on the CPU.
+
+    sigma(C_i) times the norm of column i for ``effective``, times the size of feature i as well for ``contribution``;
+    else sigma(C_i).
+
+    Args:
+        network: With its gates.
+        gating: Of the options.
+        samples: By which the size of features is measured.
+    """
     found = {}
+    sizes = feature_sizes(network, samples) if gating == "contribution" and samples is not None else {}
     for name, module in short_circuits(network).items():
         opened = module.open().detach()
-        if not by_gate:
+        if gating in ("effective", "contribution"):
             columns = module.whole(network.get_parameter(module.reading.layer.weight)).detach()
             opened = opened * columns.transpose(0, 1).flatten(1).norm(dim=1)
-        found[name] = opened.double().cpu()
+        found[name] = opened.double().cpu() * sizes.get(name, 1.0)
     return found
+
+
+def feature_sizes(network: fx.GraphModule, samples: Tensor) -> dict[str, Tensor]:
+    """By layer the root mean square of each of its inputs, before its gate: (inputs,)."""
+    network = copy.deepcopy(network).cpu().eval()
+    sums = {name: torch.zeros(m.reading.width, dtype=torch.float64) for name, m in short_circuits(network).items()}
+
+    def note(module: ShortCircuit, args: tuple[Any, ...]) -> None:
+        joined = module.joined(*args[2:]).double().movedim(module.reading.dim, 0).flatten(1)
+        sums[module.reading.layer.name] += joined.square().mean(1) * len(args[-1])
+
+    for module in short_circuits(network).values():
+        module.register_forward_pre_hook(note)
+    with torch.no_grad():
+        for part in samples.split(256):
+            network(part)
+    return {name: (total / len(samples)).sqrt() for name, total in sums.items()}
 
 
 def order(values: Mapping[str, Tensor], modules: Mapping[str, ShortCircuit], scope: Scope) -> Order:

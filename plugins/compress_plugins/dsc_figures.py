@@ -57,11 +57,15 @@ def _first(modules: Mapping[str, ShortCircuit]) -> str:
 
 
 def _rows(values: Tensor, shape: Sequence[int]) -> list[list[float]]:
-    """Of the shape of an image, channels averaged; anything else in one row."""
-    image = values.reshape(tuple(shape))
-    if image.dim() == 3:
-        image = image.nanmean(0)
-    return [[float(v) for v in row] for row in (image if image.dim() == 2 else values.reshape(1, -1))]
+    """Of the shape of an image, channels averaged; flat ones in a square, where their number is one, or in one row."""
+    side = math.isqrt(len(values))
+    if len(shape) == 3:
+        image = values.reshape(tuple(shape)).nanmean(0)
+    elif len(shape) == 2:
+        image = values.reshape(tuple(shape))
+    else:
+        image = values.reshape(side if side**2 == len(values) else 1, -1)
+    return [[float(v) for v in row] for row in image]
 
 
 def _transfer(blocks: Blocks) -> HeatMap:

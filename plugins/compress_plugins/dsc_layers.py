@@ -15,7 +15,7 @@ from compress.plugin import bind, op_name
 from compress_plugins.dsc_stacks import Layer, Stack
 
 Form = Literal["ffn", "gsc", "dsc"]
-Gating = Literal["effective", "threshold", "ste", "bernoulli"]
+Gating = Literal["effective", "contribution", "threshold", "ste", "bernoulli"]
 
 GATE = 1.0  # what every gate starts with: sigma(1) = 0.7310586
 _POOL = {1: functional.adaptive_max_pool1d, 2: functional.adaptive_max_pool2d, 3: functional.adaptive_max_pool3d}
@@ -62,10 +62,10 @@ class ShortCircuit(nn.Module):
         reading: What is read.
         outputs: Of the layer.
         kernel: Its kernel's size, for convolutions.
+        like: A tensor of the same type and on the same device.
         gated: Whether there is a gate on every input.
         gating: How the gates act before inputs are chosen.
         tau: Below which a gate is shut, for ``ste``.
-        like: A tensor of the same type and on the same device.
 
     Attributes:
         kept: (width,), 1 where an input is read, 0 where it has been dropped.
@@ -73,7 +73,14 @@ class ShortCircuit(nn.Module):
     """
 
     def __init__(
-        self, reading: Reading, outputs: int, kernel: Sequence[int], gated: bool, gating: Gating, tau: float, like: Tensor
+        self,
+        reading: Reading,
+        outputs: int,
+        kernel: Sequence[int],
+        like: Tensor,
+        gated: bool,
+        gating: Gating,
+        tau: float,
     ) -> None:
         super().__init__()
         self.reading, self.gating, self.tau, self.chosen = reading, gating, tau, False
@@ -105,11 +112,16 @@ class ShortCircuit(nn.Module):
         """All columns, (outputs, width, ...), without gates."""
         return weight if self.older is None else torch.cat((self.older, weight), 1)
 
+    def joined(self, *sources: Tensor) -> Tensor:
+        """The features of all sources side by side, feature maps at the resolution of the last."""
+        reading = self.reading
+        return torch.cat([aligned(x, sources[-1].shape[2:], reading.spatial) for x in sources], reading.dim)
+
     def forward(self, weight: Tensor, bias: Tensor | None, *sources: Tensor) -> Tensor:
         """What the layer gives for the features of all sources."""
         reading = self.reading
         columns = self.whole(weight) * self.scale().reshape(1, -1, *(1,) * reading.spatial)
-        joined = torch.cat([aligned(x, sources[-1].shape[2:], reading.spatial) for x in sources], reading.dim)
+        joined = self.joined(*sources)
         if not reading.spatial:
             return functional.linear(joined, columns, bias)
         convolved: Tensor = _CONV[reading.spatial](joined, columns, bias, *reading.settings)
@@ -147,7 +159,8 @@ def _settings(node: fx.Node) -> tuple[Any, ...]:
     if op_name(node.target) == "aten::linear":
         return ()
     args = bind(node.target, node.args, dict(node.kwargs))
-    return tuple(args.get(name, other) for name, other in (("stride", 1), ("padding", 0), ("dilation", 1)))
+    dims = args["weight"].meta["val"].dim() - 2
+    return tuple(args.get(name, [other] * dims) for name, other in (("stride", 1), ("padding", 0), ("dilation", 1)))
 
 
 def convert(network: fx.GraphModule, stacks: Sequence[Stack], form: Form, gating: Gating, tau: float) -> None:
@@ -156,7 +169,7 @@ def convert(network: fx.GraphModule, stacks: Sequence[Stack], form: Form, gating
     every = [reading for stack in stacks for reading in readings(network, stack, form)]
     for number, reading in enumerate(every):
         weight = network.get_parameter(reading.layer.weight)
-        module = ShortCircuit(reading, weight.shape[0], weight.shape[2:], form == "dsc", gating, tau, weight)
+        module = ShortCircuit(reading, weight.shape[0], weight.shape[2:], weight, form == "dsc", gating, tau)
         with torch.no_grad():
             weight.div_(module.open()[0])
         name = f"short_circuit_{number}"

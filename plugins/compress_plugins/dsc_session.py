@@ -106,8 +106,8 @@ class Circuits(Session):
     def plan(self, context: Context) -> Plan:
         """The units that no layer reads any more; the inputs that go are gone already."""
         notes = {
-            name: {"inputs": module.reading.width, "inputs kept": int(module.kept.sum())}
-            for name, module in self.trained.items()
+            module.reading.layer.weight: {"inputs": module.reading.width, "inputs kept": int(module.kept.sum())}
+            for module in self.trained.values()
         }
         pictures = tuple(figures(self.context, self.trained, self.blocks, self.curve))
         return Plan(context.dead_units(), notes=notes, figures=pictures, reached=self.reached)

@@ -17,7 +17,9 @@ _PASSED = frozenset(
     for name in ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "prelu", "clone", "detach")
 )
 _POOLS = frozenset(
-    f"aten::{kind}{n}d" for n in (1, 2, 3) for kind in ("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool")
+    f"aten::{kind}{n}d"
+    for n in (1, 2, 3)
+    for kind in ("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool")
 )
 
 

@@ -13,7 +13,9 @@ Stop = Literal["fall", "std", "never"]
 Blocks = Mapping[tuple[str, str], float]
 
 
-def block_rates(gates: Mapping[str, Tensor], sources: Mapping[str, Sequence[tuple[str, int]]]) -> dict[tuple[str, str], float]:
+def block_rates(
+    gates: Mapping[str, Tensor], sources: Mapping[str, Sequence[tuple[str, int]]]
+) -> dict[tuple[str, str], float]:
     """By source and layer the mean of the gates between them (DSC, eq. 9).
 
     Args:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.graph.labels import Factor, Value, permute_take
+from compress.graph.labels import Factor, Labels, Value, permute_take
 from compress.graph.rules.registry import Call, Cut, Result, fixed, mixing, only, rewrite, rule
 
 
@@ -61,7 +61,7 @@ def index_select(call: Call) -> Value:
     small[dim] = -1
     listed = call["index"]
     if listed.index is not None and x.along(dim):
-        return _listed(call, mixing(call, x, [dim]), dim, listed)
+        return _listed(call, mixing(call, x, [dim]), dim, listed, listed.index)
     if listed.index is not None:
         call.relations.pin_all(listed.factors, "lists indices of a tensor whose size is given")
         listed = Value(listed.shape)
@@ -74,7 +74,7 @@ def index_select(call: Call) -> Value:
     return Value(call.shape, tuple(factors))
 
 
-def _listed(call: Call, x: Value, dim: int, listed: Value) -> Value:
+def _listed(call: Call, x: Value, dim: int, listed: Value, numbers: Labels) -> Value:
     """The labels that a list names, side by side; an entry goes as soon as one of its labels does."""
     relations, small = call.relations, [1] * x.rank
     small[dim] = -1
@@ -83,7 +83,7 @@ def _listed(call: Call, x: Value, dim: int, listed: Value) -> Value:
         labels = factor.labels
         for axis in factor.blocks():  # one list for all blocks
             labels = relations.align(labels, axis)
-        picked.append(np.take(labels, listed.index, axis=dim))
+        picked.append(np.take(labels, numbers, axis=dim))
     if listed.factors:
         relations.define(listed.factors[0].labels.reshape(small), picked)
     else:
