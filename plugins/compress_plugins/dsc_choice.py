@@ -114,13 +114,22 @@ class Goal:
         if self.kind == "floor":
             return self._by_accuracy(loop, steps)
         if self.kind == "threshold":
-            return steps.before(self.method.tau)
+            return self._shut(steps)
         if self.kind in ("params", "macs"):
             found = fewest(every, lambda n: self._size(loop.network, steps.kept(n)) <= self.limit)
             return every if found is None else found
         if self.method.scope == "layer":
             return steps.before(self.ratio + 1e-9)
         return min(every, round(self.ratio * steps.total))
+
+    def _shut(self, steps: Order) -> int:
+        shut = steps.before(self.method.tau)
+        if not shut:
+            raise InputError(
+                f"no gate is below --tau {self.method.tau:g}: the lowest is at {min(steps.keys, default=1.0):.3f}",
+                "--optimizer adamw --lr 0.01, by which gates move faster, more --strength or --epochs, or a --ratio",
+            )
+        return shut
 
     def _filled(self, network: fx.GraphModule, steps: Order, removed: int) -> tuple[dict[str, Tensor], float]:
         """Some of the last inputs to go given back, where more than 2 % of the budget are left over; and the size."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from compress.budget import Budget
+from compress.budget import Allocation, Budget
 from compress.data import Split
 from compress.errors import InputError, ModelError
 from compress.figures import HeatMap
@@ -122,7 +122,7 @@ def test_a_fresh_network() -> None:
     sigma = 1 / (1 + math.exp(-1))
     found = {}
     for form in ("gsc", "dsc"):
-        session = session_of(DSC(form=form, init="fresh"), mlp(10, 9, 8, 3))  # type: ignore[arg-type]
+        session = session_of(DSC(form=form, init="fresh"), mlp(10, 9, 8, 3))
         eyes = _Start()
         finetune(
             session.network, samples(mlp(10, 9, 8, 3)), Training(epochs=1, lr=0.1), hooks=[InSession(session), eyes]
@@ -134,7 +134,7 @@ def test_a_fresh_network() -> None:
             assert 0.8 * bound < float(weight.detach().abs().max()) <= bound
         if form == "dsc":
             blocks, rate = session._rates(eyes.network)
-            assert rate == pytest.approx(sigma, abs=1e-7) and set(blocks.values()) == {pytest.approx(sigma, abs=1e-7)}
+            assert rate == pytest.approx(sigma, abs=1e-7) and min(blocks.values()) == pytest.approx(sigma, abs=1e-7)
             other = replace(session.method, itr="layers")
             session.method = other
             assert session._rates(eyes.network)[1] == pytest.approx(sigma, abs=1e-7)
@@ -178,13 +178,13 @@ def test_inputs_and_units_that_are_forced_to_go() -> None:
     kept["4"][52:55] = False  # units of layer 2
     drop(network, kept)
     x = torch.randn(9, 40, dtype=torch.float64)
-    expected = network(x)
+    expected = network(x).detach()
     made = folded_network(network)
-    assert float((made(x) - expected).abs().max()) <= 1e-12
+    assert float((made(x).detach() - expected).abs().max()) <= 1e-12
     after = analyse(trace(made, (x[:2],)))
     dead = session.context.dead_units(after)
     sliced = slice_verified(after, dead).module
-    assert float((sliced(x) - expected).abs().max()) <= 1e-12
+    assert float((sliced(x).detach() - expected).abs().max()) <= 1e-12
     assert sum(len(units) for units in dead.values()) >= 4 + 3
     rows = {name: int((kept["2"][40:52] | kept["4"][40:52]).sum()) for name in ("0",)} | {
         "2": int(kept["4"][52:].sum())
@@ -199,7 +199,7 @@ def test_inputs_and_units_that_are_forced_to_go() -> None:
     assert torch.equal(read, (kept["0"] | kept["2"][:40] | kept["4"][:40]).nonzero().flatten())
     after_float = session.network.float().eval()
     difference = (folded_network(after_float)(x.float()) - after_float(x.float())).abs().max()
-    assert float(difference) <= 1e-5
+    assert float(difference.detach()) <= 1e-5
 
 
 def test_the_training_by_default() -> None:
@@ -313,6 +313,14 @@ def test_two_goals() -> None:
         session_of(DSC(max_drop=1), mlp(8, 6, 3), has_budget=True)
     with pytest.raises(InputError, match="--bytes: dsc chooses while the network trains"):
         session_of(DSC(), mlp(8, 6, 3), has_budget=True, budget=Budget("bytes", 0.5))
+    with pytest.raises(InputError, match="--round-to: dsc removes inputs of layers"):
+        session_of(DSC(), mlp(8, 6, 3), allocation=Allocation(round_to=8))
+
+
+def test_gates_that_have_not_moved() -> None:
+    with pytest.raises(InputError, match=r"no gate is below --tau 0\.5: the lowest is at 0\.7") as found:
+        Done(DSC(gates="threshold"), mlp(16, 12, 9, 3), replace(SGD, epochs=1))
+    assert found.value.hint is not None and "--optimizer adamw" in found.value.hint
 
 
 @pytest.mark.parametrize(
