@@ -12,7 +12,7 @@ import pytest
 from compress.measure import latency_pair
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-UNITS_ALONE = {"activation", "dependency", "reconstruct"}
+UNITS_ALONE = {"activation", "dependency", "dsc", "reconstruct"}
 
 
 @pytest.fixture(scope="module")
