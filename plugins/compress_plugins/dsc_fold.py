@@ -12,7 +12,7 @@ from compress_plugins.dsc_layers import ShortCircuit, short_circuits
 
 aten = torch.ops.aten
 _POOLS = {1: aten.adaptive_max_pool1d.default, 2: aten.adaptive_max_pool2d.default, 3: aten.adaptive_max_pool3d.default}
-_CONV = {1: aten.conv1d.default, 2: aten.conv2d.default, 3: aten.conv3d.default}
+_LAYERS = {0: aten.linear, 1: aten.conv1d, 2: aten.conv2d, 3: aten.conv3d}
 
 
 def folded_network(network: fx.GraphModule) -> fx.GraphModule:
@@ -43,7 +43,8 @@ def _write_out(network: fx.GraphModule, module: ShortCircuit) -> None:
             if bool(part.any()):
                 pieces.append(_piece(network, module, source, part, number))
         joined = pieces[0] if len(pieces) == 1 else _called(network, aten.cat.default, pieces, reading.dim)
-        target = _CONV[reading.spatial] if reading.spatial else aten.linear.default
+        packet = _LAYERS[reading.spatial]
+        target = packet.padding if any(isinstance(each, str) for each in reading.settings) else packet.default
         new = _called(network, target, joined, call.args[0], call.args[1], *reading.settings)
     call.replace_all_uses_with(new)
     network.graph.erase_node(call)

@@ -99,7 +99,7 @@ class Circuits(Session):
         self.chosen, self.last, self.reached = state["chosen"], state["last"], state["reached"]
 
     def fold(self, network: fx.GraphModule) -> fx.GraphModule:
-        self.trained = short_circuits(network)
+        self.trained = short_circuits(network.eval())
         self.blocks = self._rates(network)[0]
         return folded_network(network)
 

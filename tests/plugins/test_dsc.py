@@ -44,7 +44,7 @@ class Convolutions(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.a, self.norm, self.b = nn.Conv2d(2, 5, 3, padding=1), nn.BatchNorm2d(5), nn.Conv2d(5, 6, 3, 2, 1)
-        self.c, self.d = nn.Conv2d(6, 4, 3, padding=1), nn.Conv2d(4, 6, 2)
+        self.c, self.d = nn.Conv2d(6, 4, 3, padding="same"), nn.Conv2d(4, 6, 2)
         self.e, self.last = nn.Linear(24, 8), nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -237,8 +237,7 @@ def test_gates_alone_decide(gates: Any) -> None:
     torch.testing.assert_close(done.sliced.module(x), done.trained.module.eval()(x), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("scope", ["layer", "all"])
-@pytest.mark.parametrize("kind", ["params", "macs"])
+@pytest.mark.parametrize(("kind", "scope"), [("params", "layer"), ("macs", "all")])
 def test_a_budget_counts_in_the_sliced_network(kind: Any, scope: Any) -> None:
     coupling = mlp(40, 60, 30, 3)
     budget = Budget(kind, 0.4)
@@ -342,6 +341,6 @@ def test_options_that_are_refused(options: dict[str, Any], said: str) -> None:
         DSC(**options)
 
 
-@pytest.mark.parametrize("method", [DSC(), DSC(gates="bernoulli"), DSC(form="gsc", scope="all")])
+@pytest.mark.parametrize("method", [DSC(), DSC(gates="bernoulli")])
 def test_the_contract(method: DSC) -> None:
     check_plugin(method)
