@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from compress_plugins.dsc import DSC
 
 
+_MOVED = 0.005  # of the transfer rate
+
+
 class Circuits(Session):
     """The first epochs learn gates and weights of all inputs; then inputs are chosen, and the rest trains what is left.
 
@@ -73,6 +76,11 @@ class Circuits(Session):
             rates.append(self._rates(loop.network)[1])
         method = self.method
         if loop.epoch >= learning or settled(rates, method.stop, method.window, method.settled):
+            if rates and abs(rates[0] - rates[-1]) < _MOVED:
+                self.context.progress.warn(
+                    f"the gates have hardly moved (transfer {rates[0]:.4f}, then {rates[-1]:.4f}): --optimizer adamw "
+                    "--lr 0.01 moves them as fast as the weights"
+                )
             self.chosen, self.last = loop.epoch, loop.epoch + epochs - learning
             self._mark(loop.network)
             self.reached = self.goal.choose(loop)

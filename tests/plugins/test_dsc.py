@@ -17,6 +17,7 @@ from compress.errors import InputError, ModelError
 from compress.figures import HeatMap
 from compress.graph import Coupling, analyse, macs, parameters, slice_verified, trace
 from compress.plugin import Context, Plan
+from compress.progress import Silent
 from compress.recover import Hook, InSession, finetune
 from compress.recover.loop import Loop
 from compress.retrain import folded, plan_of, start_session
@@ -317,6 +318,16 @@ def test_two_goals() -> None:
 
 
 def test_gates_that_have_not_moved() -> None:
+    said: list[str] = []
+
+    class Told(Silent):
+        def warn(self, text: str) -> None:
+            said.append(text)
+
+    Done(DSC(), mlp(16, 12, 9, 3), replace(SGD, epochs=1, lr=0.001), progress=Told())
+    assert len(said) == 1 and "the gates have hardly moved (transfer 0.7311, then 0.731" in said[0]
+    Done(DSC(strength=0.05), mlp(16, 12, 9, 3), ADAM, progress=Told())
+    assert len(said) == 1
     with pytest.raises(InputError, match=r"no gate is below --tau 0\.5: the lowest is at 0\.7") as found:
         Done(DSC(gates="threshold"), mlp(16, 12, 9, 3), replace(SGD, epochs=1))
     assert found.value.hint is not None and "--optimizer adamw" in found.value.hint
