@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from compress.plugin import Context, InputError, Loop, ModelError, everything, size_of
 from compress_plugins.dsc_columns import Order, drop, fewest, most, order, scores
 from compress_plugins.dsc_fold import folded_network
-from compress_plugins.dsc_layers import short_circuits
+from compress_plugins.dsc_layers import Gating, short_circuits
 
 if TYPE_CHECKING:
     from compress_plugins.dsc import DSC
@@ -60,12 +60,12 @@ class Goal:
         return self.context.budget.value if self.kind == "ratio" else 1 - self.method.keep
 
     def check(self, network: fx.GraphModule) -> None:
-        """See before the training that the goal can be met.
+        """See before the training that the goal can be met, whatever goes first.
 
         Raises:
             ModelError: It leaves less than one input of a layer, or one feature of what a layer gives.
         """
-        steps = self._order(network)
+        steps = self._order(network, "effective")
         least = steps.total - len(steps.steps)
         if self.kind in ("ratio", "keep"):
             asked = f"--ratio {self.ratio:g}" if self.kind == "ratio" else f"--keep {self.method.keep:g}"
@@ -94,7 +94,7 @@ class Goal:
         Raises:
             InputError: The accuracy asked for is not there even before anything goes.
         """
-        steps = self._order(loop.network)
+        steps = self._order(loop.network, self.method.gates)
         removed = self._removed(loop, steps)
         kept = steps.kept(removed)
         if self.kind in ("params", "macs"):
@@ -104,9 +104,8 @@ class Goal:
         drop(loop.network, kept)
         return reached
 
-    def _order(self, network: fx.GraphModule) -> Order:
-        wanted = self.method.gates == "contribution"
-        found = scores(network, self.method.gates, self.context.samples()[0] if wanted else None)
+    def _order(self, network: fx.GraphModule, gating: Gating) -> Order:
+        found = scores(network, gating, self.context.samples()[0] if gating == "contribution" else None)
         return order(found, short_circuits(network), "all" if self.kind == "threshold" else self.method.scope)
 
     def _removed(self, loop: Loop, steps: Order) -> int:
