@@ -57,3 +57,52 @@ class Figure:
     series: tuple[Series, ...]
     log_x: bool = False
     log_y: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One table of numbers as colours.
+
+    Attributes:
+        label: Above it.
+        values: Row by row, all of one length; not-a-number is drawn in grey: there is nothing.
+        rows, columns: Names of the rows and columns, or none.
+    """
+
+    label: str
+    values: Sequence[Sequence[float]]
+    rows: Sequence[str] = ()
+    columns: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        widths = {len(row) for row in self.values}
+        if len(widths) != 1 or 0 in widths:
+            raise ValueError(f"{self.label or 'panel'}: rows of {sorted(widths)} values")
+        for name, texts, count in (("rows", self.rows, len(self.values)), ("columns", self.columns, min(widths))):
+            if len(texts) not in (0, count):
+                raise ValueError(f"{self.label or 'panel'}: {len(texts)} {name} for {count}")
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Tables of numbers side by side, on one scale of colours.
+
+    Attributes:
+        name: Of its file, without an ending: letters, digits, "-" and "_".
+        title: What it shows.
+        panels: From left to right.
+        x, y: What columns and rows are; "" for nothing.
+        scale: What the colours are, with units.
+        low, high: Ends of the scale; None for the smallest and the largest number there is.
+        numbers: Whether each number is written into its cell as well.
+    """
+
+    name: str
+    title: str
+    panels: tuple[Panel, ...]
+    x: str = ""
+    y: str = ""
+    scale: str = ""
+    low: float | None = None
+    high: float | None = None
+    numbers: bool = False

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compress.figures import Figure
+from compress.figures import Figure, HeatMap
 from compress.graph import Coupling
 
 Ints = NDArray[np.int64]
@@ -27,12 +27,14 @@ class Plan:
         masks: For weight-level methods: by parameter name a boolean tensor, True where the weight stays.
         notes: By layer, what the method has to say about its choice; goes into the report.
         figures: Pictures of its choice; go into the bundle.
+        reached: What the budget came to, where the method counts something else than what is removed here.
     """
 
     removed: Mapping[str, Ints] = field(default_factory=dict)
     masks: Mapping[str, Tensor] = field(default_factory=dict)
     notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    figures: tuple[Figure, ...] = ()
+    figures: tuple[Figure | HeatMap, ...] = ()
+    reached: float | None = None
 
     @property
     def empty(self) -> bool:

@@ -20,13 +20,26 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from compress.budget import Allocation, Budget, Scores, Size, fit, fit_layers, prunable, reach
+from compress.budget import (
+    Allocation,
+    Budget,
+    Scores,
+    Size,
+    everything,
+    fit,
+    fit_layers,
+    matched,
+    prunable,
+    reach,
+    size_of,
+)
 from compress.calibration.measurements import Measurements
 from compress.calibration.problems import Problem
 from compress.errors import InputError, ModelError, PluginError
-from compress.figures import Figure, Series
+from compress.figures import Figure, HeatMap, Panel, Series
 from compress.fsa import FSASettings, compression_factor, select_features
 from compress.graph import Cluster, Coupling, Group, clusters, insert_module
+from compress.graph.calls import bind, op_name
 from compress.graph.features import selections
 from compress.graph.tensors import with_tensors
 from compress.methods import (
@@ -47,10 +60,10 @@ from compress.sparsity import fraction, weakest
 from compress.weights import Weights
 
 __all__ = [
-    "Allocation", "Budget", "Context", "Criterion", "FSASettings", "Figure", "Group", "InputError", "Loop",
-    "ModelError", "Plan", "Problem", "Pruner", "Retrain", "Series", "Session", "WeightCriterion", "annealed",
-    "compression_factor", "granularities", "insert_module", "make_plan", "make_scores", "no_meaning", "option",
-    "select_features",
+    "Allocation", "Budget", "Context", "Coupling", "Criterion", "FSASettings", "Figure", "Group", "HeatMap",
+    "InputError", "Loop", "ModelError", "Panel", "Plan", "Problem", "Pruner", "Retrain", "Series", "Session",
+    "WeightCriterion", "annealed", "bind", "compression_factor", "everything", "granularities", "insert_module",
+    "make_plan", "make_scores", "matched", "no_meaning", "op_name", "option", "select_features", "size_of",
 ]  # fmt: skip
 
 

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, fx
 
 from compress import registry
+from compress.budget import in_scope
 from compress.errors import CompressError, InputError, ModelError, PluginError
-from compress.graph import Coupling, Program, trace
+from compress.graph import Coupling, Program, analyse, dead_units, trace
 from compress.graph.double import leaves
 from compress.graph.fresh import fresh_tensors
 from compress.graph.masks import unit_masks
 from compress.graph.verify import compare
-from compress.plan import Plan
+from compress.plan import Ints, Plan
 from compress.progress import Progress
 
 if TYPE_CHECKING:
@@ -73,6 +74,10 @@ class Loop(Protocol):
         """The sum of a tensor over all processes, each of which has to ask for it."""
         ...
 
+    def validated(self) -> tuple[float, float]:
+        """Accuracy and mean loss of the network as it is now on the samples that are kept out."""
+        ...
+
 
 class Session:
     """One training of a retrain method. All methods but `plan` do nothing unless overridden.
@@ -120,6 +125,13 @@ class Session:
         """
         return True
 
+    def finished(self, loop: Loop) -> str:
+        """Why the training may end with this epoch, which has been judged and is in the history; "" goes on.
+
+        It ends where some epoch was ready.
+        """
+        return ""
+
     def numbers(self, loop: Loop) -> Mapping[str, float]:
         """What the training history tells of an epoch beside its losses; epoch 0 is before the first step."""
         return {}
@@ -157,10 +169,31 @@ class Trainable:
 
     coupling: Coupling
     progress: Progress
+    only: tuple[str, ...]
+    exclude: tuple[str, ...]
 
     def copy(self) -> fx.GraphModule:
         """The traced network with tensors of its own."""
         return copy.deepcopy(self.coupling.program.module)
+
+    def rebuilt(self, network: fx.GraphModule) -> Coupling:
+        """The analysis of a network that was made of this one and has another graph.
+
+        Raises:
+            ModelError: It cannot be traced.
+        """
+        program = self.coupling.program
+        return analyse(trace(network, program.inputs), allow_frozen=not self.coupling.flow.untrained)
+
+    def dead_units(self, coupling: Coupling | None = None) -> dict[str, Ints]:
+        """By group the units that nothing that stays depends on; layers that the user's globs protect lose none.
+
+        Args:
+            coupling: Of a network made of this one; None for this one.
+        """
+        coupling = coupling or self.coupling
+        names = [g.name for g in coupling.groups if in_scope(coupling, g.name, self.only, self.exclude)]
+        return dead_units(coupling, names)
 
     def unit_masks(self, removed: Mapping[str, Iterable[int]]) -> dict[str, Tensor]:
         """By parameter, of its shape: True where a value stays when these units go; only parameters that lose some."""

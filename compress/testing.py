@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from compress.budget import Budget
 from compress.data import Split
 from compress.errors import CompressError, ModelError, PluginError
-from compress.graph import Coupling, analyse, remove_dead, slice_verified, trace
+from compress.graph import Coupling, analyse, empty_pieces, remove_dead, slice_verified, trace
 from compress.graph.verify import TOLERANCE
 from compress.plan import Plan
 from compress.plugin import Context, Criterion, Pruner, Retrain, granularities, make_plan
@@ -232,4 +232,5 @@ def _check_removed(plan: Plan, coupling: Coupling, where: str) -> None:
         _require(name in sizes, f"{where}: the plan names an unknown group {name!r}")
         inside = all(0 <= int(u) < sizes[name] for u in units)
         _require(inside, f"{where}: the plan names units that {name} does not have")
-        _require(len(set(map(int, units))) < sizes[name], f"{where}: the plan leaves nothing of {name}")
+    emptied = empty_pieces(coupling, coupling.alive(plan.removed)) & set(plan.removed)
+    _require(not emptied, f"{where}: the plan leaves nothing of {', '.join(sorted(emptied))}")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-UNITS_ALONE = {"activation", "dependency", "reconstruct"}
+UNITS_ALONE = {"activation", "dependency", "dsc", "reconstruct"}
 
 
 @pytest.fixture(scope="module")

@@ -157,6 +157,28 @@ def test_an_epoch_that_is_not_ready_is_not_kept() -> None:
         train(Never(Context(mlp())))
 
 
+def test_a_session_ends_the_training_and_sees_how_it_goes() -> None:
+    class Early(Nothing):
+        def ready(self, loop: Loop) -> bool:
+            return loop.epoch >= 1
+
+        def after_epoch(self, loop: Loop) -> None:
+            self.before = (len(loop.history), loop.validated())
+
+        def numbers(self, loop: Loop) -> Mapping[str, float]:
+            return {"own": 7.0}
+
+        def finished(self, loop: Loop) -> str:
+            last = loop.history[-1]
+            assert last["own"] == 7.0 and last["epoch"] == loop.epoch
+            if loop.epoch:
+                assert self.before == (loop.epoch, (last["validation accuracy"], last["validation loss"]))
+            return "enough" if loop.epoch != 1 else ""
+
+    trained = train(Early(Context(mlp())))
+    assert len(trained.history) == 3 and trained.stopped == "enough"  # not at epoch 0, when nothing was ready
+
+
 def test_a_loss_that_is_no_number_before_the_method_is_done() -> None:
     class Breaks(Nothing):
         def ready(self, loop: Loop) -> bool:

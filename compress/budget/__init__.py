@@ -15,7 +15,7 @@ from compress.budget.kinds import (
     size_of,
 )
 from compress.budget.layers import fit_layers
-from compress.budget.scope import prunable
+from compress.budget.scope import in_scope, matched, prunable
 from compress.budget.steps import at_steps
 
 __all__ = [
@@ -35,6 +35,8 @@ __all__ = [
     "everything",
     "fit",
     "fit_layers",
+    "in_scope",
+    "matched",
     "multiple",
     "outcome",
     "prunable",

@@ -52,12 +52,19 @@ def _allowed(
     """Clusters of more than one step that the globs let through."""
 
     def allowed(cluster: Cluster) -> bool:
-        if not only and not exclude:
-            return True
-        names = [n for g in cluster.groups for n in _layers(coupling, g)]
-        return (not only or _hit(names, only)) and not _hit(names, exclude)
+        return matched([n for g in cluster.groups for n in _layers(coupling, g)], only, exclude)
 
     return [c for c in found if c.steps > 1 and allowed(c)]
+
+
+def in_scope(coupling: Coupling, group: str, only: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether the globs let a group through."""
+    return matched(_layers(coupling, group), only, exclude)
+
+
+def matched(names: Sequence[str], only: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether one of the names of a thing is among ``only``, if anything is, and none among ``exclude``."""
+    return (not only or _hit(names, only)) and not _hit(names, exclude)
 
 
 def _hit(names: Sequence[str], globs: Sequence[str]) -> bool:

@@ -3,7 +3,7 @@
 import warnings
 
 from compress.graph.cost import layer_weights, macs, parameters, stored_bytes
-from compress.graph.dead import DeadRemoval, remove_dead
+from compress.graph.dead import DeadRemoval, dead_units, remove_dead
 from compress.graph.families import couple, thawed
 from compress.graph.features import KEPT_INPUTS, select_inputs
 from compress.graph.groups import Coupling, Frozen, Group, Member
@@ -35,6 +35,7 @@ __all__ = [
     "attribute",
     "clusters",
     "couple",
+    "dead_units",
     "empty_pieces",
     "insert_module",
     "layer_weights",

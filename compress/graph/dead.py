@@ -104,6 +104,18 @@ def remove_dead(coupling: Coupling, masks: Mapping[str, Tensor], groups: Collect
     )
 
 
+def dead_units(coupling: Coupling, groups: Collection[str]) -> dict[str, Ints]:
+    """By group the units that nothing that stays depends on, as many as can go; no constant has to be carried on.
+
+    Args:
+        coupling: The analysed network.
+        groups: Names of the groups that may lose units.
+    """
+    program = coupling.program
+    facts = observe(as_double(program.module), program.inputs, program.module)
+    return _balanced(coupling, unread(coupling, facts, groups, ()))
+
+
 def _left_alone(coupling: Coupling, reference: fx.GraphModule, dead: Mapping[str, Ints]) -> DeadRemoval:
     """The masked network as it is, where a constant that was to be carried on is none after all."""
     whole = dict.fromkeys(dead, "its constants cannot be carried on exactly")
@@ -129,14 +141,14 @@ def _with_tensors(coupling: Coupling, tensors: Mapping[str, Any]) -> Coupling:
 
 
 def _balanced(coupling: Coupling, dead: Mapping[str, Ints]) -> dict[str, Ints]:
-    """The dead units that can go: as many in each block as in the block that has fewest, and one always stays."""
+    """The dead units that can go: as many in each block as in the block that has fewest; one of a dim always stays."""
     found = clusters(coupling)
     cells = [[c.units[np.isin(c.units, dead.get(c.group, ()))] for c in each.cells] for each in found]
     steps = []
     for cluster, units in zip(found, cells, strict=True):
         shares = [len(cell.units) // cluster.steps for cell in cluster.cells]
         most = min(len(u) // share for u, share in zip(units, shares, strict=True))
-        steps.append(min(most, cluster.steps - 1))
+        steps.append(min(most, cluster.steps))
     while True:
         removed: dict[str, list[Ints]] = {}
         for cluster, units, step in zip(found, cells, steps, strict=True):

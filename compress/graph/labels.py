@@ -32,10 +32,11 @@ class Factor:
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of the graph: its concrete shape, its factors, and whether it carries floating point numbers."""
+    """A tensor of the graph: its concrete shape, its factors, and the numbers of a constant list of indices."""
 
     shape: tuple[int, ...]
     factors: tuple[Factor, ...] = ()
+    index: Labels | None = None
 
     @property
     def rank(self) -> int:

@@ -16,6 +16,7 @@ from compress.graph.calls import bind as bind
 from compress.graph.calls import op_name as op_name
 from compress.graph.features import selections
 from compress.graph.labels import Factor, Labels, Relations, Value
+from compress.graph.lists import index_lists
 from compress.graph.rules import RULES, Call
 from compress.graph.rules.pointwise import pointwise
 from compress.graph.rules.registry import Rule, fixed
@@ -130,6 +131,7 @@ class _Walk:
         self.unruled: dict[str, set[str]] = {}
         self.tensors: dict[int, Value] = {}
         self.blocks = weight_blocks(program.module)
+        self.lists = index_lists(program.module) - set(selections)
 
     def visit(self, node: fx.Node) -> None:
         self.relations.op, self.relations.where = str(node.target), owner(node)
@@ -164,15 +166,16 @@ class _Walk:
     def _label(self, name: str, tensor: torch.Tensor) -> Value:
         shape = tuple(tensor.shape)
         factors = []
+        listed = name in self.lists
         for dim, n in enumerate(shape):
-            if n > 1 and (tensor.is_floating_point() or name in self.selections):
+            if n > 1 and (tensor.is_floating_point() or name in self.selections or listed):
                 found = self.blocks.get(id(tensor))
                 blocks = found.count if found and dim in found.dims else 1
                 labels = self.relations.fresh(blocks, n)
                 self.relations.balance(labels, 1)
                 self.slots[name, dim] = Slot(name, dim, labels.ravel(), blocks)
                 factors.append(_factor(labels, shape, dim))
-        return Value(shape, tuple(factors))
+        return Value(shape, tuple(factors), tensor.detach().cpu().numpy() if listed else None)
 
     def _call(self, node: fx.Node) -> Any:
         if node.target is operator.getitem:

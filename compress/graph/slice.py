@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from compress.graph.blocks import select
+from compress.graph.calls import bind
 from compress.graph.groups import Coupling
 from compress.graph.labels import Value
 from compress.graph.rules import REWRITES, Cut, Kept
@@ -54,7 +55,9 @@ def slice_graph(
         outs = (found,) if isinstance(found, Value) else tuple(found)
         _apply(graph, copy, call.args, change(Cut(call, outs, kept)))
     graph.set_codegen(source.graph._codegen)
-    return fx.GraphModule(_attributes(source, coupling.kept(alive), tensors or {}), graph, class_name="Network")
+    attributes = _attributes(source, coupling.kept(alive), tensors or {})
+    _renumber(coupling, kept, attributes)
+    return fx.GraphModule(attributes, graph, class_name="Network")
 
 
 def _apply(graph: fx.Graph, node: fx.Node, old: dict[str, Any], changes: dict[str, Any]) -> None:
@@ -116,3 +119,16 @@ def _sliced(original: Any, dims: dict[int, NDArray[np.int64]] | None) -> Any:
     if isinstance(original, nn.Parameter):
         return nn.Parameter(smaller, requires_grad=original.requires_grad)
     return smaller
+
+
+def _renumber(coupling: Coupling, kept: Kept, tensors: dict[str, Any]) -> None:
+    """Let sliced lists of indices (:mod:`compress.graph.lists`) count what is left of the features they name."""
+    for node, call in coupling.flow.calls.items():
+        if call.op != "aten::index_select" or call["index"].index is None:
+            continue
+        source, dim = call["self"], call["dim"] % call["self"].rank
+        stays = kept.vector(source, dim)
+        if not stays.all():
+            name = str(bind(node.target, node.args, node.kwargs)["index"].target)
+            position = torch.as_tensor(np.cumsum(stays) - 1, device=tensors[name].device)
+            tensors[name] = position[tensors[name]]

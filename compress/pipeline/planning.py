@@ -118,6 +118,8 @@ def reached(work: Context, sliced: Sliced, written: int) -> Outcome | None:
     """
     if sliced.plan.masks:
         return None
+    if sliced.plan.reached is not None:
+        return Outcome(work.budget.kind, work.budget.value, sliced.plan.reached)
     removed = {name: np.asarray(units) for name, units in sliced.plan.removed.items()}
     found = outcome(work.coupling, work.clusters, removed, work.budget, work.allocation, work.size)
     return replace(found, reached=float(written)) if found.kind == "bytes" else found

@@ -12,7 +12,7 @@ from torch import fx
 
 from compress.checkpoint.write import check_output
 from compress.errors import Elsewhere, InputError, ModelError
-from compress.graph import Program
+from compress.graph import Coupling, Program, parameters
 from compress.pipeline.bundle import check_not_within
 from compress.pipeline.opening import Opened, analysed, open_model, traced
 from compress.pipeline.planning import check_widths, context_of, planned
@@ -67,6 +67,8 @@ class _Start:
     program: Program
     recipe: Mapping[str, Any]
     kind: str
+    original: Coupling
+    units: int
 
 
 def _checked(request: PruneRequest, kind: str, method: Any, progress: Progress) -> PruneRequest:
@@ -98,7 +100,8 @@ def _begun(request: PruneRequest, kind: str, method: Any, progress: Progress) ->
     context = context_of(request, opened, coupling, progress, has_budget=not decides)
     budget = None if decides else {"kind": context.budget.kind, "value": context.budget.value}
     recipe = prune_recipe(request, asdict(method), budget, context.allocation.round_to)
-    return _Start(request, opened, program, recipe, kind), context
+    units = sum(group.size for group in context.groups)
+    return _Start(request, opened, program, recipe, kind, coupling, units), context
 
 
 def _retrained(start: _Start, method: Any, context: Context, progress: Progress) -> Pruned:
@@ -140,7 +143,10 @@ def _sliced(start: _Start, context: Context, plan: Plan, progress: Progress, tog
     same = masked and not _zeroes(context, sliced.plan)  # nothing to make up for: what is dead goes exactly
     refit = None if same else _refit(context, sliced.alive, sliced.module, request, together, keep_zeros=masked)
     module = sliced.module if refit is None else refit.module
-    return Work(request, start.opened, start.program, context, sliced, refit, module, start.recipe, start.kind)
+    return Work(
+        request, start.opened, start.program, start.original, start.units, context, sliced, refit, module,
+        start.recipe, start.kind,
+    )  # fmt: skip
 
 
 def _trained(work: Work, training: Training, progress: Progress) -> Pruned:
@@ -183,7 +189,7 @@ def _slice(context: Context, plan: Plan, start: _Start, progress: Progress) -> S
             progress.warn(f"{name}: {note['warning']}")
     if plan.masks:
         return _masked(context, plan, start, progress)
-    if plan.empty:
+    if plan.empty and parameters(coupling) >= parameters(start.original):
         raise ModelError(
             f"{request.method} prunes nothing on this model",
             f"change its options or the budget: `compress methods {request.method}` explains them",
@@ -192,7 +198,7 @@ def _slice(context: Context, plan: Plan, start: _Start, progress: Progress) -> S
     if request.keep_module and isinstance(module, fx.GraphModule):
         progress.warn(f"{opened.loaded.path} holds a graph and no module of a class, so --keep-module changes nothing")
     sliced = slice_units(coupling, plan, module, request.keep_module, progress)
-    if sliced.plan.empty:
+    if sliced.plan.empty and not plan.empty:
         name, reason = next(iter(sliced.rolled_back.items()))
         raise ModelError(
             f"nothing could be removed. {name}: {reason}",

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from compress.budget import Budget, everything, size_of
 from compress.errors import InputError
 from compress.graph import analyse
 from compress.pipeline.filesize import file_size
@@ -86,9 +87,9 @@ def retrain(
     )  # fmt: skip
     program = folded(session, trained.module, context.coupling.program)
     coupling = analyse(program, prune_outputs=request.prune_outputs, allow_frozen=request.allow_frozen)
-    # The trained network may have other labels than the one that came in
+    # The trained network may have other labels than the one that came in, of which a budget is a fraction
     size = file_size(coupling, opened, request.settings.seed) if context.budget.kind == "bytes" else None
-    after = replace(context, coupling=coupling, size=size, only=session.only or context.only)
+    after = replace(context, coupling=coupling, size=size, only=session.only or context.only, budget=_absolute(context))
     after.notes.update(context.notes)
     progress.step("Planning on the trained network")
     plan = plan_of(session, after)
@@ -104,6 +105,15 @@ def _from_scratch(context: Context) -> Context:
         for name, tensor in context.fresh(context.generator()).items():
             own[name].copy_(tensor)
     return context.on(network)
+
+
+def _absolute(context: Context) -> Budget:
+    """The budget as a number, where it is a fraction of what it counts in the network that came in."""
+    budget = context.budget
+    if budget.kind in ("ratio", "latency"):
+        return budget
+    count = context.size or size_of(context.coupling, budget.kind)
+    return Budget(budget.kind, max(1.0, budget.limit(count(everything(context.coupling)))))
 
 
 def _with_weights(module: nn.Module, network: fx.GraphModule) -> nn.Module:

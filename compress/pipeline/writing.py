@@ -11,7 +11,7 @@ from torch import fx
 
 from compress.checkpoint.write import bundle_bytes, write_bundle
 from compress.evaluate import Accuracy, evaluate
-from compress.graph import Program, macs
+from compress.graph import Coupling, Program, macs
 from compress.latency.networks import measured_pair
 from compress.measure import LatencyPair, count_nonzero, count_parameters, latency_pair, tensor_bytes
 from compress.pipeline.bundle import input_records, normalisation, provenance, reloaded, state_dict_file
@@ -38,6 +38,8 @@ class Work:
     request: PruneRequest
     opened: Opened
     program: Program
+    original: Coupling  # as it came; that of the context is of the trained network where a method has changed it
+    units: int  # of it, that may go
     context: Context
     sliced: Sliced
     refit: Compensation | None
@@ -105,14 +107,13 @@ def _module_file(work: Work) -> dict[str, bytes]:
 
 
 def _result(work: Work, before: Side, after: Side, report: dict[str, Any]) -> Pruned:
-    units = sum(g.size for g in work.context.groups)
     gone = sum(len(u) for u in work.sliced.plan.removed.values())
     return Pruned(
         bundle=work.request.output,
         before=_size(before),
         after=_size(after),
-        units_before=units,
-        units_after=units - gone,
+        units_before=work.units,
+        units_after=work.units - gone,
         error=work.sliced.error,
         report=report,
     )
@@ -141,7 +142,7 @@ def _measured(work: Work, written: int, progress: Progress) -> tuple[Side, Side,
     original.to("cpu")
     work.module.to("cpu")
     torch.manual_seed(work.request.settings.seed)
-    counts = (macs(work.context.coupling), macs(work.context.coupling, work.sliced.alive))
+    counts = (macs(work.original), macs(work.context.coupling, work.sliced.alive))
     files = ((opened.loaded.path.name, opened.loaded.bytes), ("model.safetensors", written))
     nominal = _nominal(work)
     before, after = (

@@ -38,6 +38,10 @@ class Hook:
         """Whether the network as it is now may be the result: an epoch for which this is not so is never the best."""
         return True
 
+    def finished(self, loop: Loop) -> str:
+        """Why the training may end after this epoch, which has been judged; "" goes on."""
+        return ""
+
     def numbers(self, loop: Loop) -> Mapping[str, float]:
         """What is to be told of an epoch beside its losses; epoch 0 is before the first step."""
         return {}

@@ -217,7 +217,7 @@ class Loop:
 
     def _judge(self) -> None:
         """Loss and accuracy on the validation samples: the best epoch is kept, and too many that are none end it."""
-        accuracy, loss = self._validated()
+        accuracy, loss = self.validated()
         if not math.isfinite(loss):
             if not self.step:
                 raise ModelError("the model's scores on the validation samples are not numbers, before any training")
@@ -236,11 +236,17 @@ class Loop:
         score = (accuracy, -loss)
         if all(hook.ready(self) for hook in self.hooks) and self._better(score):
             self.best = Best(self.epoch, score, taken(self.network))
-        if self.best is None:
+        self._end()
+
+    def _end(self) -> None:
+        """Stop before the last epoch where a hook is done, or no better epoch has come for long."""
+        reasons = [reason for hook in self.hooks if (reason := hook.finished(self))]
+        if self.best is None or self.step >= self.total:
             return
         waited = self.epoch - self.best.epoch
-        if self.settings.patience and waited >= self.settings.patience and self.step < self.total:
-            self.stopped = f"no better epoch than {self.best.epoch} in {waited}"
+        if self.settings.patience and waited >= self.settings.patience:
+            reasons.append(f"no better epoch than {self.best.epoch} in {waited}")
+        self.stopped = reasons[0] if reasons else ""
 
     def _better(self, score: tuple[float, float]) -> bool:
         """Whether an epoch is better than the best so far, by accuracy and then by loss.
@@ -252,8 +258,8 @@ class Loop:
             return True
         return score[0] >= self.best.score[0] - _FLATTERED if self.best.epoch == 0 else score > self.best.score
 
-    def _validated(self) -> tuple[float, float]:
-        """Accuracy and mean loss on the validation samples, over all processes."""
+    def validated(self) -> tuple[float, float]:
+        """Accuracy and mean loss on the validation samples, over all processes. All of them have to ask."""
         self.model.eval()
         device, size = self.accelerator.device, len(self.validation)
         found = torch.zeros(2, device=device)

@@ -48,6 +48,10 @@ class InSession(Hook):
         with guarded(self.session):
             return self.session.ready(loop)
 
+    def finished(self, loop: Loop) -> str:
+        with guarded(self.session):
+            return self.session.finished(loop)
+
     def numbers(self, loop: Loop) -> Mapping[str, float]:
         with guarded(self.session):
             return {"nonzero": count_nonzero(loop.network), **self.session.numbers(loop)}

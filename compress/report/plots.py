@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 import textwrap
 from collections.abc import Sequence
-from math import ceil
 from typing import Any
 
-from compress.figures import Figure, Series
+from compress.figures import Figure, HeatMap, Panel, Series
 
 _SIZE = (4.8, 3.0)  # inches, without the legend: at the width of a phone its texts can still be read
 _LEGEND_LINE = 0.24  # inches
 _FONT = 11.0  # points
 _TITLE_WIDTH, _SIDE_WIDTH = 46, 30  # characters in a line of the title, and of the text beside the axis
+_PANEL = 2.9  # inches
+_NOTHING = "#d9d9d9"
 _COLOURS = ("#0b6e99", "#d9730d", "#448361", "#ad1a72", "#787774", "#6940a5")
 _LINES = ("-", "--", ":", "-.")  # one after the other, when the colours are used up
 
 
-def svg(figure: Figure) -> str:
+def svg(figure: Figure | HeatMap) -> str:
     """The figure as the text of an SVG file."""
     return _saved(figure, "svg", metadata={"Date": None, "Creator": None}).decode()
 
 
-def png(figure: Figure) -> bytes:
+def png(figure: Figure | HeatMap) -> bytes:
     """The figure as a PNG file."""
     return _saved(figure, "png", metadata={"Software": None})
 
 
-def _saved(figure: Figure, format: str, **settings: Any) -> bytes:
+def _saved(figure: Figure | HeatMap, format: str, **settings: Any) -> bytes:
     import matplotlib
     from matplotlib.figure import Figure as Canvas
 
@@ -42,25 +44,31 @@ def _saved(figure: Figure, format: str, **settings: Any) -> bytes:
             "text.parse_math": False,  # a name may hold a dollar sign
         }
     ):
-        labels = [series.label for series in figure.series if series.label]
-        columns = _columns(labels)
-        canvas = Canvas(
-            figsize=(_SIZE[0], _SIZE[1] + _LEGEND_LINE * ceil(len(labels) / columns)), layout="constrained", dpi=150
-        )
-        axes = canvas.add_subplot()
-        drawn = [_draw(axes, series, number) for number, series in enumerate(figure.series)]
-        axes.set(xlabel=figure.x, ylabel=textwrap.fill(figure.y, _SIDE_WIDTH))
-        axes.set_title(textwrap.fill(figure.title, _TITLE_WIDTH), fontsize=_FONT)
-        _scale(axes, figure)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        if labels:
-            lines = [line for line, series in zip(drawn, figure.series, strict=True) if series.label]
-            # Below the axes, where no line can pass under it
-            canvas.legend(lines, labels, loc="outside lower center", ncols=columns, frameon=False)
+        canvas = Canvas(layout="constrained", dpi=150)
+        if isinstance(figure, HeatMap):
+            _draw_tables(canvas, figure)
+        else:
+            _draw_lines(canvas, figure)
         written = io.BytesIO()
         canvas.savefig(written, format=format, **settings)
     return written.getvalue()
+
+
+def _draw_lines(canvas: Any, figure: Figure) -> None:
+    labels = [series.label for series in figure.series if series.label]
+    columns = _columns(labels)
+    canvas.set_size_inches(_SIZE[0], _SIZE[1] + _LEGEND_LINE * math.ceil(len(labels) / columns))
+    axes = canvas.add_subplot()
+    drawn = [_draw(axes, series, number) for number, series in enumerate(figure.series)]
+    axes.set(xlabel=figure.x, ylabel=textwrap.fill(figure.y, _SIDE_WIDTH))
+    axes.set_title(textwrap.fill(figure.title, _TITLE_WIDTH), fontsize=_FONT)
+    _scale(axes, figure)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if labels:
+        lines = [line for line, series in zip(drawn, figure.series, strict=True) if series.label]
+        # Below the axes, where no line can pass under it
+        canvas.legend(lines, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _columns(labels: Sequence[str]) -> int:
@@ -84,6 +92,34 @@ def _scale(axes: Any, figure: Figure) -> None:
             axis.set_major_locator(MaxNLocator(nbins="auto", integer=True, steps=[1, 2, 5, 10]))
         if values and max(map(abs, values)) >= 1e4:
             axis.set_major_formatter(EngFormatter())
+
+
+def _draw_tables(canvas: Any, figure: HeatMap) -> None:
+    from matplotlib import colormaps
+
+    found = [v for panel in figure.panels for row in panel.values for v in row if not math.isnan(v)] or [0.0]
+    low = min(found) if figure.low is None else figure.low
+    high = max(found) if figure.high is None else figure.high
+    colours = colormaps["viridis"].with_extremes(bad=_NOTHING)
+    canvas.set_size_inches(max(_SIZE[0], _PANEL * len(figure.panels) + 1), _SIZE[1] + 1)
+    every = canvas.subplots(1, len(figure.panels), squeeze=False)[0]
+    canvas.suptitle(figure.title)
+    for axes, panel in zip(every, figure.panels, strict=True):
+        drawn = axes.imshow(panel.values, cmap=colours, vmin=low, vmax=high, interpolation="nearest", aspect="equal")
+        axes.set(title=panel.label, xlabel=figure.x, ylabel=figure.y)
+        axes.set_xticks(range(len(panel.columns)), panel.columns)
+        axes.set_yticks(range(len(panel.rows)), panel.rows)
+        if figure.numbers:
+            _write_numbers(axes, panel, (low + high) / 2)
+    canvas.colorbar(drawn, ax=list(every), label=figure.scale, shrink=0.8)
+
+
+def _write_numbers(axes: Any, panel: Panel, middle: float) -> None:
+    for y, row in enumerate(panel.values):
+        for x, value in enumerate(row):
+            if not math.isnan(value):
+                colour = "white" if value < middle else "black"
+                axes.text(x, y, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=9)
 
 
 def _draw(axes: Any, series: Series, number: int) -> Any:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compress.budget import Budget
 from compress.data import Split
 from compress.errors import InputError, ModelError
+from compress.figures import Figure
 from compress.graph import Coupling, analyse, parameters, remove_dead, slice_verified, trace
 from compress.plan import Plan
 from compress.plugin import Context
@@ -114,6 +115,7 @@ def test_how_many_stay_and_where() -> None:
     nonzero = [entry["nonzero"] for entry in done.trained.history]
     assert nonzero == [n + 220 + 15 for n in kept]  # the first layer's weights and biases, other biases
     (figure,) = done.plan.figures
+    assert isinstance(figure, Figure)
     assert list(figure.series[0].x) == list(range(7)) and list(figure.series[0].y) == nonzero
 
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 from compress.budget import Budget
 from compress.data import Split
 from compress.errors import InputError, ModelError
+from compress.figures import Figure
 from compress.graph import Coupling, analyse, parameters, remove_dead, slice_verified, trace
 from compress.plan import Plan
 from compress.plugin import Context
@@ -294,7 +295,7 @@ def test_pruned_again_once_it_has_recovered() -> None:
 
 def test_pictures() -> None:
     done = Done(Standout(nodes=3), mlp(12))
-    loss, accuracy = done.plan.figures
+    loss, accuracy = (each for each in done.plan.figures if isinstance(each, Figure))
     assert [s.label for s in loss.series] == ["loss", "validation loss", "pruned, units left"]
     history = done.trained.history
     assert list(loss.series[2].x) == [1, 2] and list(loss.series[2].names) == ["6", "3"]

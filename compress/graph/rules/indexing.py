@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from compress.graph.labels import Factor, Value, permute_take
+from compress.graph.labels import Factor, Labels, Value, permute_take
 from compress.graph.rules.registry import Call, Cut, Result, fixed, mixing, only, rewrite, rule
 
 
@@ -51,18 +51,46 @@ def index(call: Call) -> Result:
 
 @rule("aten::index_select")
 def index_select(call: Call) -> Value:
-    """What is looked up stays; a selection of input features, which carries labels, may get shorter."""
+    """What is looked up stays; a selection of input features, which carries labels, may get shorter.
+
+    So may a constant list of indices: each entry goes with what it names.
+    """
     x = call["self"]
     dim = call["dim"] % x.rank
     small = [1] * x.rank
     small[dim] = -1
-    factors = [Factor(f.labels.reshape(small), dim) for f in call["index"].factors]
+    listed = call["index"]
+    if listed.index is not None and x.along(dim):
+        return _listed(call, mixing(call, x, [dim]), dim, listed, listed.index)
+    if listed.index is not None:
+        call.relations.pin_all(listed.factors, "lists indices of a tensor whose size is given")
+        listed = Value(listed.shape)
+    factors = [Factor(f.labels.reshape(small), dim) for f in listed.factors]
     for f in mixing(call, x, [dim]).factors:
         if f.axis == dim:
             call.relations.pin(f.labels, "looked up by index")
         else:
             factors.append(f)
     return Value(call.shape, tuple(factors))
+
+
+def _listed(call: Call, x: Value, dim: int, listed: Value, numbers: Labels) -> Value:
+    """The labels that a list names, side by side; an entry goes as soon as one of its labels does."""
+    relations, small = call.relations, [1] * x.rank
+    small[dim] = -1
+    picked = []
+    for factor in x.along(dim):
+        labels = factor.labels
+        for axis in factor.blocks():  # one list for all blocks
+            labels = relations.align(labels, axis)
+        picked.append(np.take(labels, numbers, axis=dim))
+    if listed.factors:
+        relations.define(listed.factors[0].labels.reshape(small), picked)
+    else:
+        for labels in picked:
+            relations.pin(labels, "the only index of a list")
+    others = [f for f in x.factors if f.axis != dim]
+    return Value(call.shape, (*others, *(Factor(labels, dim) for labels in picked)))
 
 
 @rule("aten::roll")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 
 def test_embedding_pins_rows_and_gives_columns(bench: Any) -> None:
@@ -50,3 +53,24 @@ def test_roll_moves_labels_and_turns_by_what_is_kept(bench: Any) -> None:
     assert bench.rewrite([2, 3], "roll", (5,), **args) == {"shifts": [2]}  # 1 | 4 5
     assert bench.rewrite([], "roll", (5,), **args) == {"shifts": [-2]}
     assert not bench.pinned
+
+
+def test_a_constant_list_names_labels_in_its_order(bench: Any) -> None:
+    """Entries 8 and 9 go with what they name."""
+    x = bench.tensor(3, 4)  # rows 1..3, columns 4..7
+    listed = replace(bench.tensor(2), index=np.array([3, 1]))
+    out = bench("index_select", (3, 2), self=x, dim=1, index=listed)
+    assert bench.along(out, 1) == [[7, 5]] and bench.along(out, 0) == [[1, 2, 3]]
+    assert bench.edges == {(7, 8), (5, 9)} and not bench.pinned
+
+
+def test_a_list_of_one_keeps_what_it_names(bench: Any) -> None:
+    listed = replace(bench.fixed(1), index=np.array([2]))
+    bench("index_select", (3, 1), self=bench.tensor(3, 4), dim=1, index=listed)
+    assert bench.pinned == [6] and bench.reasons == {"the only index of a list"}
+
+
+def test_a_list_of_what_has_a_given_size_stays(bench: Any) -> None:
+    listed = replace(bench.tensor(2), index=np.array([3, 1]))
+    out = bench("index_select", (3, 2), self=bench.fixed(3, 4), dim=1, index=listed)
+    assert not out.factors and bench.pinned == [1, 2]
