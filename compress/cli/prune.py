@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _HOLDS = {
     "model.safetensors": "weights and graph; in Python: compress.load(DIR)",
     "module.safetensors": "smaller state dict, for the original class",
+    "model.onnx": "the smaller model with the names of the original, for ONNX runtimes",
     "report.md": "the report, for people",
     "report.json": "the report, for programs",
     "figures": "pictures of what was decided",

@@ -50,6 +50,7 @@ def inspect_model(request: InspectRequest, progress: Progress) -> Inspection:
         notes=loaded.notes,
         input_types=tuple(str(t) for t in opened.types),
         prunable=prunable(coupling),
+        onnx=None if loaded.onnx is None else loaded.onnx.to_json(),
     )
 
 

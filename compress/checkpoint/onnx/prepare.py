@@ -1,0 +1,97 @@
+"""An ONNX graph made ready to be read: constants in one table, moved once instead of at every run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from onnx import numpy_helper
+
+from compress.checkpoint.onnx.file import OnnxFile
+from compress.checkpoint.onnx.numeric import evaluate
+from compress.checkpoint.onnx.registry import Array, Node, attribute_values
+
+_MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
+
+
+@dataclass
+class Graph:
+    """Nodes in order, and constants by name; ``outputs`` are the names that have to be computed."""
+
+    nodes: list[Node]
+    constants: dict[str, Array]
+    outputs: tuple[str, ...]
+
+    def readers(self) -> Counter[str]:
+        """How often each value is read; an output of the model counts as well."""
+        return Counter([*(name for node in self.nodes for name in node.inputs), *self.outputs])
+
+    def weight(self, name: str, rank: int | None = None) -> Array | None:
+        """A constant of floating point numbers, of ``rank`` dims where that is said; None if the value is none."""
+        found = self.constants.get(name)
+        if found is None or found.dtype != np.float32 or (rank is not None and found.ndim != rank):
+            return None
+        return found
+
+
+def graph_of(file: OnnxFile) -> Graph:
+    """The graph of a file with all of its constants in one table."""
+    constants = {each.name: numpy_helper.to_array(each) for each in file.model.graph.initializer}
+    nodes: list[Node] = []
+    for proto in file.model.graph.node:
+        values = attribute_values(proto)
+        if proto.op_type == "Constant" and (found := _constant(values)) is not None:
+            constants[proto.output[0]] = found
+            continue
+        domain = "" if proto.domain == "ai.onnx" else proto.domain
+        name = proto.name or next(iter(proto.output), proto.op_type)
+        nodes.append(
+            Node(proto.op_type, domain, name, tuple(proto.input), tuple(proto.output), values, file.opset, proto)
+        )
+    graph = Graph(nodes, constants, file.outputs)
+    _move_constants(graph)
+    return graph
+
+
+def _constant(values: Mapping[str, object]) -> Array | None:
+    for name, value in values.items():
+        if name == "value":
+            return np.asarray(value)
+        if name in ("value_float", "value_floats"):
+            return np.asarray(value, np.float32)
+        if name in ("value_int", "value_ints"):
+            return np.asarray(value, np.int64)
+    return None
+
+
+def _move_constants(graph: Graph) -> None:
+    """Constants that are only reshaped or transposed before they are read: as they are read, under their own name.
+
+    One that has several readers stays as it is, for they share it. Identities are other names of what they read.
+    """
+    names: dict[str, str] = {}
+    kept: list[Node] = []
+    readers = graph.readers()
+    for node in graph.nodes:
+        node = replace(node, inputs=tuple(names.get(name, name) for name in node.inputs))
+        output = node.outputs[0] if node.outputs else ""
+        source = node.inputs[0] if node.inputs else ""
+        if node.domain or output in graph.outputs or not source:
+            kept.append(node)
+        elif node.kind == "Identity":
+            names[output] = source
+            readers[source] += readers[output] - 1
+        elif _is_move(graph, node) and readers[source] == 1 and node.proto is not None:
+            operands = [graph.constants[name] if name else None for name in node.inputs]
+            graph.constants[source] = evaluate(node.proto, node.opset, operands)[0]
+            names[output] = source
+            readers[source] = readers[output]
+        else:
+            kept.append(node)
+    graph.nodes = kept
+
+
+def _is_move(graph: Graph, node: Node) -> bool:
+    return node.kind in _MOVES and all(name in graph.constants or not name for name in node.inputs)
