@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compress.budget import Size
 from compress.checkpoint.write import bundle_size
 from compress.graph import Coupling, attribute, slice_graph
-from compress.pipeline.bundle import input_records, file_facts, provenance
+from compress.pipeline.bundle import file_facts, input_records, provenance
 from compress.pipeline.opening import Opened
 from compress.plan import Plan, plan_json
 

@@ -15,7 +15,7 @@ from compress.errors import InputError
 from compress.evaluate import Accuracy, evaluate
 from compress.graph import Program
 from compress.measure import count_macs, count_nonzero, count_parameters, tensor_bytes
-from compress.pipeline.bundle import check_not_within, input_records, file_facts, provenance, reloaded
+from compress.pipeline.bundle import check_not_within, file_facts, input_records, provenance, reloaded
 from compress.pipeline.opening import Opened, open_model, traced
 from compress.pipeline.training import Taught, check_trainable, find_teacher, train
 from compress.progress import Progress

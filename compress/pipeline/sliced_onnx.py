@@ -51,7 +51,7 @@ def sliced_onnx(module: fx.GraphModule, opened: Opened, batch: int, progress: Pr
         try:
             done = export_as(module, opened, batch, Path(folder, NAME))
         except ModelError as error:
-            warnings = (f"{NAME} was not written: {error}",)
+            warnings: tuple[str, ...] = (f"{NAME} was not written: {error}",)
             files: dict[str, Path] = {}
             worst = None
         else:

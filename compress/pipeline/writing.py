@@ -14,12 +14,12 @@ from compress.evaluate import Accuracy, evaluate
 from compress.graph import Program, macs
 from compress.latency.networks import measured_pair
 from compress.measure import LatencyPair, count_nonzero, count_parameters, latency_pair, tensor_bytes
-from compress.pipeline.bundle import input_records, file_facts, provenance, reloaded, state_dict_file
+from compress.pipeline.bundle import file_facts, input_records, provenance, reloaded, state_dict_file
 from compress.pipeline.document import Facts, Side, document
 from compress.pipeline.opening import Opened
 from compress.pipeline.planning import reached, tell
-from compress.pipeline.slicing import Sliced
 from compress.pipeline.sliced_onnx import SlicedOnnx, sliced_onnx
+from compress.pipeline.slicing import Sliced
 from compress.plan import Plan, plan_json
 from compress.plugin import Context
 from compress.progress import Progress

@@ -9,20 +9,20 @@ from typing import Any
 
 import onnx
 import onnx.inliner
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from compress.errors import InputError, ModelError
 
 OLDEST = 7  # before, operands were broadcast by attributes
-_QUANTISED = ("QLinear", "QuantizeLinear", "DequantizeLinear", "Integer", "MatMulNBits", "QGemm", "QAttention")
-_TYPES = {
+_QUANTISED = ("QLinear", "QuantizeLinear", "DequantizeLinear", "DynamicQuantize", "MatMulNBits", "QGemm", "QAttention")
+_TYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32",
     TensorProto.INT64: "int64",
     TensorProto.INT32: "int32",
     TensorProto.BOOL: "bool",
 }
-_LOW = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16", TensorProto.DOUBLE: "float64"}
+_LOW: dict[int, str] = {TensorProto.FLOAT16: "float16", TensorProto.BFLOAT16: "bfloat16", TensorProto.DOUBLE: "float64"}
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,7 @@ def all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
 
 def _refuse_quantised(path: Path, graph: GraphProto) -> None:
     for node in all_nodes(graph):
-        if (
-            node.op_type.startswith("Q")
-            and any(word in node.op_type for word in _QUANTISED)
-            or any(node.op_type.endswith(word) or node.op_type.startswith(word) for word in _QUANTISED)
-        ):
+        if node.op_type.startswith(_QUANTISED) or node.op_type.endswith("Integer"):
             raise ModelError(
                 f"{path} is quantised ({node.op_type} {node.name!r}): its weights are integers, which are not pruned",
                 "prune the float32 model, and quantise the smaller one",

@@ -1,8 +1,8 @@
 """Products with constants as linear layers, and biases where they belong.
 
 Exporters write one layer in many ways. Here a product with a constant matrix and the bias behind it become one linear
-operation whose weight is (out, in), and a bias that is added behind a convolution becomes its own. Both are what methods
-and refits know how to handle.
+operation whose weight is (out, in), and a bias that is added behind a convolution becomes its own. Both are what
+methods and refits know how to handle.
 """
 
 from __future__ import annotations
@@ -77,10 +77,9 @@ def _out_in(graph: Graph, node: Node, made: dict[str, Node], turned: tuple[str, 
     if name in turned or (node.get("transB", 0) and graph.weight(name, 2) is not None):
         return name
     source = made.get(name)
-    if source is not None and _is(source, "Transpose") and not node.get("transB", 0):
-        if graph.weight(source.inputs[0], 2) is not None and list(source.get("perm") or [1, 0]) == [1, 0]:
-            return source.inputs[0]
-    return None
+    if source is None or not _is(source, "Transpose") or node.get("transB", 0):
+        return None
+    return source.inputs[0] if graph.weight(source.inputs[0], 2) is not None else None
 
 
 def _scaled(graph: Graph, node: Node, weight: str, bias: str, readers: Counter[str]) -> bool:

@@ -43,6 +43,8 @@ class Network(nn.Module):
         place: For messages.
         batch: The batch that the file fixes; shapes that begin with it follow the batch that is given.
 
+    Where ``only`` is set, it takes inputs of these shapes and no others.
+
     Running it raises ModelError, which names the operation, where one cannot be expressed.
     """
 
@@ -51,6 +53,7 @@ class Network(nn.Module):
         self.steps = [(node, find(node) or _FOLDED) for node in graph.nodes]
         self.input_names, self.output_names = inputs, graph.outputs
         self.place, self.batch = place, batch
+        self.only: tuple[tuple[int, ...], ...] | None = None
         self.demanded = demanded(graph.nodes)
         self.names = valid_names(_tensors(graph, self.demanded))
         self.constants = {n: a for n, a in graph.constants.items() if n not in self.names or n in self.demanded}
@@ -60,6 +63,10 @@ class Network(nn.Module):
             _register(self, valid, values if name in statistics else nn.Parameter(values))
 
     def forward(self, *inputs: Tensor) -> Any:
+        if torch.compiler.is_compiling():  # shapes are plain numbers here, which torch.export would take for constants
+            raise NotImplementedError("an ONNX graph is recorded, not exported")
+        if self.only is not None:
+            inputs = tuple(x.view(shape) for x, shape in zip(inputs, self.only, strict=True))
         values: dict[str, Any] = dict(zip(self.input_names, inputs, strict=True))
         values |= {name: self._tensor(valid) for name, valid in self.names.items()}
         current = int(inputs[0].shape[0]) if inputs[0].dim() else 1

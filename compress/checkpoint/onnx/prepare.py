@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 from onnx import numpy_helper
@@ -51,6 +52,8 @@ def graph_of(file: OnnxFile) -> Graph:
             Node(proto.op_type, domain, name, tuple(proto.input), tuple(proto.output), values, file.opset, proto)
         )
     graph = Graph(nodes, constants, file.outputs)
+    _drop_identities(graph)
+    _part(graph)
     _move_constants(graph)
     return graph
 
@@ -66,10 +69,47 @@ def _constant(values: Mapping[str, object]) -> Array | None:
     return None
 
 
+def _drop_identities(graph: Graph) -> None:
+    """They are other names of what they read."""
+    names: dict[str, str] = {}
+    kept: list[Node] = []
+    for node in graph.nodes:
+        node = replace(node, inputs=tuple(names.get(name, name) for name in node.inputs))
+        if node.kind == "Identity" and not node.domain and node.outputs[0] not in graph.outputs:
+            names[node.outputs[0]] = node.inputs[0]
+        else:
+            kept.append(node)
+    graph.nodes = kept
+
+
+def _part(graph: Graph) -> None:
+    """A copy of each constant vector for each of its readers.
+
+    Exporters store vectors once that happen to be equal, such as biases that are zero, which says nothing of the layers.
+    Matrices that are shared stay shared.
+    """
+    seen: set[str] = set()
+    for i, node in enumerate(graph.nodes):
+        inputs = list(node.inputs)
+        for position, name in enumerate(inputs):
+            value = graph.weight(name)
+            if value is None or value.size < 2 or value.size != max(value.shape):
+                continue
+            if name in seen:
+                inputs[position] = _copy_of(name, graph)
+                graph.constants[inputs[position]] = value
+            seen.add(name)
+        graph.nodes[i] = replace(node, inputs=tuple(inputs))
+
+
+def _copy_of(name: str, graph: Graph) -> str:
+    return next(made for n in count(2) if (made := f"{name}_{n}") not in graph.constants)
+
+
 def _move_constants(graph: Graph) -> None:
     """Constants that are only reshaped or transposed before they are read: as they are read, under their own name.
 
-    One that has several readers stays as it is, for they share it. Identities are other names of what they read.
+    One that has several readers stays as it is, for they share it.
     """
     names: dict[str, str] = {}
     kept: list[Node] = []
@@ -80,9 +120,6 @@ def _move_constants(graph: Graph) -> None:
         source = node.inputs[0] if node.inputs else ""
         if node.domain or output in graph.outputs or not source:
             kept.append(node)
-        elif node.kind == "Identity":
-            names[output] = source
-            readers[source] += readers[output] - 1
         elif _is_move(graph, node) and readers[source] == 1 and node.proto is not None:
             operands = [graph.constants[name] if name else None for name in node.inputs]
             graph.constants[source] = evaluate(node.proto, node.opset, operands)[0]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from compress.checkpoint.onnx.facts import OnnxFacts
 from compress.checkpoint.onnx.file import OnnxFile, Port, open_onnx
@@ -16,11 +16,12 @@ from compress.checkpoint.onnx.network import Network, Place
 from compress.checkpoint.onnx.prepare import Graph, graph_of
 from compress.checkpoint.onnx.runtime import Reference
 from compress.errors import InputError, ModelError
-from compress.graph import trace
+from compress.graph import Program, trace
 from compress.inputs import InputType, types_of
 
 TOLERANCE = 1e-4
 Shapes = tuple[tuple[int, ...], ...]
+Kinds = tuple[InputType, ...]
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def read_onnx(path: Path, shapes: Shapes | None = None, types: Sequence[InputTyp
     batch = next((port.batch for port in file.inputs if port.batch is not None), None)
     names = tuple(port.name for port in file.inputs)
     network = Network(graph, names, Place(str(path), file.opset), batch).eval()
-    module, note = _graph(network, file, Reference(path, names), found, kinds, batch)
+    module, note = _graph(network, file, Reference(path, names, batch), found, kinds, batch)
     valid = network.names
     facts = OnnxFacts(
         file.opset,
@@ -77,38 +78,46 @@ def read_onnx(path: Path, shapes: Shapes | None = None, types: Sequence[InputTyp
 
 
 def _graph(
-    network: Network,
-    file: OnnxFile,
-    reference: Reference,
-    shapes: Shapes,
-    kinds: tuple[InputType, ...],
-    batch: int | None,
+    network: Network, file: OnnxFile, reference: Reference, shapes: Shapes, kinds: Kinds, batch: int | None
 ) -> tuple[fx.GraphModule, tuple[str, ...]]:
-    """The traced network: for any batch where it can be, else for that of the file."""
-    sizes = [2, 1] if batch is None else [2 * batch, batch]
+    """The traced network: for any batch where that can be, else for that of the file."""
+    each = batch or 1
     failure: ModelError | None = None
-    for size in sizes:
-        inputs = _examples(shapes, kinds, size)
-        try:
-            expected = reference.run(inputs, batch)
-            with torch.no_grad():
-                reference.check(network(*inputs), expected, TOLERANCE, file.path)
-            program = trace(network, inputs)
-            with torch.no_grad():
-                reference.check(program.module(*inputs), expected, TOLERANCE, file.path)
-        except ModelError as error:
-            failure = error
-            continue
-        if program.dynamic_batch or size in (1, 2):
-            freed = batch is not None and program.dynamic_batch
-            note = (f"the file fixes the batch at {batch}, and the network takes any",) if freed else ()
-            return program.module, note
-    if failure is None or (batch is not None and batch > 2):
-        raise ModelError(f"{file.path} takes batches of {batch} alone", "export it with a dynamic batch") from failure
-    raise failure
+    try:
+        program = _compared(network, reference, shapes, kinds, 2 * each)
+        if program.dynamic_batch:
+            _agree(program.module, reference, _examples(shapes, kinds, 3 * each))
+            freed = () if batch is None else (f"the file fixes the batch at {batch}, and the network takes any",)
+            return program.module, freed
+    except ModelError as error:
+        failure = error
+    if each > 2:
+        raise ModelError(f"{file.path} takes batches of {each} alone", "export it with a dynamic batch") from failure
+    network.only = tuple((each, *shape) for shape in shapes)
+    module = _compared(network, reference, shapes, kinds, each).module
+    return module, (f"the network takes batches of {each} alone" + (f": {failure}" if failure else ""),)
 
 
-def _examples(shapes: Shapes, kinds: tuple[InputType, ...], batch: int) -> tuple[Tensor, ...]:
+def _compared(network: Network, reference: Reference, shapes: Shapes, kinds: Kinds, batch: int) -> Program:
+    """The traced network, which agrees with the file on random inputs.
+
+    Raises:
+        ModelError: It does not, or an operation cannot be read.
+    """
+    inputs = _examples(shapes, kinds, batch)
+    _agree(network, reference, inputs)
+    program = trace(network, inputs)
+    _agree(program.module, reference, inputs)
+    return program
+
+
+def _agree(module: nn.Module, reference: Reference, inputs: tuple[Tensor, ...]) -> None:
+    with torch.no_grad():
+        found = module(*inputs)
+    reference.check(found, reference.run(inputs), TOLERANCE)
+
+
+def _examples(shapes: Shapes, kinds: Kinds, batch: int) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     return tuple(kind.draw((batch, *shape), generator) for shape, kind in zip(shapes, kinds, strict=True))
 

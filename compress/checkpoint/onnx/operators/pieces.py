@@ -64,6 +64,8 @@ def gather(node: Node, operands: list[Any]) -> Tensor:
         indices = np.where(indices < 0, indices + x.shape[axis], indices)
         if indices.ndim == 0:
             return x.select(axis, int(indices))
+        if x.dim() == 1 and np.array_equal(indices.reshape(-1), np.arange(x.shape[0])):
+            return x.reshape(indices.shape)  # a view that was written as a look-up
         indices = torch.from_numpy(indices.astype(np.int64))
         if indices.dim() == 1:
             return x.index_select(axis, indices)
