@@ -63,6 +63,8 @@ def _reason(frozen: Frozen) -> str:
 
 def _layers(module: nn.Module) -> list[Layer]:
     operations = _operations(module) if isinstance(module, fx.GraphModule) else {}
+    if isinstance(module, fx.GraphModule) and _flat(module):
+        return _by_weight(module)
     found = []
     for name, child in module.named_modules():
         own = list(child.named_parameters(recurse=False))
@@ -71,6 +73,27 @@ def _layers(module: nn.Module) -> list[Layer]:
             kind = operations.get(name, type(child).__name__)
             count = sum(math.prod(p.shape) for _, p in own)
             found.append(Layer(name or "(root)", kind, tuple(weight.shape), count))
+    return found
+
+
+def _flat(module: nn.Module) -> bool:
+    """Whether several matrices lie in one folder, as in files that number their tensors."""
+    matrices = [name.rpartition(".")[0] for name, p in module.named_parameters() if p.dim() > 1]
+    return len(set(matrices)) < len(matrices)
+
+
+def _by_weight(module: fx.GraphModule) -> list[Layer]:
+    """One layer for each operation that reads parameters, under the name of the largest of them."""
+    parameters, seen, found = dict(module.named_parameters()), set(), []
+    for node in module.graph.nodes:
+        names = [str(n.target) for n in node.all_input_nodes if n.op == "get_attr"]
+        own = [name for name in dict.fromkeys(names) if name in parameters and name not in seen]
+        if node.op == "call_function" and own:
+            seen.update(own)
+            weight = max(own, key=lambda name: (parameters[name].dim(), parameters[name].numel()))
+            count = sum(parameters[name].numel() for name in own)
+            kind = op_name(node.target).rpartition("::")[2]
+            found.append(Layer(weight, kind, tuple(parameters[weight].shape), count))
     return found
 
 

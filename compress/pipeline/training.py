@@ -122,8 +122,8 @@ def check_trainable(program: Program, opened: Opened) -> None:
     training_part(opened)
     if opened.loaded.onnx is not None:
         raise ModelError(
-            f"{opened.loaded.path} comes from an ONNX model, which is made for inference: its dropouts are gone, and its "
-            "batch norms may be part of the layers before them",
+            f"{opened.loaded.path} comes from an ONNX model, which is made for inference: its dropouts are gone, and "
+            "its batch norms may be part of the layers before them",
             "train the model that it was exported from; `compress prune` with --data refits the smaller layers",
         )
     if not program.dynamic_batch:

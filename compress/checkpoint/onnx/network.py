@@ -19,6 +19,10 @@ from compress.errors import ModelError
 
 _ = operators  # importing them fills the table
 
+_LAYERS = (
+    *("Conv", "ConvTranspose", "Linear", "Gemm", "MatMul", "PRelu", "BatchNormalization", "LayerNormalization"),
+    *("InstanceNormalization", "GroupNormalization", "RMSNormalization"),
+)
 _EXPANDING = ("ConstantOfShape", "Expand", "Tile")  # they write the batch into a constant; as operations it stays free
 _CANNOT = "prune the network in the framework that it was trained in, or leave this operator out of the exported part"
 
@@ -144,16 +148,19 @@ _FOLDED = Operator(_untranslated, frozenset(), raw=True)  # it may still compute
 
 
 def _tensors(graph: Graph, demanded: frozenset[str]) -> list[str]:
-    """Constants that are weights: floating point, with dims, read for their values by something that is traced."""
-    read = {
-        name
-        for node in graph.nodes
-        if not demanded.intersection(node.outputs)
-        for i, name in enumerate(node.inputs)
-        if i not in (find(node) or _FOLDED).numbers
-    }
-    read |= set(graph.outputs)
-    return [n for n, a in graph.constants.items() if a.ndim and n in read and np.issubdtype(a.dtype, np.floating)]
+    """Constants that are weights: floating point, with dims, read for their values by something that is traced.
+
+    A single number is one where a layer reads it; elsewhere it is a factor or the like.
+    """
+    read, layers = set(graph.outputs), set(graph.outputs)
+    for node in graph.nodes:
+        if demanded.intersection(node.outputs):
+            continue
+        names = [name for i, name in enumerate(node.inputs) if i not in (find(node) or _FOLDED).numbers]
+        read.update(names)
+        layers.update(names[1:] if node.kind in _LAYERS else ())
+    weights = [n for n, a in graph.constants.items() if a.ndim and n in read and np.issubdtype(a.dtype, np.floating)]
+    return [name for name in weights if graph.constants[name].size != 1 or name in layers]
 
 
 def _statistics(graph: Graph) -> set[str]:

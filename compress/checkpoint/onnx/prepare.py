@@ -85,8 +85,8 @@ def _drop_identities(graph: Graph) -> None:
 def _part(graph: Graph) -> None:
     """A copy of each constant vector for each of its readers.
 
-    Exporters store vectors once that happen to be equal, such as biases that are zero, which says nothing of the layers.
-    Matrices that are shared stay shared.
+    Exporters store vectors once that happen to be equal, such as biases that are zero, which says nothing of the
+    layers. Matrices that are shared stay shared.
     """
     seen: set[str] = set()
     for i, node in enumerate(graph.nodes):

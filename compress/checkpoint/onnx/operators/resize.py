@@ -57,7 +57,10 @@ def _resized(x: Tensor, scales: Array | None, sizes: list[int] | None, settings:
     if sizes == before:
         return x
     whole = scales is None or all(n * s == m for n, s, m in zip(before, scales, sizes, strict=True))
-    direct = _direct(x, sizes, settings) if whole else None
+    corners = settings.get("coordinate_transformation_mode") == "align_corners"  # goes by sizes alone
+    if corners and scales is not None:
+        scales = np.array([m / n for n, m in zip(before, sizes, strict=True)])
+    direct = _direct(x, sizes, settings) if whole or corners else None
     return direct if direct is not None else _along_each(x, scales, sizes, settings)
 
 
