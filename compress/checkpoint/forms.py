@@ -190,9 +190,10 @@ def _is_onnx(path: Path, head: bytes) -> bool:
     """A protocol buffer that begins with the version of the format (field 1), as ONNX models do; or one by name."""
     if head[4:9] == b"\0\0\0\0{":
         return False  # the length of a safetensors header
-    begins = head[0] == 0x08 and 1 <= head[1] < 0x40 and head[2] & 7 in (0, 2) and head[2] >> 3 > 1
     foreign = any(head.startswith(magic) for magic, _, _ in _FOREIGN) or head.lstrip()[:1] == b"<"
-    return len(head) > 2 and (begins or (path.suffix == ".onnx" and not foreign))
+    if path.suffix == ".onnx":
+        return not foreign
+    return len(head) > 2 and head[0] == 0x08 and 1 <= head[1] < 0x40 and head[2] & 7 in (0, 2) and head[2] >> 3 > 1
 
 
 def _foreign(path: Path, head: bytes) -> InputError:
