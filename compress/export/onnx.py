@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compress.checkpoint.reload import largest_error
 from compress.errors import ModelError
+from compress.export.names import apart, rename
 from compress.export.opset import OLDEST_EXPORT, older, version_of
 from compress.export.program import Traced, batch_of, first_line, traced, whole
 from compress.graph.quiet import quiet
@@ -50,10 +51,11 @@ class OnnxExport:
 
 @dataclass(frozen=True)
 class Ports:
-    """Names of inputs and outputs, in order."""
+    """Names of inputs and outputs, in order, and of weights that shall be called otherwise than in the module."""
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    weights: Mapping[str, str] = field(default_factory=dict)
 
 
 def export_onnx(
@@ -72,7 +74,7 @@ def export_onnx(
         path: Where; an existing file is replaced.
         opset: Version of the ONNX operators; one that is too old for an operator gives the oldest that is not. None
             for the exporter's default.
-        ports: Names of the inputs and outputs.
+        ports: Names.
 
     Raises:
         ModelError: The module cannot be traced, holds an operator that ONNX lacks (it is named), or the file
@@ -80,7 +82,7 @@ def export_onnx(
         InputError: `path` cannot be written.
     """
     path = Path(path)
-    start = traced(module, inputs)
+    start = traced(apart(module), inputs)
     with whole(path) as target:
         try:
             found = _write(start, target, opset, ports)
@@ -158,6 +160,7 @@ def _convert(start: Traced, opset: int | None, ports: Ports | None = None) -> An
     except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError) as error:
         raise _explained(error) from error
     _strip(model)
+    rename(model, ports.weights)
     return model
 
 

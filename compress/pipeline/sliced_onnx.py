@@ -71,7 +71,7 @@ def export_as(module: nn.Module, opened: Opened, batch: int, target: Path) -> On
     facts = opened.loaded.onnx
     if facts is None:
         return export_onnx(module, opened.examples(batch), target)
-    ports = Ports(facts.inputs, facts.outputs)
+    ports = Ports(facts.inputs, facts.outputs, facts.names)
     return export_onnx(module, opened.examples(batch), target, opset=facts.opset, ports=ports)
 
 

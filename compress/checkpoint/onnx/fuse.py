@@ -137,8 +137,7 @@ def _fits(graph: Graph, layer: Node, bias: str, readers: Counter[str]) -> bool:
         return False
     behind = graph.constants[layer.inputs[1]].ndim - 2 if _is(layer, *_CONVOLUTIONS) else 0
     along = found.ndim > behind and found.shape[-1 - behind] == width
-    if not _is(layer, *_CONVOLUTIONS) and found.ndim > 1:
-        return False  # it may have more dims than the product
+    # More than two dims may be more than the product has
     return along and found.ndim <= behind + 2 and (found.ndim == 1 or readers[bias] == 1)
 
 
