@@ -41,7 +41,7 @@ def inspect_model(request: InspectRequest, progress: Progress) -> Inspection:
         input_shapes=opened.shapes,
         parameters=count_parameters(loaded.module),
         macs=macs(coupling),
-        layers=tuple(_layers(loaded.module)),
+        layers=tuple(_layers(loaded.module) if loaded.onnx is None else _by_weight(loaded.module)),
         groups=tuple(
             UnitGroup(g.name, g.kind, g.size, tuple(dict.fromkeys(m.tensor for m in g.members)))
             for g in coupling.groups
@@ -63,8 +63,6 @@ def _reason(frozen: Frozen) -> str:
 
 def _layers(module: nn.Module) -> list[Layer]:
     operations = _operations(module) if isinstance(module, fx.GraphModule) else {}
-    if isinstance(module, fx.GraphModule) and _flat(module):
-        return _by_weight(module)
     found = []
     for name, child in module.named_modules():
         own = list(child.named_parameters(recurse=False))
@@ -76,16 +74,14 @@ def _layers(module: nn.Module) -> list[Layer]:
     return found
 
 
-def _flat(module: nn.Module) -> bool:
-    """Whether several matrices lie in one folder, as in files that number their tensors."""
-    matrices = [name.rpartition(".")[0] for name, p in module.named_parameters() if p.dim() > 1]
-    return len(set(matrices)) < len(matrices)
+def _by_weight(module: nn.Module) -> list[Layer]:
+    """One layer for each operation that reads parameters, under the name of the largest of them.
 
-
-def _by_weight(module: fx.GraphModule) -> list[Layer]:
-    """One layer for each operation that reads parameters, under the name of the largest of them."""
-    parameters, seen, found = dict(module.named_parameters()), set(), []
-    for node in module.graph.nodes:
+    Names in ONNX files need not be paths.
+    """
+    parameters, found = dict(module.named_parameters()), []
+    seen: set[str] = set()
+    for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
         names = [str(n.target) for n in node.all_input_nodes if n.op == "get_attr"]
         own = [name for name in dict.fromkeys(names) if name in parameters and name not in seen]
         if node.op == "call_function" and own:
@@ -93,7 +89,7 @@ def _by_weight(module: fx.GraphModule) -> list[Layer]:
             weight = max(own, key=lambda name: (parameters[name].dim(), parameters[name].numel()))
             count = sum(parameters[name].numel() for name in own)
             kind = op_name(node.target).rpartition("::")[2]
-            found.append(Layer(weight, kind, tuple(parameters[weight].shape), count))
+            found.append(Layer(weight.removesuffix(".weight"), kind, tuple(parameters[weight].shape), count))
     return found
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import compress
 from compress.budget import Budget
 from compress.checkpoint.read import load_model
+from compress.checkpoint.userfile import load_callable
 from compress.graph import analyse, slice_verified, trace
 from compress.plugin import Context, make_plan
 from compress.registry import create
@@ -70,7 +71,7 @@ def masked(original: Path, bundle: Path, target: Path) -> Path:
         for dim, kept in dims.items():
             axis = 1 - int(dim) if name in facts.transposed else int(dim)
             gone = np.setdiff1d(np.arange(array.shape[axis]), kept)
-            array[(slice(None),) * axis + (gone,)] = 0
+            np.moveaxis(array, axis, 0)[gone] = 0
         proto.CopyFrom(numpy_helper.from_array(array, proto.name))
     onnx.save(model, target)
     return target
@@ -205,14 +206,18 @@ def test_errors_reach_the_command_line(tmp_path: Path, invoke: Invoke) -> None:
         ("digits_mlp.pt", None, 8),
         ("digits_resnet.safetensors", f"{ARCHITECTURES}:residual_cnn", 9),
         ("digits_mobile.pt", f"{ARCHITECTURES}:mobile_cnn", 13),
-        ("digits_vit.pt2", None, 14),
+        ("digits_vit.pt2", f"{ARCHITECTURES}:vit", 14),
     ],
 )
 def test_the_sample_models_come_in_and_are_cut(tmp_path: Path, name: str, arch: str | None, version: int) -> None:
     """By the older exporter, which writes norms and activations as single steps."""
-    loaded = load_model(SAMPLES / name, arch=arch)
+    module: Any = load_model(SAMPLES / name, arch=arch).module
+    if name == "digits_vit.pt2":  # holds a graph, which this exporter follows for one batch alone
+        graph, module = module, load_callable(arch or "", flag="--arch")()
+        module.load_state_dict(graph.state_dict())
+    elif name == "digits_mlp.pt":
+        module = nn.Sequential(nn.Flatten(), *module)
     path = tmp_path / "sample.onnx"
-    module = nn.Sequential(nn.Flatten(), *loaded.module) if name == "digits_mlp.pt" else loaded.module
     found = load_model(export(module, path, dynamo=False, opset=version))
     x = torch.rand(3, 1, 8, 8)
     with torch.no_grad():

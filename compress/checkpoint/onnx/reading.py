@@ -93,9 +93,15 @@ def _graph(
         failure = error
     if each > 2:
         raise ModelError(f"{file.path} takes batches of {each} alone", "export it with a dynamic batch") from failure
-    network.only = tuple((each, *shape) for shape in shapes)
-    module = _compared(network, reference, shapes, kinds, each).module
-    return module, (f"the network takes batches of {each} alone" + (f": {failure}" if failure else ""),)
+    for size in dict.fromkeys((each, 2)):
+        network.only = tuple((size, *shape) for shape in shapes)
+        try:
+            module = _compared(network, reference, shapes, kinds, size).module
+        except ModelError as error:
+            failure = failure or error
+        else:
+            return module, (f"the network takes batches of {size} alone" + (f": {failure}" if failure else ""),)
+    raise failure or ModelError(f"{file.path} takes no batches of 1 or 2", "export it with a dynamic batch")
 
 
 def _compared(network: Network, reference: Reference, shapes: Shapes, kinds: Kinds, batch: int) -> Program:
