@@ -21,7 +21,7 @@ _ = operators  # importing them fills the table
 
 _LAYERS = (
     *("Conv", "ConvTranspose", "Linear", "Gemm", "MatMul", "PRelu", "BatchNormalization", "LayerNormalization"),
-    *("InstanceNormalization", "GroupNormalization", "RMSNormalization"),
+    *("InstanceNormalization", "GroupNormalization", "RMSNormalization", "LSTM", "GRU", "RNN"),
 )
 _EXPANDING = ("ConstantOfShape", "Expand", "Tile")  # they write the batch into a constant; as operations it stays free
 _CANNOT = "prune the network in the framework that it was trained in, or leave this operator out of the exported part"

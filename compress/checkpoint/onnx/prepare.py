@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 import numpy as np
-from onnx import numpy_helper
+from onnx import ModelProto, defs, helper, inliner, numpy_helper, shape_inference
 
 from compress.checkpoint.onnx.file import OnnxFile
 from compress.checkpoint.onnx.numeric import evaluate
-from compress.checkpoint.onnx.registry import Array, Node, attribute_values
+from compress.checkpoint.onnx.registry import OPERATORS, Array, Node, attribute_values
 
 _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
 
@@ -39,9 +39,10 @@ class Graph:
 
 def graph_of(file: OnnxFile) -> Graph:
     """The graph of a file with all of its constants in one table."""
-    constants = {each.name: numpy_helper.to_array(each) for each in file.model.graph.initializer}
+    model = _without_functions(file)
+    constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
     nodes: list[Node] = []
-    for proto in file.model.graph.node:
+    for proto in model.graph.node:
         values = attribute_values(proto)
         if proto.op_type == "Constant" and (found := _constant(values)) is not None:
             constants[proto.output[0]] = found
@@ -56,6 +57,31 @@ def graph_of(file: OnnxFile) -> Graph:
     _part(graph)
     _move_constants(graph)
     return graph
+
+
+def _without_functions(file: OnnxFile) -> ModelProto:
+    """The model with operators that have no translation, and that ONNX defines by others, written out as those."""
+    found = set()
+    for node in file.model.graph.node:
+        if ("", node.op_type) in OPERATORS or node.domain not in ("", "ai.onnx"):
+            continue
+        if defs.has(node.op_type, file.opset):
+            schema = defs.get_schema(node.op_type, file.opset)
+            if schema.has_function or schema.has_context_dependent_function:
+                found.add((node.domain, node.op_type))
+    if not found:
+        return file.model
+    model = ModelProto()
+    model.CopyFrom(file.model)
+    listed = {each.name for each in (*model.graph.input, *model.graph.value_info)}
+    for each in model.graph.initializer:  # their types decide between the forms of a function
+        if each.name not in listed:
+            model.graph.value_info.append(helper.make_tensor_value_info(each.name, each.data_type, each.dims))
+    try:
+        model = shape_inference.infer_shapes(model)
+        return inliner.inline_selected_functions(model, sorted(found), inline_schema_functions=True)
+    except (RuntimeError, ValueError, shape_inference.InferenceError):  # the operator is named when it is met
+        return file.model
 
 
 def _constant(values: Mapping[str, object]) -> Array | None:

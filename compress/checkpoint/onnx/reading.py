@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from compress.checkpoint.onnx.facts import OnnxFacts
 from compress.checkpoint.onnx.file import OnnxFile, Port, open_onnx
 from compress.checkpoint.onnx.fuse import fuse
+from compress.checkpoint.onnx.gates import split_recurrent
 from compress.checkpoint.onnx.network import Network, Place
 from compress.checkpoint.onnx.prepare import Graph, graph_of
 from compress.checkpoint.onnx.runtime import Reference
@@ -57,6 +58,7 @@ def read_onnx(path: Path, shapes: Shapes | None = None, types: Sequence[InputTyp
     """
     file = open_onnx(path)
     graph = graph_of(file)
+    split_recurrent(graph)
     turned = fuse(graph)
     found = tuple(_shape(file, port, i, shapes) for i, port in enumerate(file.inputs))
     kinds = types_of(types, len(found)) if types else tuple(_type(port, graph) for port in file.inputs)

@@ -54,7 +54,9 @@ def write(
         list(nodes), "network", made, [helper.make_empty_tensor_value_info(name) for name in outputs],
         [numpy_helper.from_array(array, name) for name, array in arrays.items()],
     )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], producer_name="by hand")
+    domains = {node.domain for node in nodes if node.domain}
+    versions = [helper.make_opsetid("", opset), *(helper.make_opsetid(domain, 1) for domain in sorted(domains))]
+    model = helper.make_model(graph, opset_imports=versions, producer_name="by hand")
     model.ir_version = 8 if opset < 21 else 10
     inferred = onnx.shape_inference.infer_shapes(model)
     onnx.save(inferred, path)

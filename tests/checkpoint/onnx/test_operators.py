@@ -217,7 +217,46 @@ RESIZED = [
          coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
 ]  # fmt: skip
 
-ALL = [*CONVOLUTIONS, *POOLINGS, *NORMS, *UNARY, *BINARY, *SHAPES, *REDUCTIONS, *RESIZED]
+FUNCTIONS = [
+    case("MeanVarianceNormalization", (3, 4, 4), axes=[2, 3]),
+    case("CenterCropPad", (4, 6), ints(3, 7), opset=18, axes=[1, 2]),
+]
+
+RECURRENT = [
+    case("LSTM", (4, 3), values(1, 20, 3), values(1, 20, 5), values(1, 40), outputs=3, hidden_size=5),
+    case("LSTM", (4, 3), values(2, 20, 3), values(2, 20, 5), values(2, 40), outputs=3, hidden_size=5,
+         direction="bidirectional"),
+    case("LSTM", (4, 3), values(1, 20, 3), values(1, 20, 5), outputs=3, hidden_size=5, direction="reverse"),
+    case("GRU", (4, 3), values(1, 15, 3), values(1, 15, 5), values(1, 30), outputs=2, hidden_size=5,
+         linear_before_reset=1),
+    case("RNN", (4, 3), values(1, 5, 3), values(1, 5, 5), values(1, 10), outputs=2, hidden_size=5),
+    case("RNN", (4, 3), values(1, 5, 3), values(1, 5, 5), outputs=2, hidden_size=5, activations=["Relu"]),
+]  # fmt: skip
+
+CONTRIBUTED = [
+    case("Gelu", (4, 6), domain="com.microsoft"),
+    case("FastGelu", (4, 6), values(6), domain="com.microsoft"),
+    case("BiasGelu", (4, 6), values(6), domain="com.microsoft"),
+    case("QuickGelu", (4, 6), domain="com.microsoft"),
+    case("FusedMatMul", (4, 6), values(5, 6), domain="com.microsoft", transB=1, alpha=0.5),
+    case("FusedConv", (3, 5, 5), values(4, 3, 3, 3), values(4), domain="com.microsoft", activation="Relu"),
+    case("SkipLayerNormalization", (4, 6), values(1, 4, 6)[0:1].repeat(1, 0), values(6), values(6),
+         domain="com.microsoft"),
+]  # fmt: skip
+
+ALL = [
+    *CONVOLUTIONS,
+    *POOLINGS,
+    *NORMS,
+    *UNARY,
+    *BINARY,
+    *SHAPES,
+    *REDUCTIONS,
+    *RESIZED,
+    *FUNCTIONS,
+    *RECURRENT,
+    *CONTRIBUTED,
+]
 
 
 @pytest.mark.parametrize("each", ALL, ids=str)
@@ -242,3 +281,12 @@ def test_an_operator(each: Case, tmp_path: Path) -> None:
     for a, b in zip(made, expected, strict=True):
         assert a.dtype == b.dtype
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_an_operator_that_is_defined_by_others(tmp_path: Path) -> None:
+    """Attention has no translation of its own: what ONNX says that it is, is read instead."""
+    nodes = [helper.make_node("Attention", ["x", "x", "x"], ["y"], scale=0.3)]
+    path = write(tmp_path / "model.onnx", nodes, {"x": ("n", 2, 5, 4)}, opset=23)
+    found = read_onnx(path)
+    x = torch.randn(4, 2, 5, 4)
+    torch.testing.assert_close(found.module(x), run(path, x)[0], rtol=1e-4, atol=1e-5)

@@ -2,12 +2,14 @@
 
 from compress.checkpoint.onnx.operators import (
     activation,
+    contributed,
     convolution,
     elementwise,
     norm,
     pieces,
     pooling,
     products,
+    recurrent,
     reduction,
     resize,
     shape,
@@ -15,12 +17,14 @@ from compress.checkpoint.onnx.operators import (
 
 __all__ = [
     "activation",
+    "contributed",
     "convolution",
     "elementwise",
     "norm",
     "pieces",
     "pooling",
     "products",
+    "recurrent",
     "reduction",
     "resize",
     "shape",
