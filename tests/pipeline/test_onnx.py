@@ -107,7 +107,7 @@ def test_an_export_of_torch(tmp_path: Path, invoke: Invoke, dynamo: bool, versio
     net = Net()
     with torch.no_grad():
         for tensor in net.parameters():
-            tensor += 0.1 * torch.randn_like(tensor)
+            tensor.add_(0.1 * torch.randn_like(tensor))
     path = export(net, tmp_path / "net.onnx", dynamo, version)
     before = path.read_bytes()
     done = invoke("prune", str(path), "--ratio", "0.3", "-o", str(tmp_path / "out"))

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, defs, helper, inliner, numpy_helper, shape_inference
@@ -66,7 +67,7 @@ def _without_functions(file: OnnxFile) -> ModelProto:
         if ("", node.op_type) in OPERATORS or node.domain not in ("", "ai.onnx"):
             continue
         if defs.has(node.op_type, file.opset):
-            schema = defs.get_schema(node.op_type, file.opset)
+            schema: Any = defs.get_schema(node.op_type, file.opset)
             if schema.has_function or schema.has_context_dependent_function:
                 found.add((node.domain, node.op_type))
     if not found:

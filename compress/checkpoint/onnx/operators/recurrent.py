@@ -29,7 +29,7 @@ def recurrent(node: Node, operands: list[Any]) -> tuple[Tensor, ...]:
     hidden = parameters[1].shape[1]
     start = [h if h is not None else x.new_zeros(2 if two else 1, x.shape[1], hidden) for h in given]
     reverse = node.get("direction", "forward") == "reverse"
-    run = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN": torch.rnn_tanh}[node.kind]
+    run: Any = {"LSTM": torch.lstm, "GRU": torch.gru, "RNN": torch.rnn_tanh}[node.kind]
     if _activations(node)[:1] == ["relu"]:
         run = torch.rnn_relu
     seen = x.flip(0) if reverse else x
