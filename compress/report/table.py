@@ -48,7 +48,8 @@ def _compared(label: str, before: float | None, after: float | None, unit: str =
 
 def _files(before: Mapping[str, int], after: Mapping[str, int]) -> list[Row]:
     """The file that was given against the bundle's weights, an ONNX model against one; others have no counterpart."""
-    of_its_kind = _ONNX if _ONNX in after and all(name.endswith(".onnx") for name in before) else _WEIGHTS
+    onnx = _ONNX in after and before and all(name.endswith(".onnx") for name in before)
+    of_its_kind = _ONNX if onnx else _WEIGHTS
     rows = [_compared("file on disk", sum(before.values()) or None, after.get(of_its_kind), "B")]
     return rows + [_compared(name, None, size, "B") for name, size in after.items() if name != of_its_kind]
 
