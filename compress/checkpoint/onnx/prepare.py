@@ -15,6 +15,7 @@ from compress.checkpoint.onnx.file import OnnxFile
 from compress.checkpoint.onnx.numeric import evaluate
 from compress.checkpoint.onnx.registry import OPERATORS, Array, Node, attribute_values
 
+_NUMBERS = ("Range",)  # computed while the graph is read; ONNX defines it by a loop
 _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
 
 
@@ -64,7 +65,7 @@ def _without_functions(file: OnnxFile) -> ModelProto:
     """The model with operators that have no translation, and that ONNX defines by others, written out as those."""
     found = set()
     for node in file.model.graph.node:
-        if ("", node.op_type) in OPERATORS or node.domain not in ("", "ai.onnx"):
+        if ("", node.op_type) in OPERATORS or node.op_type in _NUMBERS or node.domain not in ("", "ai.onnx"):
             continue
         if defs.has(node.op_type, file.opset):
             schema: Any = defs.get_schema(node.op_type, file.opset)

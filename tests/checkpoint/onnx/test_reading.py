@@ -67,6 +67,44 @@ def test_shapes_that_are_computed_are_numbers(tmp_path: Path) -> None:
     ]
 
 
+def test_positions_of_words(tmp_path: Path) -> None:
+    """As transformers have them: a range as long as the input is looked up in a table."""
+    nodes = [
+        helper.make_node("Gather", ["words", "x"], ["w"]),
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Gather", ["s", "one"], ["length"]),
+        helper.make_node("Range", ["zero", "length", "one"], ["range"]),
+        helper.make_node("Gather", ["positions", "range"], ["p"]),
+        helper.make_node("Add", ["w", "p"], ["y"]),
+    ]
+    constants = {"words": values(11, 4), "positions": values(8, 4), "one": np.array(1), "zero": np.array(0)}
+    path = write(tmp_path / "m.onnx", nodes, {"x": ("n", "length")}, constants, types={"x": "int64"})
+    found = read_onnx(path, ((5,),))
+    assert [str(kind) for kind in found.types] == ["int64<11"]
+    x = torch.randint(11, (3, 5))
+    torch.testing.assert_close(found.module(x), run(path, x)[0])
+
+
+def test_a_view_that_is_written_as_a_look_up(tmp_path: Path) -> None:
+    """``as_strided`` becomes positions in a flat tensor, as many as the batch asks for."""
+    nodes = [
+        helper.make_node("Reshape", ["x", "flat"], ["f"]),
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Gather", ["s", "zero"], ["n"]),
+        helper.make_node("Range", ["zero", "n", "one"], ["rows"]),
+        helper.make_node("Mul", ["rows", "six"], ["starts"]),
+        helper.make_node("Unsqueeze", ["starts", "last"], ["column"]),
+        helper.make_node("Add", ["column", "within"], ["positions"]),
+        helper.make_node("Gather", ["f", "positions"], ["y"]),
+    ]
+    constants = {"flat": np.array([-1]), "zero": np.array(0), "one": np.array(1), "six": np.array(6)}
+    constants |= {"last": np.array([1]), "within": np.arange(6)}
+    path = write(tmp_path / "m.onnx", nodes, {"x": ("n", 2, 3)}, constants)
+    found = read_onnx(path)
+    x = torch.randn(4, 2, 3)
+    assert torch.equal(found.module(x), x.flatten(1))
+
+
 def test_a_batch_that_the_file_fixes_is_freed(tmp_path: Path) -> None:
     nodes = [CONV, helper.make_node("Reshape", ["c", "shape"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["y"])]
     constants = {**WEIGHTS, "shape": np.array([1, 64]), "w": values(64, 3)}
