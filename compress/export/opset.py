@@ -31,7 +31,7 @@ def older(model: Any, wanted: int) -> Iterator[Any]:
     if model.ByteSize() > _LARGEST:
         return
     for version in range(wanted, version_of(model)):
-        for make in (_declared, _converted):
+        for make in (declared, _converted):
             candidate = make(model, version)
             if candidate is not None and _well_formed(candidate):
                 yield candidate
@@ -42,7 +42,8 @@ def version_of(model: Any) -> int:
     return max(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
 
 
-def _declared(model: Any, version: int) -> Any | None:
+def declared(model: Any, version: int) -> Any | None:
+    """The model with the same operators, said to be of another version; None where one of them did not exist then."""
     from onnx import defs, numpy_helper
 
     changed = copy.deepcopy(model)
