@@ -59,6 +59,7 @@ class Inspection:
     notes: tuple[str, ...] = ()
     input_types: tuple[str, ...] = ()  # "float32", "int64", "int64<1000"
     prunable: Prunable | None = None
+    onnx: Mapping[str, Any] | None = None  # opset, producer, names of inputs and outputs, number of initialisers
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from compress.errors import InputError
 
-Form = Literal["torch zip", "torch legacy", "safetensors", "pt2", "bundle"]
+Form = Literal["torch zip", "torch legacy", "safetensors", "pt2", "bundle", "onnx"]
 
 _RESAVE = "re-save its weights where its code is at hand: torch.save(model.state_dict(), 'weights.pt')"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number of torch.save before 1.6
@@ -55,6 +55,8 @@ def sniff(path: Path) -> Form:
         return _sniff_zip(path)
     if head.startswith(_LEGACY):
         return "torch legacy"
+    if _is_onnx(path, head):
+        return "onnx"
     if path.suffix == ".safetensors" or head[8:9] == b"{":
         return "safetensors"
     raise _foreign(path, head)
@@ -184,15 +186,23 @@ def _sniff_zip(path: Path) -> Form:
     raise InputError(f"{path} is {what} without a model in it", "expected a state dict, safetensors, .pt2 or a bundle")
 
 
+def _is_onnx(path: Path, head: bytes) -> bool:
+    """A protocol buffer that begins with the version of the format (field 1), as ONNX models do; or one by name."""
+    if head[4:9] == b"\0\0\0\0{":
+        return False  # the length of a safetensors header
+    foreign = any(head.startswith(magic) for magic, _, _ in _FOREIGN) or head.lstrip()[:1] == b"<"
+    if path.suffix == ".onnx":
+        return not foreign
+    return len(head) > 2 and head[0] == 0x08 and 1 <= head[1] < 0x40 and head[2] & 7 in (0, 2) and head[2] >> 3 > 1
+
+
 def _foreign(path: Path, head: bytes) -> InputError:
-    expected = "expected a state dict (.pt, .pth), safetensors, .pt2 or a bundle"
+    expected = "expected a state dict (.pt, .pth), safetensors, .pt2, .onnx or a bundle"
     for magic, what, hint in _FOREIGN:
         if head.startswith(magic):
             return InputError(f"{path} is {what}, not a checkpoint", hint or expected)
     if head.lstrip()[:5].lower() in (b"<html", b"<!doc"):
         return InputError(f"{path} is a web page, not a checkpoint", "fetch it again: the download went wrong")
-    if path.suffix == ".onnx":
-        return InputError(f"{path} is an ONNX model, which is only written here", f"{expected}")
     if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
         return InputError(f"{path} is a plain pickle, which is not loaded: it can run code", _RESAVE)
     return InputError(f"{path} is not a checkpoint: it begins with {head[:8]!r}", expected)

@@ -16,6 +16,7 @@ from compress.checkpoint import arch as architectures
 from compress.checkpoint.arch import Built
 from compress.checkpoint.bundle import is_bundle, load_bundle, read_metadata
 from compress.checkpoint.forms import Form, read_safetensors, read_torch, sniff
+from compress.checkpoint.onnx.facts import OnnxFacts, facts_of
 from compress.checkpoint.pt2 import read_pt2
 from compress.checkpoint.statedict import Found, find_state_dict
 from compress.errors import InputError
@@ -31,7 +32,7 @@ class LoadedModel:
     Attributes:
         module: In eval mode, on the CPU.
         path: The file or directory that was named.
-        form: "state dict", "training checkpoint", "safetensors", "pt2", "bundle" or "module".
+        form: "state dict", "training checkpoint", "safetensors", "pt2", "onnx", "bundle" or "module".
         architecture: As ``--arch`` writes it; "graph" when the file holds its own graph.
         input_shapes: Of each input, without the batch; None if not known.
         sha256: Of the file (of a bundle: its model.safetensors).
@@ -41,6 +42,7 @@ class LoadedModel:
         notes: What was found and why, a sentence each.
         input_types: Of each input; empty if the shapes are not known.
         usual_shape: Nobody said the shapes; they are what the architecture usually takes.
+        onnx: What the ONNX file says of itself that the network came from, also by way of a bundle.
     """
 
     module: nn.Module
@@ -55,6 +57,7 @@ class LoadedModel:
     notes: tuple[str, ...]
     input_types: tuple[InputType, ...] = ()
     usual_shape: bool = False
+    onnx: OnnxFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class _Content:
     beside: Mapping[str, Any]
     shapes: Shapes | None = None
     types: tuple[InputType, ...] = ()
+    onnx: OnnxFacts | None = None
 
 
 def load_model(
@@ -80,8 +84,8 @@ def load_model(
     """The trained model in `path`, ready to run; nothing in the file is executed.
 
     Args:
-        path: A state dict or training checkpoint of ``torch.save``, safetensors, a ``torch.export`` archive,
-            or a bundle. What it is, is told by its content.
+        path: A state dict or training checkpoint of ``torch.save``, safetensors, a ``torch.export`` archive, an ONNX
+            model, or a bundle. What it is, is told by its content.
         arch: ``mlp:64-300-10``, ``torchvision:NAME``, ``timm:NAME``, ``package.module:factory`` or
             ``file.py:factory``. Without it, the file's own word or its names and shapes decide.
         arch_args: Keyword arguments of the factory.
@@ -91,12 +95,16 @@ def load_model(
 
     Raises:
         InputError: The file, its form, its architecture or the arguments are wrong; says what to do.
+        ModelError: An ONNX model holds what cannot be read.
     """
     path = Path(path)
     form = sniff(path)
     file = path / "model.safetensors" if path.is_dir() else path
     try:
-        content = _read(path, form, arch, arch_args, trust_pickle)
+        if form == "onnx":
+            content = _onnx(path, arch, input_shape, input_types)
+        else:
+            content = _read(path, form, arch, arch_args, trust_pickle)
         with file.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
@@ -115,6 +123,7 @@ def load_model(
         notes=(*content.built.notes, *shape_notes),
         input_types=types_of(input_types or content.types, len(shapes or ())),
         usual_shape=usual,
+        onnx=content.onnx,
     )
 
 
@@ -138,6 +147,15 @@ def _read(
     return _with_architecture(kind, found, arch, arch_args)
 
 
+def _onnx(path: Path, arch: str | None, given: Any, types: Sequence[InputType]) -> _Content:
+    from compress.checkpoint.onnx.reading import read_onnx  # ONNX Runtime takes a while to import
+
+    found = read_onnx(path, None if given is None else _shapes(given), types)
+    built = _graph(found.module, arch)
+    built = Built(built.module, built.architecture, (*found.notes, *built.notes))
+    return _Content("onnx", built, {}, found.shapes, found.types, found.facts)
+
+
 def _with_architecture(form: str, found: Found, arch: str | None, arch_args: Mapping[str, Any] | None) -> _Content:
     said = found.beside.get("arch")
     if arch is not None:
@@ -153,7 +171,8 @@ def _bundle(path: Path, arch: str | None) -> _Content:
     metadata = read_metadata(path)
     shapes = _shapes([each["shape"] for each in metadata["inputs"]])
     types = tuple(recorded_type(each) for each in metadata["inputs"])
-    return _Content("bundle", _graph(load_bundle(path), arch), metadata, shapes, types)
+    facts = facts_of(metadata.get("onnx"))
+    return _Content("bundle", _graph(load_bundle(path), arch), metadata, shapes, types, facts)
 
 
 def _graph(module: nn.Module, arch: str | None) -> Built:

@@ -72,7 +72,7 @@ class Model:
     """MODEL and what the user says of it."""
 
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A checkpoint (.pt, .pth, .safetensors, .pt2) or a bundle.")
+        Path, typer.Argument(metavar="MODEL", help="A checkpoint (.pt, .pth, .safetensors, .pt2, .onnx) or a bundle.")
     ]
     arch: Annotated[
         str | None,
@@ -129,7 +129,7 @@ class LastBundle(Model):
     """As `Model`, but MODEL may be left out."""
 
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A checkpoint (.pt, .pth, .safetensors, .pt2) or a bundle.")
+        Path, typer.Argument(metavar="MODEL", help="A checkpoint (.pt, .pth, .safetensors, .pt2, .onnx) or a bundle.")
     ] = LAST
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -58,6 +58,8 @@ def _page(found: Inspection) -> str:
             ("MACs", f"{amount(found.macs)} per sample"),
         ]
     )
+    if found.onnx is not None:
+        head += "\n" + layout.pairs(_of_onnx(found.onnx))
     layers = [
         (layer.name, _class(layer.kind), "x".join(map(str, layer.shape)), amount(layer.parameters))
         for layer in found.layers
@@ -79,6 +81,16 @@ def _page(found: Inspection) -> str:
     if found.notes:
         parts.append("\n".join(f"note: {note}" for note in found.notes))
     return "\n\n".join(parts)
+
+
+def _of_onnx(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("ONNX opset", str(facts["opset"])),
+        ("producer", facts["producer"] or "not said"),
+        ("initialisers", f"{facts['initialisers']:,}"),
+        ("inputs", ", ".join(facts["inputs"])),
+        ("outputs", ", ".join(facts["outputs"])),
+    ]
 
 
 def _share(found: Prunable) -> list[str]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _HOLDS = {
     "model.safetensors": "weights and graph; in Python: compress.load(DIR)",
     "module.safetensors": "smaller state dict, for the original class",
+    "model.onnx": "the smaller model with the names of the original, for ONNX runtimes",
     "report.html": "the report, for people: open it in a browser",
     "report.md": "the report as a comment on a pull request",
     "report.json": "the report, for programs",
@@ -142,11 +143,13 @@ def page(result: Pruned, data: DataSource | None) -> str:
     from compress.report import summary_rows
 
     checks = result.report["verification"]
+    onnx = checks.get("onnx")
     parts = [
         layout.table(("", "before", "after", "change"), summary_rows(result.report), right=(1, 2, 3)),
         *_budget(result.report),
         f"Verified: the slice, before any refit, differs from the masked original by {checks['slice']:.1e} (float64);\n"
-        f"          the bundle, loaded in a new process, from what was written by {checks['reload']:.1e}.",
+        f"          the bundle, loaded in a new process, from what was written by {checks['reload']:.1e}"
+        + ("." if onnx is None else f";\n          model.onnx, in ONNX Runtime, by {onnx:.1e}."),
         layout.table(("file", "holds"), _files(result.bundle)),
         "Next:\n" + "\n".join(f"  {command}" for command in next_commands(result.bundle, data)),
     ]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ from torch import Tensor, nn
 
 from compress.checkpoint.reload import largest_error
 from compress.errors import ModelError
+from compress.export.names import apart, rename
+from compress.export.opset import OLDEST_EXPORT, older, version_of
 from compress.export.program import Traced, batch_of, first_line, traced, whole
 from compress.graph.quiet import quiet
 
 # A protocol buffer cannot exceed 2 GiB; above this the weights go to a file of their own beside it
 _ONE_FILE = 1_900_000_000
+_SAME = 1e-4  # relative; an older version of an operator either computes the same or something else
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,22 @@ class OnnxExport:
     reason: str
 
 
+@dataclass(frozen=True)
+class Ports:
+    """Names of inputs and outputs, in order, and of weights that shall be called otherwise than in the module."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+
 def export_onnx(
-    module: nn.Module, inputs: Sequence[Tensor], path: str | Path, *, opset: int | None = None
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    path: str | Path,
+    *,
+    opset: int | None = None,
+    ports: Ports | None = None,
 ) -> OnnxExport:
     """Write `module` as ONNX; inputs are named ``input``, outputs ``output`` (``input_0``... if several).
 
@@ -55,7 +72,9 @@ def export_onnx(
         module: Any module; it is not changed.
         inputs: Examples, batch first.
         path: Where; an existing file is replaced.
-        opset: Version of the ONNX operators; None for the exporter's default.
+        opset: Version of the ONNX operators; one that is too old for an operator gives the oldest that is not. None
+            for the exporter's default.
+        ports: Names.
 
     Raises:
         ModelError: The module cannot be traced, holds an operator that ONNX lacks (it is named), or the file
@@ -63,16 +82,16 @@ def export_onnx(
         InputError: `path` cannot be written.
     """
     path = Path(path)
-    start = traced(module, inputs)
+    start = traced(apart(module), inputs)
     with whole(path) as target:
         try:
-            found = _write(start, target, opset)
+            found = _write(start, target, opset, ports)
         except ModelError as error:
             if not start.dynamic_batch:
                 raise
             # Built for one batch size in a way that only shows later
             start = _fixed(start, str(error))
-            found = _write(start, target, opset)
+            found = _write(start, target, opset, ports)
         found = replace(found, bytes=sum(each.stat().st_size for each in target.parent.iterdir()))
     return replace(found, path=path, reason=start.reason)
 
@@ -83,10 +102,29 @@ def _fixed(start: Traced, reason: str) -> Traced:
     return Traced(start.module, program, start.inputs, False, reason)
 
 
-def _write(start: Traced, target: Path, opset: int | None) -> OnnxExport:
+def _write(start: Traced, target: Path, opset: int | None, ports: Ports | None) -> OnnxExport:
+    low = opset is not None and opset < OLDEST_EXPORT
+    model = _convert(start, OLDEST_EXPORT if low else opset, ports)
+    if opset is not None and _weight_bytes(start.module) < _ONE_FILE:
+        for candidate in older(model, opset):
+            found = _tried(start, target, candidate)
+            if found is not None:
+                return found
+    return _saved(start, target, model)
+
+
+def _tried(start: Traced, target: Path, model: Any) -> OnnxExport | None:
+    """The model in an older version; None where that does not run, or not as the module does."""
+    try:
+        found = _saved(start, target, model)
+    except ModelError:
+        return None
+    return found if found.max_error <= _SAME else None
+
+
+def _saved(start: Traced, target: Path, model: Any) -> OnnxExport:
     import onnx
 
-    model = _convert(start, opset)
     if _weight_bytes(start.module) < _ONE_FILE:
         onnx.save_model(model, target)
     else:
@@ -96,13 +134,14 @@ def _write(start: Traced, target: Path, opset: int | None) -> OnnxExport:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(f"the exported ONNX file is not valid: {first_line(error)}") from error
     worst, agreement = _compare(start, target)
-    version = max(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
-    return OnnxExport(target, 0, version, worst, agreement, start.dynamic_batch, start.reason)
+    return OnnxExport(target, 0, version_of(model), worst, agreement, start.dynamic_batch, start.reason)
 
 
-def _convert(start: Traced, opset: int | None) -> Any:
+def _convert(start: Traced, opset: int | None, ports: Ports | None = None) -> Any:
     with torch.no_grad():
         outputs = sum(isinstance(each, Tensor) for each in pytree.tree_leaves(start.module(*start.inputs)))
+    if ports is None:
+        ports = Ports(_names("input", len(start.inputs)), _names("output", outputs))
     try:
         with quiet():
             made = torch.onnx.export(
@@ -112,8 +151,8 @@ def _convert(start: Traced, opset: int | None) -> Any:
                 external_data=False,
                 verbose=False,
                 opset_version=opset,
-                input_names=_names("input", len(start.inputs)),
-                output_names=_names("output", outputs),
+                input_names=ports.inputs,
+                output_names=ports.outputs,
             )
         if made is None:
             raise ModelError("the ONNX exporter gave nothing")
@@ -121,11 +160,12 @@ def _convert(start: Traced, opset: int | None) -> Any:
     except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError) as error:
         raise _explained(error) from error
     _strip(model)
+    rename(model, ports.weights)
     return model
 
 
-def _names(kind: str, count: int) -> list[str]:
-    return [kind] if count == 1 else [f"{kind}_{index}" for index in range(count)]
+def _names(kind: str, count: int) -> tuple[str, ...]:
+    return (kind,) if count == 1 else tuple(f"{kind}_{index}" for index in range(count))
 
 
 def _explained(error: BaseException) -> ModelError:

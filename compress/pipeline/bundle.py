@@ -40,11 +40,13 @@ def provenance(opened: Opened, seed: int) -> dict[str, Any]:
     }
 
 
-def normalisation(opened: Opened) -> dict[str, Any]:
-    """Mean and standard deviation of the inputs, where the file said them."""
-    if opened.loaded.mean is None or opened.loaded.std is None:
-        return {}
-    return {"mean": list(opened.loaded.mean), "std": list(opened.loaded.std)}
+def file_facts(opened: Opened) -> dict[str, Any]:
+    """What the file said that the graph does not: mean and deviation of the inputs, the names of an ONNX model."""
+    loaded = opened.loaded
+    onnx = {} if loaded.onnx is None else {"onnx": loaded.onnx.to_json()}
+    if loaded.mean is None or loaded.std is None:
+        return onnx
+    return {"mean": list(loaded.mean), "std": list(loaded.std), **onnx}
 
 
 def reloaded(program: Program, weights: bytes, opened: Opened) -> float:
@@ -70,7 +72,7 @@ def reloaded(program: Program, weights: bytes, opened: Opened) -> float:
 
 def export_weights(program: Program, opened: Opened, target: Path) -> float:
     """``model.safetensors`` of a network that was not changed; its reload error."""
-    weights = bundle_bytes(program.module, input_records(opened), None, provenance(opened, 0), normalisation(opened))
+    weights = bundle_bytes(program.module, input_records(opened), None, provenance(opened, 0), file_facts(opened))
     error = reloaded(program, weights, opened)
     write_whole(target, weights)
     return error

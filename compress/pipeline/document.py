@@ -49,7 +49,7 @@ class Side:
     nonzero: int
     macs: int
     bytes: int
-    file: tuple[str, int]
+    files: Mapping[str, int]
     accuracy: Accuracy | None
     nominal: int | None = None
 
@@ -68,6 +68,7 @@ class Facts:
     after: Side
     speed: LatencyPair
     reload_error: float
+    onnx_error: float | None = None
     warnings: tuple[str, ...] = ()
     trained: Trained | None = None
     budget: Outcome | None = None
@@ -104,7 +105,7 @@ def document(facts: Facts) -> dict[str, Any]:
         prunable=prunable(facts.coupling),
         rolled_back=tuple(RolledBack(n, r) for n, r in sliced.rolled_back.items()),
         figures=tuple(Picture(f"figures/{f.name}.svg", f.title) for f in sliced.plan.figures),
-        verification=Verification(slice=sliced.error, reload=facts.reload_error),
+        verification=Verification(slice=sliced.error, reload=facts.reload_error, onnx=facts.onnx_error),
         history=() if facts.trained is None else facts.trained.history,
         best_epoch=None if facts.trained is None else facts.trained.best,
         recipe=to_toml(facts.recipe),
@@ -119,7 +120,7 @@ def _measures(side: Side, latency: Any) -> Measures:
         nonzero=side.nonzero,
         macs=side.macs,
         bytes=side.bytes,
-        files=dict([side.file]),
+        files=side.files,
         accuracy=side.accuracy,
         latency=latency,
     )

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from compress.errors import InputError
-from compress.export.onnx import export_onnx
 from compress.export.pt2 import export_pt2
 from compress.graph import trace
 from compress.pipeline.bundle import export_weights
 from compress.pipeline.opening import Opened, open_model
+from compress.pipeline.sliced_onnx import export_as
 from compress.progress import Progress
 from compress.request import ExportFormat, ExportRequest
 from compress.result import Artifact, Exported
@@ -65,7 +65,7 @@ def _target(folder: Path, name: ExportFormat, source: Path, request: ExportReque
 
 
 def _onnx(opened: Opened, target: Path) -> Artifact:
-    done = export_onnx(opened.loaded.module, opened.examples(2), target)
+    done = export_as(opened.loaded.module, opened, 2, target)
     return Artifact(done.path, "onnx", done.bytes, done.max_error)
 
 

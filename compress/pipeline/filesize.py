@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compress.budget import Size
 from compress.checkpoint.write import bundle_size
 from compress.graph import Coupling, attribute, slice_graph
-from compress.pipeline.bundle import input_records, normalisation, provenance
+from compress.pipeline.bundle import file_facts, input_records, provenance
 from compress.pipeline.opening import Opened
 from compress.plan import Plan, plan_json
 
@@ -29,7 +29,7 @@ def file_size(coupling: Coupling, opened: Opened, seed: int) -> Size:
     names = [str(n.target) for n in module.graph.nodes if n.op == "get_attr"]
     done: dict[int, Any] = {}
     shapes = {name: done.setdefault(id(attribute(module, name)), _shape(attribute(module, name))) for name in names}
-    inputs, origin, metadata = input_records(opened), provenance(opened, seed), normalisation(opened)
+    inputs, origin, metadata = input_records(opened), provenance(opened, seed), file_facts(opened)
 
     def size(alive: NDArray[np.bool_]) -> float:
         smaller = slice_graph(coupling, alive, shapes)

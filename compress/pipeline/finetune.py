@@ -15,7 +15,7 @@ from compress.errors import InputError
 from compress.evaluate import Accuracy, evaluate
 from compress.graph import Program
 from compress.measure import count_macs, count_nonzero, count_parameters, tensor_bytes
-from compress.pipeline.bundle import check_not_within, input_records, normalisation, provenance, reloaded
+from compress.pipeline.bundle import check_not_within, file_facts, input_records, provenance, reloaded
 from compress.pipeline.opening import Opened, open_model, traced
 from compress.pipeline.training import Taught, check_trainable, find_teacher, train
 from compress.progress import Progress
@@ -77,7 +77,7 @@ def _accuracy(module: nn.Module, opened: Opened, progress: Progress) -> Accuracy
 def _write(work: _Work, progress: Progress) -> Finetuned:
     request, opened, trained = work.request, work.opened, work.trained
     plan, origin = _plan(request.model.path), provenance(opened, request.settings.seed)
-    weights = bundle_bytes(trained.module, input_records(opened), plan, origin, normalisation(opened))
+    weights = bundle_bytes(trained.module, input_records(opened), plan, origin, file_facts(opened))
     progress.step("Loading the result in a new process")
     program = Program(trained.module, work.program.inputs, work.program.dynamic_batch)
     verification = Verification(reload=reloaded(program, weights, opened))
@@ -93,7 +93,7 @@ def _write(work: _Work, progress: Progress) -> Finetuned:
         report_md=markdown(report, request.output),
         provenance=origin,
         force=request.force,
-        metadata=normalisation(opened),
+        metadata=file_facts(opened),
         files={"report.html": html(report).encode()},
     )
     return Finetuned(request.output, trained.best, trained.stopped, report)

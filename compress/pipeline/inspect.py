@@ -41,7 +41,7 @@ def inspect_model(request: InspectRequest, progress: Progress) -> Inspection:
         input_shapes=opened.shapes,
         parameters=count_parameters(loaded.module),
         macs=macs(coupling),
-        layers=tuple(_layers(loaded.module)),
+        layers=tuple(_layers(loaded.module) if loaded.onnx is None else _by_weight(loaded.module)),
         groups=tuple(
             UnitGroup(g.name, g.kind, g.size, tuple(dict.fromkeys(m.tensor for m in g.members)))
             for g in coupling.groups
@@ -50,6 +50,7 @@ def inspect_model(request: InspectRequest, progress: Progress) -> Inspection:
         notes=loaded.notes,
         input_types=tuple(str(t) for t in opened.types),
         prunable=prunable(coupling),
+        onnx=None if loaded.onnx is None else loaded.onnx.to_json(),
     )
 
 
@@ -70,6 +71,25 @@ def _layers(module: nn.Module) -> list[Layer]:
             kind = operations.get(name, type(child).__name__)
             count = sum(math.prod(p.shape) for _, p in own)
             found.append(Layer(name or "(root)", kind, tuple(weight.shape), count))
+    return found
+
+
+def _by_weight(module: nn.Module) -> list[Layer]:
+    """One layer for each operation that reads parameters, under the name of the largest of them.
+
+    Names in ONNX files need not be paths.
+    """
+    parameters, found = dict(module.named_parameters()), []
+    seen: set[str] = set()
+    for node in module.graph.nodes if isinstance(module, fx.GraphModule) else ():
+        names = [str(n.target) for n in node.all_input_nodes if n.op == "get_attr"]
+        own = [name for name in dict.fromkeys(names) if name in parameters and name not in seen]
+        if node.op == "call_function" and own:
+            seen.update(own)
+            weight = max(own, key=lambda name: (parameters[name].dim(), parameters[name].numel()))
+            count = sum(parameters[name].numel() for name in own)
+            kind = op_name(node.target).rpartition("::")[2]
+            found.append(Layer(weight.removesuffix(".weight"), kind, tuple(parameters[weight].shape), count))
     return found
 
 

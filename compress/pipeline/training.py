@@ -117,9 +117,15 @@ def check_trainable(program: Program, opened: Opened) -> None:
 
     Raises:
         InputError: There are no training samples.
-        ModelError: The network takes batches of one size alone.
+        ModelError: The network takes batches of one size alone, or came from an ONNX file.
     """
     training_part(opened)
+    if opened.loaded.onnx is not None:
+        raise ModelError(
+            f"{opened.loaded.path} comes from an ONNX model, which is made for inference: its dropouts are gone, and "
+            "its batch norms may be part of the layers before them",
+            "train the model that it was exported from; `compress prune` with --data refits the smaller layers",
+        )
     if not program.dynamic_batch:
         size = int(program.inputs[0].shape[0])
         raise ModelError(

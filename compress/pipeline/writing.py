@@ -14,10 +14,11 @@ from compress.evaluate import Accuracy, evaluate
 from compress.graph import Coupling, Program, macs
 from compress.latency.networks import measured_pair
 from compress.measure import LatencyPair, count_nonzero, count_parameters, latency_pair, tensor_bytes
-from compress.pipeline.bundle import input_records, normalisation, provenance, reloaded, state_dict_file
+from compress.pipeline.bundle import file_facts, input_records, provenance, reloaded, state_dict_file
 from compress.pipeline.document import Facts, Side, document
 from compress.pipeline.opening import Opened
 from compress.pipeline.planning import reached, tell
+from compress.pipeline.sliced_onnx import SlicedOnnx, sliced_onnx
 from compress.pipeline.slicing import Sliced
 from compress.plan import plan_json
 from compress.plugin import Context
@@ -54,18 +55,28 @@ def write(work: Work, progress: Progress) -> Pruned:
     opened, request = work.opened, work.request
     plan = plan_json(work.sliced.plan, work.context.coupling)
     origin = provenance(opened, request.settings.seed)
-    weights = bundle_bytes(work.module, input_records(opened), plan, origin, normalisation(opened))
+    weights = bundle_bytes(work.module, input_records(opened), plan, origin, file_facts(opened))
     progress.step("Loading the result in a new process")
     reload = reloaded(Program(work.module, work.program.inputs, work.program.dynamic_batch), weights, opened)
+    batch = 2 if work.program.dynamic_batch else int(work.program.inputs[0].shape[0])
+    with sliced_onnx(work.module, opened, batch, progress) as onnx:
+        return _written(work, weights, plan, reload, onnx, progress)
+
+
+def _written(
+    work: Work, weights: bytes, plan: Mapping[str, Any], reload: float, onnx: SlicedOnnx, progress: Progress
+) -> Pruned:
+    """Measure what was proved to load, and write everything."""
+    opened, request = work.opened, work.request
     progress.step("Measuring")
-    before, after, speed = _measured(work, len(weights), progress)
+    before, after, speed = _measured(work, {"model.safetensors": len(weights), **onnx.sizes}, progress)
     budget = reached(work.context, work.sliced, len(weights))
     if budget is not None and budget.kind == "latency":
         budget = replace(budget, reached=_within(work, speed))
     limited = tell(budget, work.sliced, progress) if budget is not None and work.kind == "criterion" else None
     facts = Facts(
         request, opened, work.context.coupling, work.sliced, work.refit, work.recipe, before, after, speed, reload,
-        trained=work.trained, budget=budget, limited=limited,
+        trained=work.trained, budget=budget, limited=limited, onnx_error=onnx.error, warnings=onnx.warnings,
     )  # fmt: skip
     report = document(facts)
     _tell_odd_widths(report, request, progress)
@@ -79,10 +90,10 @@ def write(work: Work, progress: Progress) -> Pruned:
         report=report,
         recipe_toml=to_toml(work.recipe),
         report_md=markdown(report, request.output),
-        provenance=origin,
+        provenance=provenance(opened, request.settings.seed),
         force=request.force,
-        metadata=normalisation(opened),
-        files={**_module_file(work), **{name: text.encode() for name, text in pages.items()}},
+        metadata=file_facts(opened),
+        files={**_module_file(work), **{name: text.encode() for name, text in pages.items()}, **onnx.files},
     )
     return _result(work, before, after, report)
 
@@ -123,7 +134,7 @@ def _size(side: Side) -> Size:
     return Size(side.parameters, side.macs, side.bytes, side.accuracy, side.nonzero)
 
 
-def _measured(work: Work, written: int, progress: Progress) -> tuple[Side, Side, LatencyPair]:
+def _measured(work: Work, written: Mapping[str, int], progress: Progress) -> tuple[Side, Side, LatencyPair]:
     opened = work.opened
     original = work.program.module
     device = opened.device
@@ -143,7 +154,7 @@ def _measured(work: Work, written: int, progress: Progress) -> tuple[Side, Side,
     work.module.to("cpu")
     torch.manual_seed(work.request.settings.seed)
     counts = (macs(work.original), macs(work.context.coupling, work.sliced.alive))
-    files = ((opened.loaded.path.name, opened.loaded.bytes), ("model.safetensors", written))
+    files = ({opened.loaded.path.name: opened.loaded.bytes}, written)
     nominal = _nominal(work)
     before, after = (
         Side(count_parameters(m), count_nonzero(m), macs_, tensor_bytes(m), file, accuracy_, kept)

@@ -8,7 +8,7 @@ from typing import Any
 
 Row = tuple[str, str, str, str]
 
-_WEIGHTS = "model.safetensors"
+_WEIGHTS, _ONNX = "model.safetensors", "model.onnx"
 _SIZES = (
     ("params", "parameters", ""),
     ("macs", "MACs per sample", ""),
@@ -48,9 +48,11 @@ def _compared(label: str, before: float | None, after: float | None, unit: str =
 
 
 def _files(before: Mapping[str, int], after: Mapping[str, int]) -> list[Row]:
-    """The file that was given against the bundle's weights; further files have no counterpart."""
-    rows = [_compared("file on disk", sum(before.values()) or None, after.get(_WEIGHTS), "B")]
-    return rows + [_compared(name, None, size, "B") for name, size in after.items() if name != _WEIGHTS]
+    """The file that was given against the bundle's weights, an ONNX model against one; others have no counterpart."""
+    onnx = _ONNX in after and before and all(name.endswith(".onnx") for name in before)
+    of_its_kind = _ONNX if onnx else _WEIGHTS
+    rows = [_compared("file on disk", sum(before.values()) or None, after.get(of_its_kind), "B")]
+    return rows + [_compared(name, None, size, "B") for name, size in after.items() if name != of_its_kind]
 
 
 def _accuracy(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Row:

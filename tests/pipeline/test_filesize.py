@@ -10,7 +10,7 @@ import pytest
 from compress.budget import Budget, everything, fit
 from compress.checkpoint.write import bundle_bytes
 from compress.graph import analyse, clusters, slice_graph
-from compress.pipeline.bundle import input_records, normalisation, provenance
+from compress.pipeline.bundle import file_facts, input_records, provenance
 from compress.pipeline.filesize import file_size
 from compress.pipeline.opening import open_model, traced
 from compress.plan import Plan, plan_json
@@ -36,7 +36,7 @@ def test_bytes_of_the_file(name: str, factory: str | None) -> None:
     for ratio in (0.0, 0.3, 0.7):
         plan = Plan(fit(coupling, found, scores, Budget("ratio", ratio)) if ratio else {})
         alive = coupling.alive(plan.removed)
-        about = (input_records(opened), plan_json(plan, coupling), provenance(opened, 0), normalisation(opened))
+        about = (input_records(opened), plan_json(plan, coupling), provenance(opened, 0), file_facts(opened))
         sizes.append(len(bundle_bytes(slice_graph(coupling, alive), *about)))
         assert size(alive) == sizes[-1]
     assert size(everything(coupling)) == sizes[0] > sizes[1] > sizes[2]

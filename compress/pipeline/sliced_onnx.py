@@ -1,0 +1,85 @@
+"""The smaller network as an ONNX file, where the network came from one."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import fx, nn
+
+from compress.errors import ModelError
+from compress.export.onnx import OnnxExport, Ports, export_onnx
+from compress.pipeline.opening import Opened
+from compress.progress import Progress
+
+NAME = "model.onnx"
+TOLERANCE = 1e-3  # relative; float32 in ONNX Runtime stays far below
+
+
+@dataclass(frozen=True)
+class SlicedOnnx:
+    """What was written: files of the bundle by name, the error in ONNX Runtime, and what the user should know."""
+
+    files: Mapping[str, Path] = field(default_factory=dict)
+    error: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes, those of weights that lie beside the file included."""
+        return {NAME: sum(each.stat().st_size for each in self.files.values())} if self.files else {}
+
+
+@contextlib.contextmanager
+def sliced_onnx(module: fx.GraphModule, opened: Opened, batch: int, progress: Progress) -> Iterator[SlicedOnnx]:
+    """The file in a temporary folder, with the names and, if its operators allow, the opset of the original.
+
+    Args:
+        module: The smaller network.
+        opened: The original; where it is no ONNX model, nothing is written.
+        batch: Of the examples.
+        progress: Told.
+    """
+    if opened.loaded.form != "onnx":
+        yield SlicedOnnx()
+        return
+    progress.step(f"Writing {NAME}")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            done = export_as(module, opened, batch, Path(folder, NAME))
+        except ModelError as error:
+            warnings: tuple[str, ...] = (f"{NAME} was not written: {error}",)
+            files: dict[str, Path] = {}
+            worst = None
+        else:
+            files = {each.name: each for each in Path(folder).iterdir()}
+            worst, warnings = done.max_error, tuple(_odd(done, opened))
+        for warning in warnings:
+            progress.warn(warning)
+        yield SlicedOnnx(files, worst, warnings)
+
+
+def export_as(module: nn.Module, opened: Opened, batch: int, target: Path) -> OnnxExport:
+    """The network in ONNX, as the ONNX model that it came from names its ports and its opset; else by default.
+
+    Raises:
+        ModelError: It cannot be expressed.
+    """
+    facts = opened.loaded.onnx
+    if facts is None:
+        return export_onnx(module, opened.examples(batch), target)
+    ports = Ports(facts.inputs, facts.outputs, facts.names)
+    return export_onnx(module, opened.examples(batch), target, opset=facts.opset, ports=ports)
+
+
+def _odd(done: OnnxExport, opened: Opened) -> Iterator[str]:
+    asked = 0 if opened.loaded.onnx is None else opened.loaded.onnx.opset
+    if done.opset != asked:
+        yield f"{NAME} has opset {done.opset} and the original {asked}: its operators cannot be written in that"
+    if done.max_error > TOLERANCE:
+        yield f"what {NAME} computes differs from the model by {done.max_error:.1e}"
+    if not done.dynamic_batch:
+        yield f"{NAME} takes batches of one size alone: {done.reason}"
