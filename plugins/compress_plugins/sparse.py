@@ -1,0 +1,223 @@
+"""Training under a norm that makes components zero: how hard it presses, when it ends, and what has become zero."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, fx
+
+from compress.plugin import Context, Figure, InputError, Loop, Plan, Series, Session
+from compress_plugins.components import Removed, Values, scale_figure
+
+_TRAVEL = math.exp(12)  # the factor by which lambda could change at most until components are closed
+_LEAST, _MOST = 1e-8, 1e3  # of lambda
+_AHEAD = 0.9  # of the time until then, at which the smallest components are to be zero
+_SMALL = 1e-4  # what is counted as nearly zero
+
+
+class Components(Protocol):
+    """What a training makes sparse."""
+
+    noun: str
+    size: int
+
+    def values(self, network: fx.GraphModule) -> dict[str, Tensor]: ...
+
+    def withdraw(self, network: fx.GraphModule, share: float) -> None: ...
+
+    def pressed(self, values: Values) -> list[Tensor]: ...
+
+    def scores(self, values: Values) -> dict[str, Tensor]: ...
+
+    def zeros(self, values: Values) -> Removed: ...
+
+    def chosen(self, values: Values) -> Removed: ...
+
+    def masks(self, removed: Removed) -> dict[str, Tensor]: ...
+
+    def fold(self, network: fx.GraphModule) -> fx.GraphModule: ...
+
+    def plan(self, context: Context, closed: Removed) -> Plan: ...
+
+
+Norm = Callable[[list[Tensor]], Tensor]
+
+
+class Sparse(Session):
+    """One training. Until components are closed, lambda times a norm is part of the loss; from then on, it is not.
+
+    With a budget, lambda is steered: components that the budget takes, by the ranking of the moment, are to shrink
+    linearly, from where they begin to zero at nine tenths of the time until they are closed. Lambda grows in every step
+    in which their mean is above that line, and falls where it is below; it is off while all of them are zero. What the
+    budget takes at the end of that time is closed: set to zero for good, whether it is zero by then or not. Without a
+    budget lambda stays as it is, and what is zero at the end goes.
+
+    Args:
+        context: The network as it came.
+        network: What is trained, prepared for ``parts``.
+        parts: What becomes sparse.
+        norm: Of the weights of components; None where the session presses by itself.
+        lam: Lambda, or where it starts.
+        steered: Whether it is steered.
+        settle: Share of the training that is left when components are closed.
+        budget: Whether components are closed by a budget.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        network: fx.GraphModule,
+        parts: Components,
+        norm: Norm | None,
+        *,
+        lam: float,
+        steered: bool,
+        settle: float,
+        budget: bool,
+    ) -> None:
+        self.context, self.network, self.parts, self.norm = context, network, parts, norm
+        self.lam, self.steered, self.settle, self.budget = lam, steered, settle, budget
+        if not budget and context.allocation.round_to > 1:
+            raise InputError("widths follow the zeros, and cannot be rounded", "give a budget, such as --ratio 0.5")
+        self.wanted: Removed = parts.chosen(self._values(network)) if budget else {}
+        self.begun = self._mean(network)
+        self.pressing = True
+        self.closed: Removed | None = None
+        self.exact: dict[str, int] = {}  # by group, how many of what was closed were zero by themselves
+        self.counts: list[list[float]] = []  # epoch, components left
+        self._masks: dict[str, Tensor] = {}
+        self._final: Values = {}
+
+    def begin(self, loop: Loop) -> None:
+        if not self.counts:
+            self._count(loop)
+
+    def before_step(self, loop: Loop) -> None:
+        progress = loop.step / (self.end(loop) * loop.steps_per_epoch)
+        # Half of that time to learn to do without the constants
+        self.parts.withdraw(loop.network, max(0.0, 1 - 2 * progress))
+        if self.steered and self.closed is None:
+            distance = self._mean(loop.network) / self.begun if self.begun else 0.0
+            self.pressing = distance > 0
+            if self.pressing:
+                rate = _TRAVEL ** (1 / (self.end(loop) * loop.steps_per_epoch))
+                late = distance > max(0.0, 1 - progress / _AHEAD)
+                self.lam = min(max(self.lam * rate if late else self.lam / rate, _LEAST), _MOST)
+
+    def penalty(self, loop: Loop) -> Tensor | None:
+        if self.norm is None or not self.force:
+            return None
+        return self.force * self.norm(self.parts.pressed(self.parts.values(loop.network)))
+
+    @property
+    def force(self) -> float:
+        """Lambda as it acts now."""
+        return self.lam if self.pressing and self.closed is None else 0.0
+
+    def after_step(self, loop: Loop) -> None:
+        self._mask(loop.network)
+
+    def after_epoch(self, loop: Loop) -> None:
+        if self.closed is None and loop.epoch >= self.end(loop):
+            self._close(loop.network)
+        elif self.closed is None and self.budget:
+            self.wanted = self.parts.chosen(self._values(loop.network))
+        self._count(loop)
+
+    def ready(self, loop: Loop) -> bool:
+        return self.closed is not None
+
+    def numbers(self, loop: Loop) -> Mapping[str, float]:
+        scores = torch.cat(list(self.parts.scores(self._values(loop.network)).values()))
+        noun = self.parts.noun
+        return {
+            f"{noun} zero": int((scores == 0).sum()),
+            f"{noun} below 1e-4": int((scores < _SMALL).sum()),
+            "lambda": self.force,
+        }
+
+    def state(self) -> dict[str, Any]:
+        kept = ("lam", "pressing", "wanted", "begun", "exact", "counts")
+        closed = {} if self.closed is None else {"closed": self.closed}
+        return {name: getattr(self, name) for name in kept} | closed
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        if self.closed is not None:
+            self._masks = self.parts.masks(self.closed)
+
+    def fold(self, network: fx.GraphModule) -> fx.GraphModule:
+        self._final = {name: each.detach().cpu() for name, each in self._values(network).items()}
+        return self.parts.fold(network)
+
+    def plan(self, context: Context) -> Plan:
+        plan = self.parts.plan(context, self.closed or {})
+        left = Series("", [each[0] for each in self.counts], [each[1] for each in self.counts])
+        noun = self.parts.noun
+        figure = Figure(f"{noun}-left", f"{noun.capitalize()} that are not zero", "epoch", noun, (left,))
+        return replace(plan, notes=self._notes(), figures=(scale_figure(self._final, noun), figure))
+
+    def end(self, loop: Loop) -> int:
+        """The epoch after which components are closed."""
+        epochs = loop.total // loop.steps_per_epoch
+        return max(1, epochs - round(self.settle * epochs))
+
+    def _values(self, network: fx.GraphModule) -> dict[str, Tensor]:
+        with torch.no_grad():
+            return self.parts.values(network)
+
+    def _mean(self, network: fx.GraphModule) -> float:
+        """Of the components that the budget takes."""
+        if not self.wanted:
+            return 0.0
+        scores = self.parts.scores(self._values(network))
+        own = [scores[name][units] for name, units in self.wanted.items() if name in scores]
+        return float(torch.cat(own).mean()) if own else 0.0
+
+    def _close(self, network: fx.GraphModule) -> None:
+        values = self._values(network)
+        zeros = self.parts.zeros(values)
+        self.closed = self.parts.chosen(values) if self.budget else {n: u for n, u in zeros.items() if len(u)}
+        none = torch.zeros(0, dtype=torch.int64)
+        self.exact = {n: int(torch.isin(u, zeros.get(n, none)).sum()) for n, u in self.closed.items()}
+        self._masks = self.parts.masks(self.closed)
+        self._mask(network)
+        total, exact = sum(len(u) for u in self.closed.values()), sum(self.exact.values())
+        found = sum(len(u) for u in zeros.values())
+        self.context.progress.step(
+            f"Closed {total:,} of {self.parts.size:,} {self.parts.noun}: {exact:,} were exactly zero, "
+            f"{total - exact:,} were the smallest of the others"
+            + (f"; {found - exact:,} more are zero" if found > exact else "")
+        )
+
+    def _mask(self, network: fx.GraphModule) -> None:
+        parameters = dict(network.named_parameters())
+        with torch.no_grad():
+            for name, mask in self._masks.items():
+                self._masks[name] = mask = mask.to(parameters[name].device)
+                parameters[name].mul_(mask)
+
+    def _count(self, loop: Loop) -> None:
+        zeros = self.parts.zeros(self._values(loop.network))
+        self.counts.append([float(loop.epoch), float(self.parts.size - sum(len(u) for u in zeros.values()))])
+
+    def _notes(self) -> dict[str, dict[str, Any]]:
+        """By group, how many of the components went because they were zero, and how many by their rank."""
+        return {
+            name: {"zero by training": self.exact[name], "closed by rank": len(units) - self.exact[name]}
+            for name, units in (self.closed or {}).items()
+        }
+
+
+def summed(norm: Callable[[Tensor], Tensor]) -> Norm:
+    """The norm of each site, summed over sites."""
+
+    def total(values: Sequence[Tensor]) -> Tensor:
+        return torch.stack([norm(each) for each in values]).sum()
+
+    return total
