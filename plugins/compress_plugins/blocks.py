@@ -49,8 +49,8 @@ class Blocks:
     def withdraw(self, network: fx.GraphModule, share: float) -> None:
         """Blocks have no constants beside their gates."""
 
-    def pressed(self, values: Values) -> list[Tensor]:
-        return [values["blocks"]]
+    def pressed(self, values: Values, only: Removed | None = None) -> list[Tensor]:
+        return [values["blocks"] if only is None else values["blocks"][only["blocks"]]]
 
     def scores(self, values: Values) -> dict[str, Tensor]:
         return {"blocks": values["blocks"].detach().abs().double().cpu()}

@@ -36,10 +36,7 @@ class UnitScales:
 
     def __init__(self, context: Context, members: Members) -> None:
         self.context, self.members = context, members
-        found: dict[str, list[Tensor]] = {}
-        for name, index in (site for sites in members.values() for site in sites):
-            found.setdefault(name, []).append(index.flatten())
-        self.removable = {name: torch.cat(parts).unique() for name, parts in found.items()}
+        self.removable = self._indices({name: torch.arange(len(sites[0][1])) for name, sites in members.items()})
         self.size = sum(len(sites[0][1]) for sites in members.values())
         self._ranking = replace(context, allocation=replace(context.allocation, by="global"))
 
@@ -54,9 +51,18 @@ class UnitScales:
         """The trained network, in the form in which it came."""
         return network
 
-    def pressed(self, values: Values) -> list[Tensor]:
-        """The scales of units that may go, one tensor for each site."""
-        return [values[name][index.to(values[name].device)] for name, index in self.removable.items()]
+    def pressed(self, values: Values, only: Removed | None = None) -> list[Tensor]:
+        """The scales of units that may go, or of some of them, one tensor for each site."""
+        index = self.removable if only is None else self._indices(only)
+        return [values[name][each.to(values[name].device)] for name, each in index.items()]
+
+    def _indices(self, units: Removed) -> dict[str, Tensor]:
+        """By site the indices that these units hold."""
+        found: dict[str, list[Tensor]] = {}
+        for group, each in units.items():
+            for name, index in self.members.get(group, ()):
+                found.setdefault(name, []).append(index[each].flatten())
+        return {name: torch.cat(parts).unique() for name, parts in found.items()}
 
     def scores(self, values: Values) -> dict[str, Tensor]:
         """By group the sum of |a| over the scales of each unit, (units,), float64."""

@@ -9,15 +9,16 @@ from typing import ClassVar, Literal
 
 from torch import fx
 
-from compress.plugin import Context, InputError, ModelError, option
+from compress.plugin import Context, ModelError, option
 from compress_plugins import thresholds
 from compress_plugins.blocks import Blocks
 from compress_plugins.components import ThresholdedNorms
 from compress_plugins.gates import UnitGates
 from compress_plugins.layers import Where
-from compress_plugins.sparse import Components, Norm, Sparse, summed
+from compress_plugins.sparse import LAMBDA, Components, Norm, Sparse, summed
 
 On = Literal["auto", "batchnorm", "units", "blocks"]
+Press = Literal["chosen", "all"]
 Regulariser = Literal["l1", "lp", "l21", "l12"]
 
 
@@ -35,7 +36,13 @@ class DiffSparse:
         "what has a scale: batchnorm, the channels of batch norms; units, gates on layers; blocks, residual branches; "
         "auto: batchnorm where the network has any, else units",
     )
-    lam: float = option(1e-3, "weight of the regulariser in the loss; with a budget, where its control starts")
+    lam: float | None = option(
+        None, "weight of the regulariser in the loss, 0.001 by default; with a budget, where its control starts"
+    )
+    press: Press = option(
+        "chosen",
+        "with a budget, which scales lambda presses on: chosen, those that the budget would take now; all, as the paper",
+    )
     regulariser: Regulariser = option("l1", "norm of the scales: l1, lp (p below 1), l21 or l12 with layers as groups")
     p: float = option(0.5, "exponent of lp")
     gate: Where = option("before", "of units: whether gates stand before or after the activation behind a layer")
@@ -43,8 +50,8 @@ class DiffSparse:
     settle: float = option(0.25, "with a budget, the last part of the training, in which what was closed stays so")
 
     def __post_init__(self) -> None:
-        if not 0 <= self.lam < math.inf:
-            raise ValueError(f"lam: must be 0 or more, got {self.lam:g}")
+        if self.lam is not None and not 0 < self.lam < math.inf:
+            raise ValueError(f"lam: must be above 0, got {self.lam:g}")
         if not 0 < self.p < 1:
             raise ValueError(f"p: must be above 0 and below 1, got {self.p:g}")
         if not 0 <= self.settle < 1:
@@ -54,14 +61,11 @@ class DiffSparse:
 
     def start(self, context: Context) -> Sparse:
         """A session; raises InputError or ModelError where nothing can have a scale."""
-        network = context.copy()
-        lam = self.lam
-        if context.has_budget and not lam:
-            raise InputError("--lam 0 presses on nothing, so no budget can be met by it", "leave --lam out")
+        network, budget = context.copy(), context.has_budget
         return Sparse(
             context, network, self._components(context, network), self._norm(),
-            lam=lam, steered=context.has_budget, settle=self.settle if context.has_budget else 0.0,
-            budget=context.has_budget,
+            lam=self.lam if budget else self.lam or LAMBDA, steered=budget, settle=self.settle if budget else 0.0,
+            budget=budget, narrow=budget and self.press == "chosen",
         )  # fmt: skip
 
     def _components(self, context: Context, network: fx.GraphModule) -> Components:

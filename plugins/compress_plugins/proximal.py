@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, fx
 
-from compress.plugin import Context, InputError, Loop, option
+from compress.plugin import Context, Loop, option
 from compress_plugins.components import Norms, UnitScales
 from compress_plugins.gates import made_by_layers
-from compress_plugins.sparse import Sparse
+from compress_plugins.sparse import LAMBDA, Sparse
 from compress_plugins.thresholds import prox_l1, prox_l12, prox_l21
 
 On = Literal["batchnorm", "filters"]
@@ -30,14 +30,14 @@ class Proximal:
     )
 
     on: On = option("batchnorm", "what shrinks: batchnorm, scales of channels; filters, all weights that make a unit")
-    lam: float = option(1e-3, "weight of the norm; with a budget, where its control starts")
+    lam: float | None = option(None, "weight of the norm, 0.001 by default; with a budget, where its control starts")
     norm: Norm = option("l1", "l1: single values; l21: groups as a whole; l12: values of a group compete")
     variant: Variant = option("exact", "of l12: the exact proximal step, or the one that equation 7 prints")
     settle: float = option(0.25, "the last part of the training, in which what is zero stays so")
 
     def __post_init__(self) -> None:
-        if not 0 <= self.lam < math.inf:
-            raise ValueError(f"lam: must be 0 or more, got {self.lam:g}")
+        if self.lam is not None and not 0 < self.lam < math.inf:
+            raise ValueError(f"lam: must be above 0, got {self.lam:g}")
         if not 0 <= self.settle < 1:
             raise ValueError(f"settle: must be from 0 to below 1, got {self.settle:g}")
         if self.norm == "l21" and self.on == "batchnorm":
@@ -45,8 +45,6 @@ class Proximal:
 
     def start(self, context: Context) -> Shrunk:
         """A session; raises InputError or ModelError where there is nothing to shrink."""
-        if context.has_budget and not self.lam:
-            raise InputError("--lam 0 presses on nothing, so no budget can be met by it", "leave --lam out")
         network = context.copy()
         parts: UnitScales = Norms(context, network) if self.on == "batchnorm" else Filters(context, network)
         return Shrunk(self, context, network, parts)
@@ -69,7 +67,12 @@ class Shrunk(Sparse):
 
     def __init__(self, method: Proximal, context: Context, network: fx.GraphModule, parts: UnitScales) -> None:
         budget = context.has_budget
-        options: dict[str, Any] = {"lam": method.lam, "settle": method.settle, "steered": budget, "budget": budget}
+        options: dict[str, Any] = {
+            "lam": method.lam if budget else method.lam or LAMBDA,
+            "settle": method.settle,
+            "steered": budget,
+            "budget": budget,
+        }
         super().__init__(context, network, parts, None, **options)
         self.method, self.sites = method, tuple(parts.removable)
 

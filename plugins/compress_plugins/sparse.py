@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -12,10 +11,10 @@ from torch import Tensor, fx
 
 from compress.plugin import Context, Figure, InputError, Loop, Plan, Series, Session
 from compress_plugins.components import Removed, Values, scale_figure
+from compress_plugins.steering import Steering, first_guess
 
-_TRAVEL = math.exp(12)  # the factor by which lambda could change at most until components are closed
-_LEAST, _MOST = 1e-8, 1e3  # of lambda
-_AHEAD = 0.9  # of the time until then, at which the smallest components are to be zero
+LAMBDA = 1e-3  # where nothing else is said
+_GOAL = 0.9  # of the way until components are closed, where those that the budget takes are to be zero
 _SMALL = 1e-4  # what is counted as nearly zero
 
 
@@ -29,7 +28,7 @@ class Components(Protocol):
 
     def withdraw(self, network: fx.GraphModule, share: float) -> None: ...
 
-    def pressed(self, values: Values) -> list[Tensor]: ...
+    def pressed(self, values: Values, only: Removed | None = None) -> list[Tensor]: ...
 
     def scores(self, values: Values) -> dict[str, Tensor]: ...
 
@@ -50,21 +49,21 @@ Norm = Callable[[list[Tensor]], Tensor]
 class Sparse(Session):
     """One training. Until components are closed, lambda times a norm is part of the loss; from then on, it is not.
 
-    With a budget, lambda is steered: components that the budget takes, by the ranking of the moment, are to shrink
-    linearly, from where they begin to zero at nine tenths of the time until they are closed. Lambda grows in every step
-    in which their mean is above that line, and falls where it is below; it is off while all of them are zero. What the
-    budget takes at the end of that time is closed: set to zero for good, whether it is zero by then or not. Without a
-    budget lambda stays as it is, and what is zero at the end goes.
+    With a budget, lambda is steered so that the components that the budget takes, by the ranking of the moment, fall
+    to zero shortly before they are closed; it is off while all of them are zero. What the budget takes at that time is
+    closed: set to zero for good, whether it is zero by then or not. Without a budget lambda stays as it is, and what is
+    zero at the end goes.
 
     Args:
         context: The network as it came.
         network: What is trained, prepared for ``parts``.
         parts: What becomes sparse.
         norm: Of the weights of components; None where the session presses by itself.
-        lam: Lambda, or where it starts.
+        lam: Lambda, or where it starts; None for a guess where it is steered.
         steered: Whether it is steered.
         settle: Share of the training that is left when components are closed.
         budget: Whether components are closed by a budget.
+        narrow: Whether the norm is that of the components alone that the budget takes.
     """
 
     def __init__(
@@ -74,17 +73,19 @@ class Sparse(Session):
         parts: Components,
         norm: Norm | None,
         *,
-        lam: float,
+        lam: float | None,
         steered: bool,
         settle: float,
         budget: bool,
+        narrow: bool = False,
     ) -> None:
         self.context, self.network, self.parts, self.norm = context, network, parts, norm
-        self.lam, self.steered, self.settle, self.budget = lam, steered, settle, budget
+        self.lam, self.steered, self.settle, self.budget, self.narrow = lam or 0.0, steered, settle, budget, narrow
         if not budget and context.allocation.round_to > 1:
             raise InputError("widths follow the zeros, and cannot be rounded", "give a budget, such as --ratio 0.5")
         self.wanted: Removed = parts.chosen(self._values(network)) if budget else {}
-        self.begun = self._mean(network)
+        self.steering: Steering | None = None
+        self.kept_steering: dict[str, Any] = {}
         self.pressing = True
         self.closed: Removed | None = None
         self.exact: dict[str, int] = {}  # by group, how many of what was closed were zero by themselves
@@ -93,25 +94,34 @@ class Sparse(Session):
         self._final: Values = {}
 
     def begin(self, loop: Loop) -> None:
+        end = self.end(loop) * loop.steps_per_epoch
+        rates = torch.tensor([loop.rate(step) for step in range(end)], dtype=torch.float64)
+        self.way = torch.cat((torch.zeros(1, dtype=torch.float64), rates.cumsum(0))) / rates.sum()
+        if self.steered and self.steering is None:
+            momentum = loop.optimizer.param_groups[0].get("momentum", 0.9)
+            lam = self.lam or first_guess(self._mean(loop.network), float(rates.sum()), momentum)
+            self.steering = Steering(lam, end, _GOAL)
+            if self.kept_steering:
+                self.steering.load(self.kept_steering)
         if not self.counts:
             self._count(loop)
 
     def before_step(self, loop: Loop) -> None:
-        progress = loop.step / (self.end(loop) * loop.steps_per_epoch)
-        # Half of that time to learn to do without the constants
-        self.parts.withdraw(loop.network, max(0.0, 1 - 2 * progress))
-        if self.steered and self.closed is None:
-            distance = self._mean(loop.network) / self.begun if self.begun else 0.0
-            self.pressing = distance > 0
-            if self.pressing:
-                rate = _TRAVEL ** (1 / (self.end(loop) * loop.steps_per_epoch))
-                late = distance > max(0.0, 1 - progress / _AHEAD)
-                self.lam = min(max(self.lam * rate if late else self.lam / rate, _LEAST), _MOST)
+        if self.closed is not None:
+            return
+        # Half of the time to learn to do without the constants
+        self.parts.withdraw(loop.network, max(0.0, 1 - 2 * loop.step / (len(self.way) - 1)))
+        if self.steering is not None:
+            mean = self._mean(loop.network)
+            self.pressing = mean > 0
+            self.steering.look(float(self.way[loop.step]), mean)
+            self.lam = self.steering.lam
 
     def penalty(self, loop: Loop) -> Tensor | None:
         if self.norm is None or not self.force:
             return None
-        return self.force * self.norm(self.parts.pressed(self.parts.values(loop.network)))
+        only = self.wanted if self.narrow else None
+        return self.force * self.norm(self.parts.pressed(self.parts.values(loop.network), only))
 
     @property
     def force(self) -> float:
@@ -126,6 +136,8 @@ class Sparse(Session):
             self._close(loop.network)
         elif self.closed is None and self.budget:
             self.wanted = self.parts.chosen(self._values(loop.network))
+            if self.steering is not None:
+                self.steering.forget()
         self._count(loop)
 
     def ready(self, loop: Loop) -> bool:
@@ -141,9 +153,12 @@ class Sparse(Session):
         }
 
     def state(self) -> dict[str, Any]:
-        kept = ("lam", "pressing", "wanted", "begun", "exact", "counts")
-        closed = {} if self.closed is None else {"closed": self.closed}
-        return {name: getattr(self, name) for name in kept} | closed
+        found = {name: getattr(self, name) for name in ("lam", "pressing", "wanted", "exact", "counts")}
+        if self.closed is not None:
+            found["closed"] = self.closed
+        if self.steering is not None:
+            found["kept_steering"] = self.steering.state()
+        return found
 
     def load(self, state: Mapping[str, Any]) -> None:
         for name, value in state.items():
