@@ -36,7 +36,7 @@ class UnitScales:
 
     def __init__(self, context: Context, members: Members) -> None:
         self.context, self.members = context, members
-        self.removable = self._indices({name: torch.arange(len(sites[0][1])) for name, sites in members.items()})
+        self.removable = self.indices({name: torch.arange(len(sites[0][1])) for name, sites in members.items()})
         self.size = sum(len(sites[0][1]) for sites in members.values())
         self._ranking = replace(context, allocation=replace(context.allocation, by="global"))
 
@@ -53,11 +53,12 @@ class UnitScales:
 
     def pressed(self, values: Values, only: Removed | None = None) -> list[Tensor]:
         """The scales of units that may go, or of some of them, one tensor for each site."""
-        index = self.removable if only is None else self._indices(only)
-        return [values[name][each.to(values[name].device)] for name, each in index.items()]
+        return [values[name][index.to(values[name].device)] for name, index in self.indices(only).items()]
 
-    def _indices(self, units: Removed) -> dict[str, Tensor]:
-        """By site the indices that these units hold."""
+    def indices(self, units: Removed | None) -> dict[str, Tensor]:
+        """By site the indices that these units hold; None for all that may go."""
+        if units is None:
+            return self.removable
         found: dict[str, list[Tensor]] = {}
         for group, each in units.items():
             for name, index in self.members.get(group, ()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
@@ -15,7 +14,7 @@ from compress_plugins.blocks import Blocks
 from compress_plugins.components import ThresholdedNorms
 from compress_plugins.gates import UnitGates
 from compress_plugins.layers import Where
-from compress_plugins.sparse import LAMBDA, Components, Norm, Sparse, summed
+from compress_plugins.sparse import Components, Norm, Sparse, check_options, summed, with_budget
 
 On = Literal["auto", "batchnorm", "units", "blocks"]
 Press = Literal["chosen", "all"]
@@ -36,12 +35,11 @@ class DiffSparse:
         "what has a scale: batchnorm, the channels of batch norms; units, gates on layers; blocks, residual branches; "
         "auto: batchnorm where the network has any, else units",
     )
-    lam: float | None = option(
-        None, "weight of the regulariser in the loss, 0.001 by default; with a budget, where its control starts"
-    )
+    lam: float | None = option(None, "weight of the regulariser in the loss; with a budget, where its control starts")
+    share: float = option(0.5, "of all channels, how many go, where neither a budget nor lam is given")
     press: Press = option(
         "chosen",
-        "with a budget, which scales lambda presses on: chosen, those that the budget would take now; all, as the paper",
+        "with a budget, which scales lambda presses on: chosen, those that the budget takes now; all, as the paper",
     )
     regulariser: Regulariser = option("l1", "norm of the scales: l1, lp (p below 1), l21 or l12 with layers as groups")
     p: float = option(0.5, "exponent of lp")
@@ -50,22 +48,19 @@ class DiffSparse:
     settle: float = option(0.25, "with a budget, the last part of the training, in which what was closed stays so")
 
     def __post_init__(self) -> None:
-        if self.lam is not None and not 0 < self.lam < math.inf:
-            raise ValueError(f"lam: must be above 0, got {self.lam:g}")
         if not 0 < self.p < 1:
             raise ValueError(f"p: must be above 0 and below 1, got {self.p:g}")
-        if not 0 <= self.settle < 1:
-            raise ValueError(f"settle: must be from 0 to below 1, got {self.settle:g}")
+        check_options(self.lam, self.share, self.settle)
         if self.gate == "after" and self.on in ("batchnorm", "blocks"):
             raise ValueError("gate: says where gates on units stand, choose --on units")
 
     def start(self, context: Context) -> Sparse:
         """A session; raises InputError or ModelError where nothing can have a scale."""
+        context = with_budget(context, self.lam, self.share)
         network, budget = context.copy(), context.has_budget
         return Sparse(
-            context, network, self._components(context, network), self._norm(),
-            lam=self.lam if budget else self.lam or LAMBDA, steered=budget, settle=self.settle if budget else 0.0,
-            budget=budget, narrow=budget and self.press == "chosen",
+            context, network, self._components(context, network), self._norm(), lam=self.lam,
+            settle=self.settle if budget else 0.0, narrow=budget and self.press == "chosen",
         )  # fmt: skip
 
     def _components(self, context: Context, network: fx.GraphModule) -> Components:

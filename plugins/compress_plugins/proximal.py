@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, fx
@@ -12,10 +11,11 @@ from torch import Tensor, fx
 from compress.plugin import Context, Loop, option
 from compress_plugins.components import Norms, UnitScales
 from compress_plugins.gates import made_by_layers
-from compress_plugins.sparse import LAMBDA, Sparse
+from compress_plugins.sparse import Sparse, check_options, with_budget
 from compress_plugins.thresholds import prox_l1, prox_l12, prox_l21
 
 On = Literal["batchnorm", "filters"]
+Press = Literal["chosen", "all"]
 Norm = Literal["l1", "l21", "l12"]
 Variant = Literal["exact", "printed"]
 
@@ -30,21 +30,23 @@ class Proximal:
     )
 
     on: On = option("batchnorm", "what shrinks: batchnorm, scales of channels; filters, all weights that make a unit")
-    lam: float | None = option(None, "weight of the norm, 0.001 by default; with a budget, where its control starts")
+    lam: float | None = option(None, "weight of the norm; with a budget, where its control starts")
+    share: float = option(0.5, "of all units, how many go, where neither a budget nor lam is given")
+    press: Press = option(
+        "chosen", "with a budget, what is shrunk: chosen, what the budget takes now; all, as the paper"
+    )
     norm: Norm = option("l1", "l1: single values; l21: groups as a whole; l12: values of a group compete")
     variant: Variant = option("exact", "of l12: the exact proximal step, or the one that equation 7 prints")
     settle: float = option(0.25, "the last part of the training, in which what is zero stays so")
 
     def __post_init__(self) -> None:
-        if self.lam is not None and not 0 < self.lam < math.inf:
-            raise ValueError(f"lam: must be above 0, got {self.lam:g}")
-        if not 0 <= self.settle < 1:
-            raise ValueError(f"settle: must be from 0 to below 1, got {self.settle:g}")
+        check_options(self.lam, self.share, self.settle)
         if self.norm == "l21" and self.on == "batchnorm":
             raise ValueError("norm: l21 takes whole groups, and a group of scales is a layer; choose --on filters")
 
     def start(self, context: Context) -> Shrunk:
-        """A session; raises InputError or ModelError where there is nothing to shrink."""
+        """A session; raises ModelError where there is nothing to shrink."""
+        context = with_budget(context, self.lam, self.share)
         network = context.copy()
         parts: UnitScales = Norms(context, network) if self.on == "batchnorm" else Filters(context, network)
         return Shrunk(self, context, network, parts)
@@ -66,23 +68,18 @@ class Shrunk(Sparse):
     """A training with a proximal step of the size of the learning rate times lambda behind each of its steps."""
 
     def __init__(self, method: Proximal, context: Context, network: fx.GraphModule, parts: UnitScales) -> None:
-        budget = context.has_budget
-        options: dict[str, Any] = {
-            "lam": method.lam if budget else method.lam or LAMBDA,
-            "settle": method.settle,
-            "steered": budget,
-            "budget": budget,
-        }
-        super().__init__(context, network, parts, None, **options)
-        self.method, self.sites = method, tuple(parts.removable)
+        narrow = context.has_budget and method.press == "chosen"
+        super().__init__(context, network, parts, None, lam=method.lam, settle=method.settle, narrow=narrow)
+        self.method, self.units = method, parts
 
     def after_step(self, loop: Loop) -> None:
         if self.force:
             step = self.force * loop.optimizer.param_groups[0]["lr"]
             with torch.no_grad():
-                for name in self.sites:
+                for name, index in self.units.indices(self.wanted if self.narrow else None).items():
                     tensor = loop.network.get_parameter(name)
-                    tensor.copy_(self._shrunk(tensor, step))
+                    index = index.to(tensor.device)
+                    tensor[index] = self._shrunk(tensor, step)[index]
         super().after_step(loop)
 
     def _shrunk(self, tensor: Tensor, step: float) -> Tensor:

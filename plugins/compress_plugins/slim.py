@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
-from compress.plugin import Budget, Context, Loop, option
+from compress.plugin import Context, Loop, option
 from compress_plugins import thresholds
 from compress_plugins.components import Norms
-from compress_plugins.sparse import Sparse, summed
+from compress_plugins.sparse import Sparse, check_options, summed, with_budget
 
 
 @dataclass(frozen=True)
@@ -23,21 +22,16 @@ class Slim:
     finetune: float = option(0.5, "last part of the training, after the cut, with a learning rate schedule of its own")
 
     def __post_init__(self) -> None:
-        if not 0 <= self.lam < math.inf:
-            raise ValueError(f"lam: must be 0 or more, got {self.lam:g}")
-        for name, value in (("share", self.share), ("finetune", self.finetune)):
-            if not 0 <= value < 1:
-                raise ValueError(f"{name}: must be from 0 to below 1, got {value:g}")
+        check_options(self.lam, self.share, self.finetune, "finetune")
 
     def start(self, context: Context) -> Slimmed:
         """A session; raises ModelError where no batch norm has scales to press on."""
-        if not context.has_budget:
-            context = replace(context, budget=Budget("ratio", self.share))
+        context = with_budget(context, None, self.share)
         network = context.copy()
         # The derivative of |scale| that autograd takes is the sign, the paper's subgradient
         return Slimmed(
             context, network, Norms(context, network, partly=True), summed(thresholds.l1),
-            lam=self.lam, steered=False, settle=self.finetune, budget=True,
+            lam=self.lam, settle=self.finetune, steered=False,
         )  # fmt: skip
 
 

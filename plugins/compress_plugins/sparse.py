@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -9,12 +10,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, fx
 
-from compress.plugin import Context, Figure, InputError, Loop, Plan, Series, Session
+from compress.plugin import Budget, Context, Figure, InputError, Loop, Plan, Series, Session
 from compress_plugins.components import Removed, Values, scale_figure
-from compress_plugins.steering import Steering, first_guess
+from compress_plugins.steering import Steering
 
-LAMBDA = 1e-3  # where nothing else is said
-_GOAL = 0.9  # of the way until components are closed, where those that the budget takes are to be zero
+_GOAL = 0.85  # of the way until components are closed, where those that the budget takes are to be zero
 _SMALL = 1e-4  # what is counted as nearly zero
 
 
@@ -59,11 +59,10 @@ class Sparse(Session):
         network: What is trained, prepared for ``parts``.
         parts: What becomes sparse.
         norm: Of the weights of components; None where the session presses by itself.
-        lam: Lambda, or where it starts; None for a guess where it is steered.
-        steered: Whether it is steered.
+        lam: Lambda, or where it starts; None where it is steered, from a guess.
         settle: Share of the training that is left when components are closed.
-        budget: Whether components are closed by a budget.
         narrow: Whether the norm is that of the components alone that the budget takes.
+        steered: Whether a budget steers lambda.
     """
 
     def __init__(
@@ -74,13 +73,14 @@ class Sparse(Session):
         norm: Norm | None,
         *,
         lam: float | None,
-        steered: bool,
         settle: float,
-        budget: bool,
         narrow: bool = False,
+        steered: bool = True,
     ) -> None:
         self.context, self.network, self.parts, self.norm = context, network, parts, norm
-        self.lam, self.steered, self.settle, self.budget, self.narrow = lam or 0.0, steered, settle, budget, narrow
+        self.lam, self.settle, self.narrow = lam or 0.0, settle, narrow
+        self.budget = budget = context.has_budget
+        self.steered = budget and steered
         if not budget and context.allocation.round_to > 1:
             raise InputError("widths follow the zeros, and cannot be rounded", "give a budget, such as --ratio 0.5")
         self.wanted: Removed = parts.chosen(self._values(network)) if budget else {}
@@ -98,13 +98,25 @@ class Sparse(Session):
         rates = torch.tensor([loop.rate(step) for step in range(end)], dtype=torch.float64)
         self.way = torch.cat((torch.zeros(1, dtype=torch.float64), rates.cumsum(0))) / rates.sum()
         if self.steered and self.steering is None:
-            momentum = loop.optimizer.param_groups[0].get("momentum", 0.9)
-            lam = self.lam or first_guess(self._mean(loop.network), float(rates.sum()), momentum)
+            lam = self.lam or self._mean(loop.network) / (float(rates.sum()) * self.speed(loop))
             self.steering = Steering(lam, end, _GOAL)
             if self.kept_steering:
                 self.steering.load(self.kept_steering)
         if not self.counts:
             self._count(loop)
+
+    def speed(self, loop: Loop) -> float:
+        """How fast the norm alone would move what it presses on, at a learning rate and a lambda of 1."""
+        if self.norm is None:
+            return 1.0
+        values = {name: each.requires_grad_() for name, each in self._values(loop.network).items()}
+        pressed = self.parts.pressed(values, self._pressed_on())
+        slopes = torch.autograd.grad(self.norm(pressed), pressed)
+        momentum = loop.optimizer.param_groups[0].get("momentum", 0.9)  # Adam's is 0.9
+        return float(torch.cat([slope.abs() for slope in slopes]).mean()) / (1 - momentum)
+
+    def _pressed_on(self) -> Removed | None:
+        return self.wanted if self.narrow else None
 
     def before_step(self, loop: Loop) -> None:
         if self.closed is not None:
@@ -120,8 +132,7 @@ class Sparse(Session):
     def penalty(self, loop: Loop) -> Tensor | None:
         if self.norm is None or not self.force:
             return None
-        only = self.wanted if self.narrow else None
-        return self.force * self.norm(self.parts.pressed(self.parts.values(loop.network), only))
+        return self.force * self.norm(self.parts.pressed(self.parts.values(loop.network), self._pressed_on()))
 
     @property
     def force(self) -> float:
@@ -227,6 +238,23 @@ class Sparse(Session):
             name: {"zero by training": self.exact[name], "closed by rank": len(units) - self.exact[name]}
             for name, units in (self.closed or {}).items()
         }
+
+
+def with_budget(context: Context, lam: float | None, share: float) -> Context:
+    """The context; where neither a budget nor lambda is given, with that share of all units as its budget."""
+    if context.has_budget or lam is not None:
+        return context
+    return replace(context, budget=Budget("ratio", share), has_budget=True)
+
+
+def check_options(lam: float | None, share: float, settle: float, last: str = "settle") -> None:
+    """Raises ValueError for what cannot be meant."""
+    if lam is not None and not 0 < lam < math.inf:
+        raise ValueError(f"lam: must be above 0, got {lam:g}")
+    if not 0 < share < 1:
+        raise ValueError(f"share: must be above 0 and below 1, got {share:g}")
+    if not 0 <= settle < 1:
+        raise ValueError(f"{last}: must be from 0 to below 1, got {settle:g}")
 
 
 def summed(norm: Callable[[Tensor], Tensor]) -> Norm:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 _WINDOW = 10  # steps over which their speed is measured: as long as momentum remembers
-_RANGE = 8.0  # the logarithm of the factor by which lambda can change at most on the whole way
+_RANGE = 10.0  # the logarithm of the factor by which lambda can change at most on the whole way
 _NEAR = 0.02  # of the way: as if at least so much of it were left
 
 
@@ -51,14 +51,3 @@ class Steering:
 
     def load(self, state: dict[str, Any]) -> None:
         self.lam, self.seen = state["lam"], [list(each) for each in state["seen"]]
-
-
-def first_guess(mean: float, way: float, momentum: float) -> float:
-    """Lambda that would bring components to zero if nothing else moved them: SGD moves them by lr lambda / (1 - m).
-
-    Args:
-        mean: Of the components.
-        way: Sum of the learning rates.
-        momentum: m.
-    """
-    return mean * (1 - momentum) / way
