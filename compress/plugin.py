@@ -26,7 +26,7 @@ from compress.calibration.problems import Problem
 from compress.errors import InputError, ModelError, PluginError
 from compress.figures import Figure, Series
 from compress.fsa import FSASettings, compression_factor, select_features
-from compress.graph import Cluster, Coupling, Group, clusters, insert_module
+from compress.graph import Cluster, Coupling, Group, Member, clusters, insert_module
 from compress.graph.features import selections
 from compress.graph.tensors import with_tensors
 from compress.methods import (
@@ -47,8 +47,8 @@ from compress.sparsity import fraction, weakest
 from compress.weights import Weights
 
 __all__ = [
-    "Budget", "Context", "Criterion", "FSASettings", "Figure", "Group", "InputError", "Loop", "ModelError", "Plan",
-    "Problem", "Pruner", "Retrain", "Series", "Session", "WeightCriterion", "annealed", "compression_factor",
+    "Budget", "Context", "Criterion", "FSASettings", "Figure", "Group", "InputError", "Loop", "Member", "ModelError",
+    "Plan", "Problem", "Pruner", "Retrain", "Series", "Session", "WeightCriterion", "annealed", "compression_factor",
     "granularities", "insert_module", "make_plan", "make_scores", "no_meaning", "option", "select_features",
 ]  # fmt: skip
 

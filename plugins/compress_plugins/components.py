@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.plugin import Context, Figure, Group, ModelError, Plan, Series, insert_module
-from compress_plugins.layers import copy_tensors, op, parameter
+from compress_plugins.layers import copy_tensors, makers, op, parameter
 from compress_plugins.thresholds import alpha_of, signed, start_beta
 
 Values = Mapping[str, Tensor]
@@ -155,10 +155,12 @@ class Norms(UnitScales):
 
     def __init__(self, context: Context, network: fx.GraphModule, partly: bool = False) -> None:
         norms = batch_norms(network)
-        makers = {group.name: len(context.producers(group)) for group in context.groups}
-        members = {group.name: _members(group, norms) for group in context.groups}
-        # Every layer that makes a unit needs a norm behind it; or whoever reads the unit, one in front of it
-        members = {name: sites for name, sites in members.items() if sites and (partly or len(sites) >= makers[name])}
+        members = {}
+        for group in context.groups:
+            sites = _members(group, norms)
+            # Every layer that makes a unit needs a norm behind it; or whoever reads the unit, one in front of it
+            if sites and (partly or len(sites) >= len(makers(context, group))):
+                members[group.name] = sites
         if not members:
             raise ModelError(
                 "no units can be switched off by the scales of batch norms",

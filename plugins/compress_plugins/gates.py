@@ -7,7 +7,7 @@ from torch import Tensor, fx, nn
 
 from compress.plugin import Context, ModelError, insert_module
 from compress_plugins.components import Members, Removed, UnitScales
-from compress_plugins.layers import Where, copy_tensors, layer_nodes, place_of, take_over
+from compress_plugins.layers import Where, copy_tensors, layer_nodes, makers, place_of, take_over
 from compress_plugins.thresholds import signed, start_alpha, start_beta
 
 
@@ -87,9 +87,9 @@ def made_by_layers(context: Context, network: fx.GraphModule) -> Members:
     layers = layer_nodes(network)
     found = {}
     for group in context.groups:
-        makers = context.producers(group)
-        if all(m.tensor in layers and m.dim == 0 and m.blocks == 1 for m in makers):
-            found[group.name] = [(m.tensor, torch.as_tensor(m.index).reshape(group.size, -1)) for m in makers]
+        own = makers(context, group)
+        if own and all(m.tensor in layers and m.dim == 0 and m.blocks == 1 for m in own):
+            found[group.name] = [(m.tensor, torch.as_tensor(m.index).reshape(group.size, -1)) for m in own]
     if not found:
         raise ModelError("no linear layer or convolution makes units that can go", "`compress inspect` lists what can")
     return found

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, fx, nn
 
+from compress.plugin import Context, Group, Member
+
 Where = Literal["before", "after"]
 
 # Dims behind the units in what a layer gives, by operation
@@ -44,6 +46,11 @@ def weight(network: fx.GraphModule, node: fx.Node) -> str | None:
 def layer_nodes(network: fx.GraphModule) -> dict[str, fx.Node]:
     """Linear layers and convolutions by the names of their weights."""
     return {name: node for node in network.graph.nodes if (name := weight(network, node)) is not None}
+
+
+def makers(context: Context, group: Group) -> list[Member]:
+    """The weights whose outputs a group's units are."""
+    return [m for m in context.producers(group) if context.weight(m.tensor).dim() > 1]
 
 
 @dataclass(frozen=True)

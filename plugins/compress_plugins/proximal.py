@@ -86,7 +86,12 @@ class Shrunk(Sparse):
         # A group is the scales of a layer, or the weights of a filter
         dims = None if tensor.dim() == 1 else tuple(range(1, tensor.dim()))
         if self.method.norm == "l1":
-            return prox_l1(tensor, step)
-        if self.method.norm == "l21":
-            return prox_l21(tensor, step, dims)
-        return prox_l12(tensor, step, dims, self.method.variant)
+            found = prox_l1(tensor, step)
+        elif self.method.norm == "l21":
+            found = prox_l21(tensor, step, dims)
+        else:
+            found = prox_l12(tensor, step, dims, self.method.variant)
+        # A layer keeps its largest unit
+        sizes = tensor.reshape(len(tensor), -1).norm(dim=1)
+        kept = (sizes == sizes.max()).reshape(-1, *[1] * (tensor.dim() - 1)) & ~found.any()
+        return torch.where(kept, tensor, found)

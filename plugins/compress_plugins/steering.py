@@ -7,6 +7,7 @@ from typing import Any
 
 _WINDOW = 10  # steps over which their speed is measured: as long as momentum remembers
 _RANGE = 10.0  # the logarithm of the factor by which lambda can change at most on the whole way
+_STEP = 0.1  # the logarithm of the factor in one step at most, as its effect shows steps later
 _NEAR = 0.02  # of the way: as if at least so much of it were left
 
 
@@ -39,7 +40,7 @@ class Steering:
             return
         speed = (self.seen[0][1] - mean) / moved
         wanted = mean / max(self.goal - done, _NEAR)
-        most = _RANGE / self.steps
+        most = min(_RANGE / self.steps, _STEP)
         self.lam *= math.exp(min(max(most * (1 - speed / wanted), -most), most))
 
     def forget(self) -> None:
