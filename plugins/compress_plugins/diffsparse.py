@@ -13,10 +13,10 @@ from compress_plugins import thresholds
 from compress_plugins.blocks import Blocks
 from compress_plugins.components import ThresholdedNorms
 from compress_plugins.gates import UnitGates
-from compress_plugins.layers import Where
 from compress_plugins.sparse import Components, Norm, Sparse, check_options, summed, with_budget
 
 On = Literal["auto", "batchnorm", "units", "blocks"]
+Gate = Literal["before", "after"]
 Press = Literal["chosen", "all"]
 Regulariser = Literal["l1", "lp", "l21", "l12"]
 
@@ -43,7 +43,7 @@ class DiffSparse:
     )
     regulariser: Regulariser = option("l1", "norm of the scales: l1, lp (p below 1), l21 or l12 with layers as groups")
     p: float = option(0.5, "exponent of lp")
-    gate: Where = option("before", "of units: whether gates stand before or after the activation behind a layer")
+    gate: Gate = option("before", "of units: whether gates stand before or after the activation behind a layer")
     rectified: bool = option(False, "let zeros come back: the gradient of ELU where the threshold's is zero")
     settle: float = option(0.25, "with a budget, the last part of the training, in which what was closed stays so")
 

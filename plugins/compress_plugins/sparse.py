@@ -155,9 +155,13 @@ class Sparse(Session):
         return self.closed is not None
 
     def numbers(self, loop: Loop) -> Mapping[str, float]:
-        scores = torch.cat(list(self.parts.scores(self._values(loop.network)).values()))
-        noun = self.parts.noun
+        values, noun = self._values(loop.network), self.parts.noun
+        scores = torch.cat(list(self.parts.scores(values).values()))
+        # Of what came: scales in place of the alphas that are stored for them, and no betas
+        own = {name: loop.network.get_parameter(name) for name, _ in self.context.module.named_parameters()}
+        scales = {name: each for name, each in values.items() if name in own and each.shape == own[name].shape}
         return {
+            "nonzero": sum(int(torch.count_nonzero(tensor)) for tensor in (own | scales).values()),
             f"{noun} zero": int((scores == 0).sum()),
             f"{noun} below 1e-4": int((scores < _SMALL).sum()),
             "lambda": self.force,
@@ -216,8 +220,7 @@ class Sparse(Session):
         total, exact = sum(len(u) for u in self.closed.values()), sum(self.exact.values())
         found = sum(len(u) for u in zeros.values())
         self.context.progress.step(
-            f"Closed {total:,} of {self.parts.size:,} {self.parts.noun}: {exact:,} were exactly zero, "
-            f"{total - exact:,} were the smallest of the others"
+            f"Closed {total:,} of {self.parts.size:,} {self.parts.noun}: {exact:,} exactly zero, {total - exact:,} by rank"
             + (f"; {found - exact:,} more are zero" if found > exact else "")
         )
 
