@@ -220,8 +220,8 @@ class Sparse(Session):
         total, exact = sum(len(u) for u in self.closed.values()), sum(self.exact.values())
         found = sum(len(u) for u in zeros.values())
         self.context.progress.step(
-            f"Closed {total:,} of {self.parts.size:,} {self.parts.noun}: {exact:,} exactly zero, {total - exact:,} by rank"
-            + (f"; {found - exact:,} more are zero" if found > exact else "")
+            f"Closed {total:,} of {self.parts.size:,} {self.parts.noun}: {exact:,} exactly zero, "
+            f"{total - exact:,} by rank" + (f"; {found - exact:,} more are zero" if found > exact else "")
         )
 
     def _mask(self, network: fx.GraphModule) -> None:
