@@ -11,7 +11,7 @@ from torch import fx
 
 from compress.checkpoint.write import bundle_bytes, write_bundle
 from compress.evaluate import Accuracy, evaluate
-from compress.graph import Program, macs
+from compress.graph import Program, analyse, macs
 from compress.latency.networks import measured_pair
 from compress.measure import LatencyPair, count_nonzero, count_parameters, latency_pair, tensor_bytes
 from compress.pipeline.bundle import input_records, normalisation, provenance, reloaded, state_dict_file
@@ -107,17 +107,25 @@ def _pictures(plan: Plan) -> dict[str, bytes]:
 
 
 def _result(work: Work, before: Side, after: Side, report: dict[str, Any]) -> Pruned:
-    units = sum(g.size for g in work.context.groups)
     gone = sum(len(u) for u in work.sliced.plan.removed.values())
     return Pruned(
         bundle=work.request.output,
         before=_size(before),
         after=_size(after),
-        units_before=units,
-        units_after=units - gone,
+        units_before=sum(g.size for g in _as_it_came(work).groups),
+        units_after=sum(g.size for g in work.context.groups) - gone,
         error=work.sliced.error,
         report=report,
     )
+
+
+def _as_it_came(work: Work) -> Context:
+    """The context of the network as it came: a training may have taken operations out of that of the plan."""
+    if work.kind != "retrain":
+        return work.context
+    request = work.request
+    options = {"prune_outputs": request.prune_outputs, "allow_frozen": request.allow_frozen}
+    return replace(work.context, coupling=analyse(work.program, **options))
 
 
 def _size(side: Side) -> Size:
@@ -143,7 +151,7 @@ def _measured(work: Work, written: int, progress: Progress) -> tuple[Side, Side,
     original.to("cpu")
     work.module.to("cpu")
     torch.manual_seed(work.request.settings.seed)
-    counts = (macs(work.context.coupling), macs(work.context.coupling, work.sliced.alive))
+    counts = (macs(_as_it_came(work).coupling), macs(work.context.coupling, work.sliced.alive))
     files = ((opened.loaded.path.name, opened.loaded.bytes), ("model.safetensors", written))
     nominal = _nominal(work)
     before, after = (

@@ -82,10 +82,13 @@ class Blocks:
         values = self.values(network)["blocks"].detach()
         by_name = {node.name: node for node in plain.graph.nodes}
         for i, (block, value) in enumerate(zip(self.blocks, values, strict=True)):
+            total = by_name[block.total]
             if value == 0:
-                by_name[block.total].replace_all_uses_with(by_name[block.shortcut])
+                # What the sum has now: the summand may itself have been a sum whose branch is gone
+                (shortcut,) = (node for node in total.all_input_nodes if node.name != block.place.node)
+                total.replace_all_uses_with(shortcut)
             else:
-                take_over(plain, block.place, value, _named(i), users=[by_name[block.total]])
+                take_over(plain, block.place, value, _named(i), users=[total])
         plain.graph.eliminate_dead_code()
         plain.recompile()
         return plain
@@ -112,13 +115,11 @@ class Block:
 
     Attributes:
         total: Name of the node that adds it.
-        shortcut: Name of the node that it is added to.
         place: Where its gate stands.
         parameters: How many it alone reads.
     """
 
     total: str
-    shortcut: str
     place: Place
     parameters: int
 
@@ -151,7 +152,7 @@ def _block(network: fx.GraphModule, node: fx.Node, above: dict[fx.Node, frozense
     own = {str(n.target) for n in above[branch] - above[shortcut] if n.op == "get_attr"}
     count = sum(p.numel() for name, p in network.named_parameters() if name in own)
     taken = rows(network, branch) if len(branch.users) == 1 else ()
-    return Block(node.name, shortcut.name, Place(branch.name, taken, (), 0), count)
+    return Block(node.name, Place(branch.name, taken, (), 0), count)
 
 
 def _layers(network: fx.GraphModule, nodes: frozenset[fx.Node]) -> list[fx.Node]:
