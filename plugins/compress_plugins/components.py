@@ -155,12 +155,8 @@ class Norms(UnitScales):
 
     def __init__(self, context: Context, network: fx.GraphModule, partly: bool = False) -> None:
         norms = batch_norms(network)
-        members = {}
-        for group in context.groups:
-            sites = _members(group, norms)
-            # Every layer that makes a unit needs a norm behind it; or whoever reads the unit, one in front of it
-            if sites and (partly or len(sites) >= len(makers(context, group))):
-                members[group.name] = sites
+        found = {group.name: sites for group in context.groups if (sites := _members(group, norms))}
+        members = found if partly else _switchable(context, network, found, norms)
         if not members:
             raise ModelError(
                 "no units can be switched off by the scales of batch norms",
@@ -242,6 +238,27 @@ def batch_norms(network: fx.GraphModule) -> dict[str, fx.Node]:
             if scale and trained and bool(network.get_parameter(scale).any()):
                 found[scale] = node
     return found
+
+
+def _switchable(context: Context, network: fx.GraphModule, found: Members, norms: Mapping[str, fx.Node]) -> Members:
+    """Groups whose units put out nothing when their scales are zero.
+
+    That is so where every layer that makes a unit has a norm behind it, or whoever reads the unit one in front of it.
+    Of other groups half of the units are switched off on trial, to see whether they are dead.
+    """
+    groups = {group.name: group for group in context.groups}
+    trial = {name: sites for name, sites in found.items() if len(sites) < len(makers(context, groups[name]))}
+    if not trial:
+        return found
+    copy, off = context.copy(), {name: (groups[name].size + 1) // 2 for name in trial}
+    with torch.no_grad():
+        for name, sites in trial.items():
+            for scale, index in sites:
+                for each in (scale, str(parameter(network, norms[scale].args[2]))):
+                    copy.get_parameter(each)[index[: off[name]].flatten()] = 0
+    dead = context.on(copy).dead().removed
+    bad = {name for name, count in off.items() if not {*range(count)} <= {*dead.get(name, [])}}
+    return {name: sites for name, sites in found.items() if name not in bad}
 
 
 def _members(group: Group, norms: Collection[str]) -> list[tuple[str, Tensor]]:

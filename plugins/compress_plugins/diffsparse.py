@@ -30,6 +30,8 @@ class DiffSparse:
         "starts at 0.5; section 4.1 for channels"
     )
 
+    granularities: ClassVar[tuple[str, ...]] = ("unit",)
+
     on: On = option(
         "auto",
         "what has a scale: batchnorm, the channels of batch norms; units, gates on layers; blocks, residual branches; "

@@ -29,6 +29,8 @@ class Proximal:
         "itself with; group lasso and exclusive lasso as in Yoon and Hwang, ICML 2017"
     )
 
+    granularities: ClassVar[tuple[str, ...]] = ("unit",)
+
     on: On = option("batchnorm", "what shrinks: batchnorm, scales of channels; filters, all weights that make a unit")
     lam: float | None = option(None, "weight of the norm; with a budget, where its control starts")
     share: float = option(0.5, "of all units, how many go, where neither a budget nor lam is given")

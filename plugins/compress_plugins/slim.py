@@ -17,6 +17,8 @@ class Slim:
 
     source: ClassVar[str] = "Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017"
 
+    granularities: ClassVar[tuple[str, ...]] = ("unit",)
+
     lam: float = option(1e-4, "weight of the sum of all |scale| in the loss")
     share: float = option(0.5, "of all channels, how many go; where a budget is given, that decides")
     finetune: float = option(0.5, "last part of the training, after the cut, with a learning rate schedule of its own")

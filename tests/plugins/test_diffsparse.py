@@ -96,6 +96,24 @@ def test_a_channel_of_a_stream_goes_when_all_that_write_it_are_zero() -> None:
     assert not dead.carried
 
 
+def test_norms_that_gates_multiply() -> None:
+    """Squeeze and excite: a layer without a norm makes a factor of every channel, and nothing is left of zero."""
+
+    class Squeezed(Residual):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.relu(self.norm(self.stem(x)))
+            x = x * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True)))
+            out: torch.Tensor = self.head(self.branches[0](x).mean((2, 3)))
+            return out
+
+    done = train(DiffSparse(), coupling(Squeezed, torch.float64))
+    assert len(done.plan.removed["stem"]) > 0 and done.difference() <= 1e-9
+
+
 @pytest.mark.parametrize(("kind", "size"), [("ratio", None), ("params", parameters), ("macs", macs)])
 def test_a_budget_is_met(kind: Any, size: Any) -> None:
     given = coupling(lambda: Residual(24, 12))
