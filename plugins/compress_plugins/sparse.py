@@ -95,7 +95,7 @@ class Sparse(Session):
 
     def begin(self, loop: Loop) -> None:
         end = self.end(loop) * loop.steps_per_epoch
-        rates = torch.tensor([loop.rate(step) for step in range(end)], dtype=torch.float64)
+        rates = torch.tensor([loop.rate(step) for step in range(end)], dtype=torch.float64).clamp(min=1e-12)
         self.way = torch.cat((torch.zeros(1, dtype=torch.float64), rates.cumsum(0))) / rates.sum()
         if self.steered and self.steering is None:
             lam = self.lam or self._mean(loop.network) / (float(rates.sum()) * self.speed(loop))
@@ -111,6 +111,8 @@ class Sparse(Session):
             return 1.0
         values = {name: each.requires_grad_() for name, each in self._values(loop.network).items()}
         pressed = self.parts.pressed(values, self._pressed_on())
+        if not pressed:
+            return 1.0
         slopes = torch.autograd.grad(self.norm(pressed), pressed)
         momentum = loop.optimizer.param_groups[0].get("momentum", 0.9)  # Adam's is 0.9
         return float(torch.cat([slope.abs() for slope in slopes]).mean()) / (1 - momentum)
@@ -132,7 +134,8 @@ class Sparse(Session):
     def penalty(self, loop: Loop) -> Tensor | None:
         if self.norm is None or not self.force:
             return None
-        return self.force * self.norm(self.parts.pressed(self.parts.values(loop.network), self._pressed_on()))
+        pressed = self.parts.pressed(self.parts.values(loop.network), self._pressed_on())
+        return self.force * self.norm(pressed) if pressed else None
 
     @property
     def force(self) -> float:

@@ -22,7 +22,7 @@ from compress_plugins.diffsparse import DiffSparse
 from tests.plugins.sparse_networks import SETTINGS, Dense, Residual, coupling, mlp, samples, train
 
 NETWORKS = [(Residual, "batchnorm"), (Dense, "batchnorm"), (mlp, "units"), (Residual, "units"), (Residual, "blocks")]
-LONGER = Training(**{**vars(SETTINGS), "epochs": 12})
+LONGER = Training(**{**vars(SETTINGS), "epochs": 10})
 
 
 @pytest.mark.parametrize(("make", "on"), NETWORKS)
@@ -114,7 +114,7 @@ def test_norms_that_gates_multiply() -> None:
     assert len(done.plan.removed["stem"]) > 0 and done.difference() <= 1e-9
 
 
-@pytest.mark.parametrize(("kind", "size"), [("ratio", None), ("params", parameters), ("macs", macs)])
+@pytest.mark.parametrize(("kind", "size"), [("ratio", None), ("macs", macs)])
 def test_a_budget_is_met(kind: Any, size: Any) -> None:
     given = coupling(lambda: Residual(24, 12))
     done = train(DiffSparse(), given, LONGER, budget=Budget(kind, 0.5))
@@ -133,6 +133,11 @@ def test_a_budget_is_met(kind: Any, size: Any) -> None:
     assert last["channels zero"] <= last["channels below 1e-4"] and last["lambda"] == 0
 
 
+def test_a_budget_that_takes_nothing() -> None:
+    done = train(DiffSparse(), coupling(Residual), budget=Budget("params", 10**6))
+    assert done.plan.empty and all(entry["lambda"] == 0 for entry in done.trained.history)
+
+
 def test_widths_that_are_rounded() -> None:
     done = train(DiffSparse(), coupling(lambda: Residual(24, 12)), allocation=Allocation(round_to=4))
     assert all((24 - len(done.plan.removed[n])) % 4 == 0 for n in ("stem",))
@@ -143,8 +148,8 @@ def test_widths_that_are_rounded() -> None:
 def test_lambda_alone_decides_where_no_budget_is_given() -> None:
     done = train(DiffSparse(lam=0.1), coupling(Residual, torch.float64), LONGER, budget=None)
     history = done.trained.history
-    assert [entry["lambda"] for entry in history] == [0.1] * 12 + [0.0]
-    assert done.trained.best == 12 and done.difference() <= 1e-9
+    assert [entry["lambda"] for entry in history] == [0.1] * 10 + [0.0]
+    assert done.trained.best == 10 and done.difference() <= 1e-9
     zeros = history[-1]["channels zero"]
     assert 0 < zeros == sum(note["zero by training"] for note in done.plan.notes.values())
     assert not any(note["closed by rank"] for note in done.plan.notes.values())

@@ -71,10 +71,8 @@ def test_norms_in_front_of_layers() -> None:
     "method",
     [
         Proximal(),
-        Proximal(norm="l12"),
         Proximal(norm="l12", variant="printed", press="all"),
         Proximal(on="filters", norm="l21"),
-        Proximal(on="filters", norm="l12"),
     ],
     ids=str,
 )
