@@ -166,8 +166,8 @@ def page(found: Found, given: argparse.Namespace) -> Iterator[str]:
     )
     yield "Parameters and MACs are the paper's counts, and the share that is left here. *Exact*: of the channels that"
     yield "went, those that were zero before they were closed by rank. Channels of a concatenation count once here, and"
-    yield "once for every batch norm in the paper. NS has lambda 0.001, that of DS is steered. Differences smaller than the"
-    yield "deviations say nothing.\n"
+    yield "once for every batch norm in the paper. NS has lambda 0.001, that of DS is steered. Differences smaller than"
+    yield "the deviations say nothing.\n"
     rows = []
     for (name, share), runs in found.items():
         printed = PRINTED.get((name, share), ("", "", ""))
