@@ -38,7 +38,7 @@ from compress.calibration.problems import Problem
 from compress.errors import InputError, ModelError, PluginError
 from compress.figures import Figure, HeatMap, Panel, Series
 from compress.fsa import FSASettings, compression_factor, select_features
-from compress.graph import Cluster, Coupling, Group, clusters, insert_module
+from compress.graph import Cluster, Coupling, Group, Member, clusters, insert_module
 from compress.graph.calls import bind, op_name
 from compress.graph.features import selections
 from compress.graph.tensors import with_tensors
@@ -61,7 +61,7 @@ from compress.weights import Weights
 
 __all__ = [
     "Allocation", "Budget", "Context", "Coupling", "Criterion", "FSASettings", "Figure", "Group", "HeatMap",
-    "InputError", "Loop", "ModelError", "Panel", "Plan", "Problem", "Pruner", "Retrain", "Series", "Session",
+    "InputError", "Loop", "Member", "ModelError", "Panel", "Plan", "Problem", "Pruner", "Retrain", "Series", "Session",
     "WeightCriterion", "annealed", "bind", "compression_factor", "everything", "granularities", "insert_module",
     "make_plan", "make_scores", "matched", "no_meaning", "op_name", "option", "select_features", "size_of",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from torch import Tensor, fx
 from compress import registry
 from compress.budget import in_scope
 from compress.errors import CompressError, InputError, ModelError, PluginError
-from compress.graph import Coupling, Program, analyse, dead_units, trace
+from compress.graph import Coupling, DeadRemoval, Group, Program, analyse, dead_units, remove_dead, trace
 from compress.graph.double import leaves
 from compress.graph.fresh import fresh_tensors
 from compress.graph.masks import unit_masks
@@ -172,6 +172,11 @@ class Trainable:
     only: tuple[str, ...]
     exclude: tuple[str, ...]
 
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """What may shrink."""
+        raise NotImplementedError
+
     def copy(self) -> fx.GraphModule:
         """The traced network with tensors of its own."""
         return copy.deepcopy(self.coupling.program.module)
@@ -198,6 +203,14 @@ class Trainable:
     def unit_masks(self, removed: Mapping[str, Iterable[int]]) -> dict[str, Tensor]:
         """By parameter, of its shape: True where a value stays when these units go; only parameters that lose some."""
         return unit_masks(self.coupling, removed)
+
+    def dead(self) -> DeadRemoval:
+        """Of the groups that may shrink, the units that zeros have left without effect, and the network without them.
+
+        Raises:
+            ModelError: The network gives no finite numbers.
+        """
+        return remove_dead(self.coupling, {}, [group.name for group in self.groups])
 
     def fresh(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Parameters and statistics as layers start with them, by name; says of which parameters no start is known."""

@@ -1,0 +1,272 @@
+"""Training under a norm that makes components zero: how hard it presses, when it ends, and what has become zero."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, fx
+
+from compress.plugin import Budget, Context, Figure, InputError, Loop, Plan, Series, Session
+from compress_plugins.components import Removed, Values, scale_figure
+from compress_plugins.steering import Steering
+
+_GOAL = 0.85  # of the way until components are closed, where those that the budget takes are to be zero
+_SMALL = 1e-4  # what is counted as nearly zero
+
+
+class Components(Protocol):
+    """What a training makes sparse."""
+
+    noun: str
+    size: int
+
+    def values(self, network: fx.GraphModule) -> dict[str, Tensor]: ...
+
+    def withdraw(self, network: fx.GraphModule, share: float) -> None: ...
+
+    def pressed(self, values: Values, only: Removed | None = None) -> list[Tensor]: ...
+
+    def scores(self, values: Values) -> dict[str, Tensor]: ...
+
+    def zeros(self, values: Values) -> Removed: ...
+
+    def chosen(self, values: Values) -> Removed: ...
+
+    def masks(self, removed: Removed) -> dict[str, Tensor]: ...
+
+    def fold(self, network: fx.GraphModule) -> fx.GraphModule: ...
+
+    def plan(self, context: Context, closed: Removed) -> Plan: ...
+
+
+Norm = Callable[[list[Tensor]], Tensor]
+
+
+class Sparse(Session):
+    """One training. Until components are closed, lambda times a norm is part of the loss; from then on, it is not.
+
+    With a budget, lambda is steered so that the components that the budget takes, by the ranking of the moment, fall
+    to zero shortly before they are closed; it is off while all of them are zero. What the budget takes at that time is
+    closed: set to zero for good, whether it is zero by then or not. Without a budget lambda stays as it is, and what is
+    zero at the end goes.
+
+    Args:
+        context: The network as it came.
+        network: What is trained, prepared for ``parts``.
+        parts: What becomes sparse.
+        norm: Of the weights of components; None where the session presses by itself.
+        lam: Lambda, or where it starts; None where it is steered, from a guess.
+        settle: Share of the training that is left when components are closed.
+        narrow: Whether the norm is that of the components alone that the budget takes.
+        steered: Whether a budget steers lambda.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        network: fx.GraphModule,
+        parts: Components,
+        norm: Norm | None,
+        *,
+        lam: float | None,
+        settle: float,
+        narrow: bool = False,
+        steered: bool = True,
+    ) -> None:
+        self.context, self.network, self.parts, self.norm = context, network, parts, norm
+        self.lam, self.settle, self.narrow = lam or 0.0, settle, narrow
+        self.budget = budget = context.has_budget
+        self.steered = budget and steered
+        if not budget and context.allocation.round_to > 1:
+            raise InputError("widths follow the zeros, and cannot be rounded", "give a budget, such as --ratio 0.5")
+        self.wanted: Removed = parts.chosen(self._values(network)) if budget else {}
+        self.steering: Steering | None = None
+        self.kept_steering: dict[str, Any] = {}
+        self.pressing = True
+        self.closed: Removed | None = None
+        self.exact: dict[str, int] = {}  # by group, how many of what was closed were zero by themselves
+        self.counts: list[list[float]] = []  # epoch, components left
+        self._masks: dict[str, Tensor] = {}
+        self._final: Values = {}
+
+    def begin(self, loop: Loop) -> None:
+        end = self.end(loop) * loop.steps_per_epoch
+        rates = torch.tensor([loop.rate(step) for step in range(end)], dtype=torch.float64).clamp(min=1e-12)
+        self.way = torch.cat((torch.zeros(1, dtype=torch.float64), rates.cumsum(0))) / rates.sum()
+        if self.steered and self.steering is None:
+            lam = self.lam or self._mean(loop.network) / (float(rates.sum()) * self.speed(loop))
+            self.steering = Steering(lam, end, _GOAL)
+            if self.kept_steering:
+                self.steering.load(self.kept_steering)
+        if not self.counts:
+            self._count(loop)
+
+    def speed(self, loop: Loop) -> float:
+        """How fast the norm alone would move what it presses on, at a learning rate and a lambda of 1."""
+        if self.norm is None:
+            return 1.0
+        values = {name: each.requires_grad_() for name, each in self._values(loop.network).items()}
+        pressed = self.parts.pressed(values, self._pressed_on())
+        if not pressed:
+            return 1.0
+        slopes = torch.autograd.grad(self.norm(pressed), pressed)
+        momentum = loop.optimizer.param_groups[0].get("momentum", 0.9)  # Adam's is 0.9
+        return float(torch.cat([slope.abs() for slope in slopes]).mean()) / (1 - momentum)
+
+    def _pressed_on(self) -> Removed | None:
+        return self.wanted if self.narrow else None
+
+    def before_step(self, loop: Loop) -> None:
+        if self.closed is not None:
+            return
+        # Half of the time to learn to do without the constants
+        self.parts.withdraw(loop.network, max(0.0, 1 - 2 * loop.step / (len(self.way) - 1)))
+        if self.steering is not None:
+            mean = self._mean(loop.network)
+            self.pressing = mean > 0
+            self.steering.look(float(self.way[loop.step]), mean)
+            self.lam = self.steering.lam
+
+    def penalty(self, loop: Loop) -> Tensor | None:
+        if self.norm is None or not self.force:
+            return None
+        pressed = self.parts.pressed(self.parts.values(loop.network), self._pressed_on())
+        return self.force * self.norm(pressed) if pressed else None
+
+    @property
+    def force(self) -> float:
+        """Lambda as it acts now."""
+        return self.lam if self.pressing and self.closed is None else 0.0
+
+    def after_step(self, loop: Loop) -> None:
+        self._mask(loop.network)
+
+    def after_epoch(self, loop: Loop) -> None:
+        if self.closed is None and loop.epoch >= self.end(loop):
+            self._close(loop.network)
+        elif self.closed is None and self.budget:
+            self.wanted = self.parts.chosen(self._values(loop.network))
+            if self.steering is not None:
+                self.steering.forget()
+        self._count(loop)
+
+    def ready(self, loop: Loop) -> bool:
+        return self.closed is not None
+
+    def numbers(self, loop: Loop) -> Mapping[str, float]:
+        values, noun = self._values(loop.network), self.parts.noun
+        scores = torch.cat(list(self.parts.scores(values).values()))
+        # Of what came: scales in place of the alphas that are stored for them, and no betas
+        own = {name: loop.network.get_parameter(name) for name, _ in self.context.module.named_parameters()}
+        scales = {name: each for name, each in values.items() if name in own and each.shape == own[name].shape}
+        return {
+            "nonzero": sum(int(torch.count_nonzero(tensor)) for tensor in (own | scales).values()),
+            f"{noun} zero": int((scores == 0).sum()),
+            f"{noun} below 1e-4": int((scores < _SMALL).sum()),
+            "lambda": self.force,
+        }
+
+    def state(self) -> dict[str, Any]:
+        found = {name: getattr(self, name) for name in ("lam", "pressing", "wanted", "exact", "counts")}
+        if self.closed is not None:
+            found["closed"] = self.closed
+        if self.steering is not None:
+            found["kept_steering"] = self.steering.state()
+        return found
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        if self.closed is not None:
+            self._masks = self.parts.masks(self.closed)
+
+    def fold(self, network: fx.GraphModule) -> fx.GraphModule:
+        self._final = {name: each.detach().cpu() for name, each in self._values(network).items()}
+        return self.parts.fold(network)
+
+    def plan(self, context: Context) -> Plan:
+        plan = self.parts.plan(context, self.closed or {})
+        left = Series("", [each[0] for each in self.counts], [each[1] for each in self.counts])
+        noun = self.parts.noun
+        figure = Figure(f"{noun}-left", f"{noun.capitalize()} that are not zero", "epoch", noun, (left,))
+        return replace(plan, notes=self._notes(), figures=(scale_figure(self._final, noun), figure))
+
+    def end(self, loop: Loop) -> int:
+        """The epoch after which components are closed."""
+        epochs = loop.total // loop.steps_per_epoch
+        return max(1, epochs - round(self.settle * epochs))
+
+    def _values(self, network: fx.GraphModule) -> dict[str, Tensor]:
+        with torch.no_grad():
+            return self.parts.values(network)
+
+    def _mean(self, network: fx.GraphModule) -> float:
+        """Of the components that the budget takes."""
+        if not self.wanted:
+            return 0.0
+        scores = self.parts.scores(self._values(network))
+        own = [scores[name][units] for name, units in self.wanted.items() if name in scores]
+        return float(torch.cat(own).mean()) if own else 0.0
+
+    def _close(self, network: fx.GraphModule) -> None:
+        values = self._values(network)
+        zeros = self.parts.zeros(values)
+        self.closed = self.parts.chosen(values) if self.budget else {n: u for n, u in zeros.items() if len(u)}
+        none = torch.zeros(0, dtype=torch.int64)
+        self.exact = {n: int(torch.isin(u, zeros.get(n, none)).sum()) for n, u in self.closed.items()}
+        self._masks = self.parts.masks(self.closed)
+        self._mask(network)
+        total, exact = sum(len(u) for u in self.closed.values()), sum(self.exact.values())
+        found = sum(len(u) for u in zeros.values())
+        self.context.progress.step(
+            f"Closed {total:,} of {self.parts.size:,} {self.parts.noun}: {exact:,} exactly zero, "
+            f"{total - exact:,} by rank" + (f"; {found - exact:,} more are zero" if found > exact else "")
+        )
+
+    def _mask(self, network: fx.GraphModule) -> None:
+        parameters = dict(network.named_parameters())
+        with torch.no_grad():
+            for name, mask in self._masks.items():
+                self._masks[name] = mask = mask.to(parameters[name].device)
+                parameters[name].mul_(mask)
+
+    def _count(self, loop: Loop) -> None:
+        zeros = self.parts.zeros(self._values(loop.network))
+        self.counts.append([float(loop.epoch), float(self.parts.size - sum(len(u) for u in zeros.values()))])
+
+    def _notes(self) -> dict[str, dict[str, Any]]:
+        """By group, how many of the components went because they were zero, and how many by their rank."""
+        return {
+            name: {"zero by training": self.exact[name], "closed by rank": len(units) - self.exact[name]}
+            for name, units in (self.closed or {}).items()
+        }
+
+
+def with_budget(context: Context, lam: float | None, share: float) -> Context:
+    """The context; where neither a budget nor lambda is given, with that share of all units as its budget."""
+    if context.has_budget or lam is not None:
+        return context
+    return replace(context, budget=Budget("ratio", share), has_budget=True)
+
+
+def check_options(lam: float | None, share: float, settle: float, last: str = "settle") -> None:
+    """Raises ValueError for what cannot be meant."""
+    if lam is not None and not 0 < lam < math.inf:
+        raise ValueError(f"lam: must be above 0, got {lam:g}")
+    if not 0 < share < 1:
+        raise ValueError(f"share: must be above 0 and below 1, got {share:g}")
+    if not 0 <= settle < 1:
+        raise ValueError(f"{last}: must be from 0 to below 1, got {settle:g}")
+
+
+def summed(norm: Callable[[Tensor], Tensor]) -> Norm:
+    """The norm of each site, summed over sites."""
+
+    def total(values: Sequence[Tensor]) -> Tensor:
+        return torch.stack([norm(each) for each in values]).sum()
+
+    return total

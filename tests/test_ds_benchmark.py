@@ -1,0 +1,73 @@
+"""The networks of the sparsification paper have the sizes that it prints."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+PAPERS = Path(__file__).resolve().parents[1] / "benchmarks" / "papers"
+
+
+@pytest.fixture(scope="module")
+def networks() -> Iterator[Any]:
+    sys.path.append(str(PAPERS))
+    try:
+        yield importlib.import_module("ds_networks")
+    finally:
+        sys.path.remove(str(PAPERS))
+
+
+def multiplications(network: nn.Module) -> int:
+    """Of convolutions and linear layers, for one image of 32 x 32; counted without numbers."""
+    total = 0
+
+    def count(layer: Any, inputs: Any, output: torch.Tensor) -> None:
+        nonlocal total
+        total += layer.weight[0].numel() * output.numel()
+
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        network(torch.empty(1, 3, 32, 32, device="meta"))
+    return total
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "macs"), [("DenseNet", 769_162, 287_900_000), ("MobileNet", 215_642, 3_331_072)]
+)
+def test_sizes(networks: Any, name: str, parameters: int, macs: int) -> None:
+    with torch.device("meta"):
+        network = getattr(networks, name)().eval()
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    assert multiplications(network) == pytest.approx(macs, rel=2e-4)
+    if name == "DenseNet":
+        norms = [m.num_features for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert sum(norms) == 11_994 and norms[-1] == 342
+
+
+def test_the_page(networks: Any) -> None:
+    """From made-up outcomes: the table beside the printed numbers, and which claims hold."""
+    channels = importlib.import_module("ds_channels")
+    found = {("base", 0.0): [channels.Outcome(50.0, 1.0, 1.0, 0.0, 0.0)]}
+    errors = {("NS", 0.7): 60.0, ("DS", 0.7): 55.0, ("DS, on what goes", 0.7): 61.0}
+    errors |= {(name, 0.8): error + 5 for (name, _), error in errors.items()}
+    for (name, share), error in errors.items():
+        found[name, share] = [channels.Outcome(error + d, 0.3, 0.25, share + 0.01, 0.9) for d in (-1.0, 1.0)]
+    claims = {claim.claim: claim.holds for claim in channels.claims(found)}
+    assert list(claims.values()) == [True, False, True, True, False, True]
+    given = argparse.Namespace(
+        depth=10, growth=8, samples=100, test=50, epochs=2, batch_size=16, lr=0.1, seeds=2
+    )  # fmt: skip
+    page = "\n".join(channels.page(found, given))
+    assert "| DS 70% | 5.77 ± 0.09 | 0.27 M | 90 M | 55.00 ± 1.41 | 71.0 % | 30.0 % | 25.0 % | 90.0 % |" in page
+    assert "**short run of a small network**" in page
+    assert [len(series.y) for series in channels.figure(found).series] == [2] * 4
