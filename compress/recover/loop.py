@@ -75,7 +75,8 @@ class Loop:
         self.model = Modes(network, self.processes, features)
         # The model is prepared first: a network that runs in several processes is moved before its optimizer is made
         self.ready: Any = accelerator.prepare_model(self.model)
-        self.optimizer: Any = accelerator.prepare_optimizer(optimizer(network, settings))
+        undecayed = {name for hook in self.hooks for name in hook.undecayed()}
+        self.optimizer: Any = accelerator.prepare_optimizer(optimizer(network, settings, undecayed))
         self.step = 0
         self.history: list[dict[str, Any]] = []
         self.best: Best | None = None
