@@ -43,13 +43,15 @@ from compress.plan import Plan
 from compress.progress import Progress, Silent
 from compress.retrain import Loop, Retrain, Session, Trainable
 from compress.schedules import annealed
-from compress.sparsity import fraction, weakest
+from compress.sparsity import weakest
+from compress.sparsity import fraction as share_of_zeros
 from compress.weights import Weights
 
 __all__ = [
     "Budget", "Context", "Criterion", "FSASettings", "Figure", "Group", "InputError", "Loop", "ModelError", "Plan",
     "Problem", "Pruner", "Retrain", "Series", "Session", "WeightCriterion", "annealed", "compression_factor",
     "granularities", "insert_module", "make_plan", "make_scores", "no_meaning", "option", "select_features",
+    "share_of_zeros",
 ]  # fmt: skip
 
 
@@ -171,7 +173,7 @@ class Context(Weights, Measurements, Trainable):
                 raise PluginError(f"scores of {name} have shape {shapes}")
             if not torch.isfinite(score).all():
                 raise PluginError(f"scores of {name} are not finite")
-        masks = weakest(scores, weights, fraction(self.budget, self.module, weights), together)
+        masks = weakest(scores, weights, share_of_zeros(self.budget, self.module, weights), together)
         notes = {n: {"weights": m.numel(), "kept_weights": int(m.sum())} for n, m in masks.items()}
         return self.plan_from_masks(masks, {**notes, **self.notes})
 
