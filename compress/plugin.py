@@ -26,7 +26,7 @@ from compress.calibration.problems import Problem
 from compress.errors import InputError, ModelError, PluginError
 from compress.figures import Figure, Series
 from compress.fsa import FSASettings, compression_factor, select_features
-from compress.graph import Cluster, Coupling, Group, clusters, insert_module
+from compress.graph import Cluster, Coupling, Group, clusters, insert_module, mixing_matrices
 from compress.graph.features import selections
 from compress.graph.tensors import with_tensors
 from compress.methods import (
@@ -39,6 +39,7 @@ from compress.methods import (
     make_scores,
     no_meaning,
 )
+from compress.nn.adjacency import LearnedAdjacency, relationship_score
 from compress.plan import Plan
 from compress.progress import Progress, Silent
 from compress.retrain import Loop, Retrain, Session, Trainable
@@ -48,10 +49,10 @@ from compress.sparsity import fraction as share_of_zeros
 from compress.weights import Weights
 
 __all__ = [
-    "Budget", "Context", "Criterion", "FSASettings", "Figure", "Group", "InputError", "Loop", "ModelError", "Plan",
-    "Problem", "Pruner", "Retrain", "Series", "Session", "WeightCriterion", "annealed", "compression_factor",
-    "granularities", "insert_module", "make_plan", "make_scores", "no_meaning", "option", "select_features",
-    "share_of_zeros",
+    "Budget", "Context", "Criterion", "FSASettings", "Figure", "Group", "InputError", "LearnedAdjacency", "Loop",
+    "ModelError", "Plan", "Problem", "Pruner", "Retrain", "Series", "Session", "WeightCriterion", "annealed", "compression_factor",
+    "granularities", "insert_module", "make_plan", "make_scores", "mixing_matrices", "no_meaning", "option", "relationship_score",
+    "select_features", "share_of_zeros",
 ]  # fmt: skip
 
 

@@ -92,16 +92,16 @@ def starting_alpha(weight: Tensor, dims: Dims) -> Tensor:
 
 
 def read_through(network: fx.GraphModule, name: str, made: str, module: nn.Module) -> None:
-    """Let everything that reads a parameter read it through a module, which becomes an attribute of the network.
+    """Let everything that reads a parameter or buffer read it through a module, which becomes an attribute of the network.
 
     Args:
         network: Changed in place.
         name: Of the parameter; other names of the same tensor count, too.
         made: Name of the module.
-        module: Takes the parameter and gives a tensor of its shape.
+        module: Takes the tensor and gives a tensor of its shape.
     """
-    tensor = network.get_parameter(name)
-    tied = {each for each, other in network.named_parameters(remove_duplicate=False) if other is tensor}
+    tensors = dict(network.named_parameters(remove_duplicate=False)) | dict(network.named_buffers(remove_duplicate=False))
+    tied = {each for each, other in tensors.items() if other is tensors[name]}
     first, *others = [node for node in network.graph.nodes if node.op == "get_attr" and str(node.target) in tied]
     reads = insert_module(network, made, module, first)
     for node in others:

@@ -49,7 +49,7 @@ class Wiring:
 
     by: By = option("ds", "ds: learned thresholds; dnw: the largest edges are used, all trained; proximal")
     keep: float | None = option(None, "fraction of the edges that stays; a budget counts before it, lam where both lack")
-    lam: float = option(1e-4, "ds, proximal: weight of the norm; with keep or a budget, where it begins")
+    lam: float = option(1e-3, "ds, proximal: weight of the norm; with keep or a budget, where it begins")
     group: Groups = option("matrix", "which edges share a threshold: those of a weight matrix, or of one output")
     rectified: bool = option(False, "ds: edges that are zero keep a gradient and can come back")
     norm: Norm = option("l1", "proximal: l1; l12 as printed, or its exact step: edges of a group compete")
