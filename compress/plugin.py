@@ -44,15 +44,15 @@ from compress.plan import Plan
 from compress.progress import Progress, Silent
 from compress.retrain import Loop, Retrain, Session, Trainable
 from compress.schedules import annealed
-from compress.sparsity import weakest
 from compress.sparsity import fraction as share_of_zeros
+from compress.sparsity import weakest
 from compress.weights import Weights
 
 __all__ = [
     "Budget", "Context", "Criterion", "FSASettings", "Figure", "Group", "InputError", "LearnedAdjacency", "Loop",
-    "ModelError", "Plan", "Problem", "Pruner", "Retrain", "Series", "Session", "WeightCriterion", "annealed", "compression_factor",
-    "granularities", "insert_module", "make_plan", "make_scores", "mixing_matrices", "no_meaning", "option", "relationship_score",
-    "select_features", "share_of_zeros",
+    "ModelError", "Plan", "Problem", "Pruner", "Retrain", "Series", "Session", "WeightCriterion", "annealed",
+    "compression_factor", "granularities", "insert_module", "make_plan", "make_scores", "mixing_matrices",
+    "no_meaning", "option", "relationship_score", "select_features", "share_of_zeros",
 ]  # fmt: skip
 
 

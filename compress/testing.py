@@ -80,12 +80,12 @@ def example_networks() -> Iterator[tuple[str, nn.Module, tuple[Tensor, ...]]]:
 def check_plugin(plugin: Any, networks: Iterable[tuple[str, nn.Module, tuple[Tensor, ...]]] | None = None) -> None:
     """Run a criterion, pruner or retrain method through the contract.
 
-    Checked on three networks, or on those that are given, at all granularities that the method has: it is a frozen dataclass whose options
-    have defaults and a help line; it changes no weight; the same seed gives the same plan; scores have the right shape
-    and are finite; plans name known groups and units and leave every group a unit; the slice equals the masked
-    original in float64. A method may refuse networks that lack what it needs, with a ModelError, but not all of them.
-    Of a retrain method, which is trained for 4 epochs, also that what it folds computes what was trained, and that a
-    training that is cut off and goes on ends as one that is not.
+    Checked on three networks, or on those that are given, at all granularities that the method has: it is a frozen
+    dataclass whose options have defaults and a help line; it changes no weight; the same seed gives the same plan;
+    scores have the right shape and are finite; plans name known groups and units and leave every group a unit; the
+    slice equals the masked original in float64. A method may refuse networks that lack what it needs, with a
+    ModelError, but not all of them. Of a retrain method, which is trained for 4 epochs, also that what it folds
+    computes what was trained, and that a training that is cut off and goes on ends as one that is not.
 
     Args:
         plugin: An instance.
@@ -110,7 +110,8 @@ def check_plugin(plugin: Any, networks: Iterable[tuple[str, nn.Module, tuple[Ten
                 refusals.append(f"{where}: {error}")
         changed = [k for k, v in module.state_dict().items() if not torch.equal(v, before[k])]
         _require(not changed, f"{type(plugin).__name__} changed weights of the {name}: {', '.join(changed[:3])}")
-    _require(len(refusals) < len(chosen) * len(granularities(plugin)), f"every network is refused. {'; '.join(refusals[:1])}")
+    every = len(refusals) == len(chosen) * len(granularities(plugin))
+    _require(not every, f"every network is refused. {'; '.join(refusals[:1])}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -71,7 +71,7 @@ def within(adjacency: Tensor, steps: int) -> Tensor:
 def relationship_score(matrix: Tensor, adjacency: Tensor, steps: int) -> float:
     """How much of a learned matrix joins nodes that are near in the graph: 0 to 1, 1 where all of it does.
 
-    Half the mean over nodes of what lies within ``steps`` edges, in rows scaled to sum 1 and in columns scaled to sum 1.
+    Half the mean over nodes of what lies within ``steps`` edges, in rows that are scaled to sum 1 and in such columns.
     A row or column of zeros counts as 0.
 
     Args:
@@ -91,12 +91,12 @@ class LearnedAdjacency(nn.Module):
 
     With g_ij = exp(alpha_ij), element ij is the positive part of g_ij - s(b_i) |g_i,:| - s(c_j) |g_:,j|, with sums of
     rows and columns and the logistic function s, and then rows and columns are scaled to their sums. Elements become
-    exactly zero, and the thresholds of rows (b) and columns (c) are learned. One module may be called in several layers.
+    exactly zero, and the thresholds of rows (b) and columns (c) are learned. One module may serve several layers.
 
     Args:
-        start: (N, N), not negative: the matrix to start from, which it is exactly where ``rows`` and ``columns`` are its
-            sums or it has none. What is zero in it stays below the threshold. A number N starts with all elements nearly
-            equal.
+        start: (N, N), not negative: the matrix to start from, exactly where ``rows`` and ``columns`` are its sums or
+            nothing is normalised. What is zero in it is below the threshold. A number N starts with all elements
+            nearly equal.
         normalise: How sums are reached: ``balanced`` and ``sinkhorn`` of :func:`balanced` and :func:`sinkhorn`.
         rows, columns: (N,) sums of rows and columns; 1 each where left out.
         iterations: Of the scaling, in training.

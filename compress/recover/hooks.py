@@ -19,7 +19,7 @@ class Hook:
     """
 
     def undecayed(self) -> Iterable[str]:
-        """Names of parameters of two dims and more that weight decay leaves alone; asked before the optimizer is made."""
+        """Names of parameters with two dims and more that do not decay; asked before the optimizer is made."""
         return ()
 
     def start(self, loop: Loop) -> None:

@@ -21,9 +21,7 @@ class Best:
     tensors: Mapping[str, Tensor]
 
 
-def optimizer(
-    network: fx.GraphModule, settings: Training, undecayed: Collection[str] = ()
-) -> torch.optim.Optimizer:
+def optimizer(network: fx.GraphModule, settings: Training, undecayed: Collection[str] = ()) -> torch.optim.Optimizer:
     """SGD or AdamW over what may be trained; weights of two dims and more decay, but for those that are named."""
     decays = {p: p.dim() > 1 for p in network.parameters() if p.requires_grad}
     for name in undecayed:

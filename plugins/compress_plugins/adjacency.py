@@ -12,19 +12,17 @@ from torch import Tensor, fx, nn
 
 from compress.plugin import (
     Context,
-    Figure,
     InputError,
     LearnedAdjacency,
     Loop,
     ModelError,
     Plan,
-    Series,
     Session,
     mixing_matrices,
     option,
     relationship_score,
 )
-from compress_plugins.edges import count, read_through
+from compress_plugins.edges import by_epoch, count, read_through
 
 Start = Literal["given", "dense"]
 Sums = Literal["given", "one"]
@@ -77,7 +75,9 @@ def matrices(network: fx.GraphModule, name: str | None) -> dict[str, Tensor]:
     found = {n: t.detach() for n, t in square.items() if not bool((t < 0).any()) and bool((t > 0).any())}
     if name is not None and name not in found:
         why = "has negative elements, or nothing else than zeros" if name in square else "is not among them"
-        raise InputError(f"--matrix {name} {why}", f"matrices are {', '.join(found)}" if found else "leave out --matrix")
+        raise InputError(
+            f"--matrix {name} {why}", f"matrices are {', '.join(found)}" if found else "leave out --matrix"
+        )
     if not found:
         held = f": {', '.join(square)} has negative elements, or none but zeros" if square else ""
         raise ModelError(
@@ -163,8 +163,7 @@ class Related(Session):
         """Masks of the elements that are zero; says which nodes are isolated, and how near the relations are."""
         found = {name: context.weight(name) for name in self.given}
         notes = {name: self._note(name, matrix) for name, matrix in found.items()}
-        series = Series("", *([float(each[i]) for each in self.counts] for i in (0, 1)))
-        figure = Figure("relations", "Elements of adjacency matrices that are not zero", "epoch", "elements", (series,))
+        figure = by_epoch("relations", "Elements of adjacency matrices that are not zero", "elements", self.counts)
         return Plan(masks={name: matrix != 0 for name, matrix in found.items()}, notes=notes, figures=(figure,))
 
     def _note(self, name: str, matrix: Tensor) -> dict[str, Any]:

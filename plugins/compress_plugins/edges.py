@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, fx, nn
 
-from compress.plugin import Context, ModelError, insert_module
+from compress.plugin import Context, Figure, ModelError, Series, insert_module
 from compress_plugins.narrowing import largest
 from compress_plugins.thresholds import alpha_of, signed, start_beta
 
@@ -92,7 +92,7 @@ def starting_alpha(weight: Tensor, dims: Dims) -> Tensor:
 
 
 def read_through(network: fx.GraphModule, name: str, made: str, module: nn.Module) -> None:
-    """Let everything that reads a parameter or buffer read it through a module, which becomes an attribute of the network.
+    """Let everything that reads a parameter or buffer read it through a module, a new attribute of the network.
 
     Args:
         network: Changed in place.
@@ -100,7 +100,9 @@ def read_through(network: fx.GraphModule, name: str, made: str, module: nn.Modul
         made: Name of the module.
         module: Takes the tensor and gives a tensor of its shape.
     """
-    tensors = dict(network.named_parameters(remove_duplicate=False)) | dict(network.named_buffers(remove_duplicate=False))
+    tensors = dict(network.named_parameters(remove_duplicate=False)) | dict(
+        network.named_buffers(remove_duplicate=False)
+    )
     tied = {each for each, other in tensors.items() if other is tensors[name]}
     first, *others = [node for node in network.graph.nodes if node.op == "get_attr" and str(node.target) in tied]
     reads = insert_module(network, made, module, first)
@@ -136,6 +138,12 @@ def held_by_the_rest(weights: Mapping[str, Tensor], keep: float, together: bool)
     total = sum(float(weight.detach().abs().sum()) for weight in weights.values())
     cut = sum(float((weight.detach().abs() * ~masks[name]).sum()) for name, weight in weights.items())
     return cut / total if total else 0.0
+
+
+def by_epoch(name: str, title: str, what: str, counts: Sequence[Sequence[int]]) -> Figure:
+    """What is left, by epoch; ``counts`` holds pairs of both."""
+    epochs, left = ([float(each[i]) for each in counts] for i in (0, 1))
+    return Figure(name, title, "epoch", what, (Series("", epochs, left),))
 
 
 def count(weights: Iterable[Tensor]) -> int:

@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, fx, nn
 
-from compress.plugin import Context, Figure, Loop, Plan, Series, Session, annealed, option, share_of_zeros
+from compress.plugin import Context, Loop, Plan, Session, annealed, option, share_of_zeros
 from compress_plugins.edges import (
     Strongest,
     Thresholded,
+    by_epoch,
     count,
     edge_weights,
     group_dims,
@@ -48,7 +49,9 @@ class Wiring:
     granularities: ClassVar[tuple[str, ...]] = ("weight",)
 
     by: By = option("ds", "ds: learned thresholds; dnw: the largest edges are used, all trained; proximal")
-    keep: float | None = option(None, "fraction of the edges that stays; a budget counts before it, lam where both lack")
+    keep: float | None = option(
+        None, "fraction of the edges that stays; a budget counts before it, lam where both lack"
+    )
     lam: float = option(1e-3, "ds, proximal: weight of the norm; with keep or a budget, where it begins")
     group: Groups = option("matrix", "which edges share a threshold: those of a weight matrix, or of one output")
     rectified: bool = option(False, "ds: edges that are zero keep a gradient and can come back")
@@ -76,7 +79,7 @@ class Wired(Session):
 
     Where a fraction is to stay, the smallest edges are cut on the schedule of annealing, which ends at half of the
     training; the others then train on without the norm. Until then the strength of the norm follows: it doubles within
-    an epoch while those that the next epoch is to cut hold more than a twentieth of all magnitude, and halves otherwise.
+    an epoch while the edges that the next epoch cuts hold more than a twentieth of all magnitude, and halves otherwise.
     Where nothing is said the last epoch is the result, as exact zeros come when the learning rate is small.
     """
 
@@ -164,8 +167,7 @@ class Wired(Session):
             notes[name] = {**kept, f"of them below {_NEARLY:g}": nearly}
         if count(weights.values()) == self.size:
             notes[self.edges[0]]["warning"] = "no edge became zero: a larger --lam, more --epochs, or --keep"
-        series = Series("", *([float(each[i]) for each in self.counts] for i in (0, 1)))
-        figure = Figure("edges", f"Edges that are not zero, of {self.size:,}", "epoch", "edges", (series,))
+        figure = by_epoch("edges", f"Edges that are not zero, of {self.size:,}", "edges", self.counts)
         return Plan(masks={name: weight != 0 for name, weight in weights.items()}, notes=notes, figures=(figure,))
 
     def _draw(self) -> None:

@@ -109,7 +109,7 @@ def test_relations_become_zero_and_the_result_is_exact(parameter: bool) -> None:
     session, done, after, plan = trained(Adjacency(lam=0.3), graphs(parameter=parameter))
     matrix = after.program.module.get_buffer("mix") if not parameter else after.program.module.get_parameter("mix")
     left = int(torch.count_nonzero(matrix))
-    assert left < 3 * NODES and [e["relations"] for e in done.history][0] == 3 * NODES
+    assert left < 3 * NODES and next(e["relations"] for e in done.history) == 3 * NODES
     assert done.history[-1]["relations"] == left and done.best == 15
     x = torch.randn(6, NODES, 4)
     with torch.no_grad():
@@ -138,6 +138,13 @@ def test_from_all_to_all() -> None:
 
 def test_which_matrices_are_found() -> None:
     class Several(nn.Module):
+        left: Tensor
+        signed: Tensor
+        right: Tensor
+        named: Tensor
+        table: Tensor
+        scale: Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("left", ring())
@@ -194,9 +201,7 @@ def test_the_contract() -> None:
     check_plugin(Adjacency(lam=0.1), [("graph network", Graphs().eval(), (torch.randn(2, NODES, 4),))])
 
 
-def test_from_file_to_file(
-    invoke: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_from_file_to_file(invoke: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = tmp_path / "site" / "elsewhere-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
@@ -208,7 +213,8 @@ def test_from_file_to_file(
     torch.save(build().state_dict(), "graphs.pt")
     train, test = samples(64), samples(32)
     arrays = {"x_train": train.inputs, "y_train": train.targets, "x_test": test.inputs, "y_test": test.targets}
-    np.savez("graphs.npz", **{name: tensor.numpy() for name, tensor in arrays.items()})
+    numbers: dict[str, Any] = {name: tensor.numpy() for name, tensor in arrays.items()}
+    np.savez("graphs.npz", **numbers)
     words = ("--arch", f"{__file__}:build", "--input-shape", "8,4", "--data", "npz:graphs.npz", "--lam", "0.3")
     done = invoke("retrain", "graphs.pt", "--mode", "relations", *words, "--epochs", "3", "--optimizer", "adamw")
     assert done.code == 0, done.err
