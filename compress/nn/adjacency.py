@@ -143,9 +143,14 @@ class LearnedAdjacency(nn.Module):
         scale = balanced if self.normalise == "balanced" else sinkhorn
         return scale(found, self.iterations if self.training else self.export_iterations, self.rows, self.columns)
 
-    def penalty(self, p: float = 0.5) -> Tensor:
-        """Half the sum of the p-norms of all rows and columns, a scalar; to be added to the loss with a factor."""
-        matrix = self.matrix()
+    def penalty(self, p: float = 0.5, matrix: Tensor | None = None) -> Tensor:
+        """Half the sum of the p-norms of all rows and columns, a scalar; to be added to the loss with a factor.
+
+        Args:
+            p: Of the norm; above 0 and below 1.
+            matrix: What :meth:`matrix` gave in this step, where it is at hand, so that it is computed once.
+        """
+        matrix = self.matrix() if matrix is None else matrix
         return (p_norms(matrix, 1, p).sum() + p_norms(matrix, 0, p).sum()) / 2
 
     def forward(self, x: Tensor) -> Tensor:

@@ -31,7 +31,8 @@ Norm = Literal["l1", "l12", "l12-exact"]
 Scope = Literal["layer", "all"]
 Start = Literal["trained", "fresh"]
 
-_STRONGEST = 0.2  # what dnw keeps where nobody says how much
+_KEEP = 0.2  # where nobody says how much
+_LAMS = {"l1": 1e-3, "l12": 1e-6, "l12-exact": 1e-6}  # where lambda begins; the steps of l12 grow with the edges' sum
 _PARTS = 8  # of an epoch: how often edges beyond a budget are cut
 _MU = 3.0  # of the schedule of these cuts
 _HARMLESS = 0.05  # share of all magnitude that the cuts of the next epoch may take without more strength
@@ -49,10 +50,8 @@ class Wiring:
     granularities: ClassVar[tuple[str, ...]] = ("weight",)
 
     by: By = option("ds", "ds: learned thresholds; dnw: the largest edges are used, all trained; proximal")
-    keep: float | None = option(
-        None, "fraction of the edges that stays; a budget counts before it, lam where both lack"
-    )
-    lam: float = option(1e-3, "ds, proximal: weight of the norm; with keep or a budget, where it begins")
+    keep: float | None = option(None, "fraction of the edges that stays: 0.2 where no budget, keep or lam is given")
+    lam: float | None = option(None, "ds, proximal: weight of the norm, which follows where a fraction is to stay")
     group: Groups = option("matrix", "which edges share a threshold: those of a weight matrix, or of one output")
     rectified: bool = option(False, "ds: edges that are zero keep a gradient and can come back")
     norm: Norm = option("l1", "proximal: l1; l12 as printed, or its exact step: edges of a group compete")
@@ -62,7 +61,7 @@ class Wiring:
     def __post_init__(self) -> None:
         if self.keep is not None and not 0 < self.keep < 1:
             raise ValueError(f"keep: must be above 0 and below 1, got {self.keep:g}")
-        if not 0 <= self.lam < math.inf:
+        if self.lam is not None and not 0 <= self.lam < math.inf:
             raise ValueError(f"lam: must be 0 or more, got {self.lam:g}")
         if self.rectified and self.by != "ds":
             raise ValueError(f"rectified: is about the thresholds of --by ds, not about {self.by}")
@@ -80,7 +79,7 @@ class Wired(Session):
     Where a fraction is to stay, the smallest edges are cut on the schedule of annealing, which ends at half of the
     training; the others then train on without the norm. Until then the strength of the norm follows: it doubles within
     an epoch while the edges that the next epoch cuts hold more than a twentieth of all magnitude, and halves otherwise.
-    Where nothing is said the last epoch is the result, as exact zeros come when the learning rate is small.
+    Under a lambda alone the last epoch is the result, as exact zeros come when the learning rate is small.
     """
 
     def __init__(self, method: Wiring, context: Context) -> None:
@@ -89,7 +88,7 @@ class Wired(Session):
         self.edges = tuple(weights)
         self.dims = {name: group_dims(context, name, method.group) for name in weights}
         self.keep = _kept_share(method, context, weights)
-        self.lam = method.lam
+        self.lam = _LAMS[method.norm] if method.lam is None else method.lam
         self.counts: list[list[int]] = []  # epoch, edges that are not zero
         self.size = sum(weight.numel() for weight in weights.values())
         if method.begin == "fresh":
@@ -259,4 +258,6 @@ def _kept_share(method: Wiring, context: Context, weights: Mapping[str, Tensor])
     """The fraction of the edges that is to stay, where anyone said so."""
     if context.has_budget:
         return 1 - share_of_zeros(context.budget, context.module, weights)
-    return _STRONGEST if method.by == "dnw" and method.keep is None else method.keep
+    if method.keep is None and (method.by == "dnw" or method.lam is None):
+        return _KEEP
+    return method.keep

@@ -167,6 +167,12 @@ def test_folding_is_exact_in_double_precision() -> None:
     assert float((plain(x) - session.network(x)).detach().abs().max()) <= 1e-9
 
 
+def test_what_stays_where_little_is_said() -> None:
+    methods = (Wiring(), Wiring(lam=0.1), Wiring(by="dnw"), Wiring(keep=0.4, lam=1.0))
+    assert [m.start(context_of(mlp())).keep for m in methods] == [0.2, None, 0.2, 0.4]
+    assert Wiring(by="proximal", norm="l12").start(context_of(mlp())).lam == 1e-6
+
+
 def test_thresholds_do_not_decay() -> None:
     """Nothing but decay moves what has no gradient."""
     done = Done(Wiring(lam=0), mlp())
