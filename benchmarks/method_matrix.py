@@ -37,7 +37,15 @@ from compress.registry import Method, methods
 
 SAMPLES = Path(__file__).parent.parent / "sample_models"
 ARCHITECTURES = f"{SAMPLES / 'architectures.py'}"
-AMOUNT = {"tetris": "--bin 20", "channel": "", "fsa": "--keep 0.7", "annealing": "--keep 0.7 --epochs 1", "dead": ""}
+AMOUNT = {
+    "tetris": "--bin 20",
+    "channel": "",
+    "fsa": "--keep 0.7",
+    "dead": "",
+    "annealing": "--keep 0.7 --epochs 1",
+    "wiring": "--keep 0.7 --epochs 1",
+    "adjacency": "--epochs 1",
+}
 GRANULARITIES = ("unit", "weight")
 
 

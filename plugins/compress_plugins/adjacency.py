@@ -22,7 +22,7 @@ from compress.plugin import (
     option,
     relationship_score,
 )
-from compress_plugins.edges import by_epoch, count, read_through
+from compress_plugins.edges import by_epoch, count, count_others, read_through
 
 Start = Literal["given", "dense"]
 Sums = Literal["given", "one"]
@@ -106,6 +106,8 @@ class Related(Session):
         self.method, self.given = method, dict(given)
         self.counts: list[list[int]] = []  # epoch, elements that are not zero
         generator = context.generator()
+        parameters = dict(self.network.named_parameters(remove_duplicate=False))
+        self.owned = any(name in parameters for name in self.given)  # whether the matrices count as parameters
         self.readers: dict[str, str] = {}
         for number, (name, matrix) in enumerate(self.given.items()):
             ones = method.sums == "one"
@@ -119,9 +121,8 @@ class Related(Session):
             ).to(matrix)
             self.readers[name] = f"adjacency_{number}"
             read_through(self.network, name, self.readers[name], _Read(learned))
-            owned = dict(self.network.named_parameters(remove_duplicate=False)).get(name)
-            if owned is not None:
-                owned.requires_grad_(False)  # nothing reads it
+            if name in parameters:
+                parameters[name].requires_grad_(False)  # nothing reads it
 
     def undecayed(self) -> Iterable[str]:
         return (f"{reader}.learned.alpha" for reader in self.readers.values())
@@ -141,7 +142,9 @@ class Related(Session):
         return loop.step == loop.total
 
     def numbers(self, loop: Loop) -> Mapping[str, float]:
-        return {"relations": self.counts[-1][1]}
+        relations = self.counts[-1][1]
+        others = count_others(loop.network, (*self.given, *self.readers.values()))
+        return {"relations": relations, "nonzero": others + (relations if self.owned else 0)}
 
     def state(self) -> dict[str, Any]:
         return {"counts": self.counts}

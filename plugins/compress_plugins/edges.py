@@ -140,6 +140,15 @@ def held_by_the_rest(weights: Mapping[str, Tensor], keep: float, together: bool)
     return cut / total if total else 0.0
 
 
+def count_others(network: fx.GraphModule, prefixes: Iterable[str]) -> int:
+    """Parameters that are not zero, without those that have a name here or belong to a module that has."""
+    own = tuple(prefixes)
+    others = [
+        p for n, p in network.named_parameters() if n not in own and not n.startswith(tuple(f"{o}." for o in own))
+    ]
+    return count(others)
+
+
 def by_epoch(name: str, title: str, what: str, counts: Sequence[Sequence[int]]) -> Figure:
     """What is left, by epoch; ``counts`` holds pairs of both."""
     epochs, left = ([float(each[i]) for each in counts] for i in (0, 1))

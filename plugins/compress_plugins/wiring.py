@@ -16,6 +16,7 @@ from compress_plugins.edges import (
     Thresholded,
     by_epoch,
     count,
+    count_others,
     edge_weights,
     group_dims,
     held_by_the_rest,
@@ -134,9 +135,7 @@ class Wired(Session):
 
     def numbers(self, loop: Loop) -> Mapping[str, float]:
         edges = self.counts[-1][1]
-        own = {id(loop.network.get_parameter(name)) for name in self.edges}
-        own |= {id(p) for reader in self.readers.values() for p in loop.network.get_submodule(reader).parameters()}
-        others = count(p for p in loop.network.parameters() if id(p) not in own)
+        others = count_others(loop.network, (*self.edges, *self.readers.values()))
         found: dict[str, float] = {"edges": edges, "nonzero": others + edges}
         return found if self.method.by == "dnw" else {**found, "strength": 0.0 if self._is_cut(loop) else self.lam}
 

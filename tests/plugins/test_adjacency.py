@@ -111,6 +111,8 @@ def test_relations_become_zero_and_the_result_is_exact(parameter: bool) -> None:
     left = int(torch.count_nonzero(matrix))
     assert left < 3 * NODES and next(e["relations"] for e in done.history) == 3 * NODES
     assert done.history[-1]["relations"] == left and done.best == 15
+    nonzero = sum(int(torch.count_nonzero(p)) for p in after.program.module.parameters())
+    assert done.history[-1]["nonzero"] == nonzero
     x = torch.randn(6, NODES, 4)
     with torch.no_grad():
         assert float((after.program.module(x) - done.module(x)).abs().max()) <= 1e-5
