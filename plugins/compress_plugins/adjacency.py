@@ -39,7 +39,7 @@ class Adjacency:
     granularities: ClassVar[tuple[str, ...]] = ("weight",)
 
     matrix: str | None = option(None, "name of the one matrix to train; without it all that `A @ H` reads")
-    lam: float = option(0.05, "weight of the p-norms of rows and columns")
+    lam: float = option(0.01, "weight of the p-norms of rows and columns, as a mean over the nodes")
     p: float = option(0.5, "of the norm; above 0 and below 1")
     begin: Start = option("given", "given: from the matrix as it is, exactly; dense: from relations of all to all")
     sums: Sums = option("given", "what rows and columns sum to: as in the matrix, or one, as in the paper")
@@ -61,6 +61,8 @@ class Adjacency:
             InputError: The matrix that was named is none.
             ModelError: The network multiplies no such matrix with what it computes.
         """
+        if context.has_budget:
+            context.progress.warn(f"adjacency: --lam says how much goes, whatever --{context.budget.kind} says")
         return Related(self, context, matrices(context.module, self.matrix))
 
 
@@ -132,8 +134,8 @@ class Related(Session):
             self._count(loop)
 
     def penalty(self, loop: Loop) -> Tensor | None:
-        learned = [self._learned(loop.network, name) for name in self.given]
-        return self.method.lam * torch.stack([each.penalty(self.method.p) for each in learned]).sum()
+        norms = [self._learned(loop.network, n).penalty(self.method.p) / len(given) for n, given in self.given.items()]
+        return self.method.lam * torch.stack(norms).sum()
 
     def after_epoch(self, loop: Loop) -> None:
         self._count(loop)

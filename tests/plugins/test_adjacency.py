@@ -106,7 +106,7 @@ def test_the_start_is_the_network_as_it_was(parameter: bool, normalise: Any) -> 
 
 @pytest.mark.parametrize("parameter", [False, True])
 def test_relations_become_zero_and_the_result_is_exact(parameter: bool) -> None:
-    session, done, after, plan = trained(Adjacency(lam=0.3), graphs(parameter=parameter))
+    session, done, after, plan = trained(Adjacency(lam=2.4), graphs(parameter=parameter))
     matrix = after.program.module.get_buffer("mix") if not parameter else after.program.module.get_parameter("mix")
     left = int(torch.count_nonzero(matrix))
     assert left < 3 * NODES and next(e["relations"] for e in done.history) == 3 * NODES
@@ -200,7 +200,7 @@ def test_options_that_are_refused(options: dict[str, Any], said: str) -> None:
 
 def test_the_contract() -> None:
     torch.manual_seed(0)
-    check_plugin(Adjacency(lam=0.1), [("graph network", Graphs().eval(), (torch.randn(2, NODES, 4),))])
+    check_plugin(Adjacency(lam=0.8), [("graph network", Graphs().eval(), (torch.randn(2, NODES, 4),))])
 
 
 def test_from_file_to_file(invoke: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +217,7 @@ def test_from_file_to_file(invoke: Callable[..., Any], tmp_path: Path, monkeypat
     arrays = {"x_train": train.inputs, "y_train": train.targets, "x_test": test.inputs, "y_test": test.targets}
     numbers: dict[str, Any] = {name: tensor.numpy() for name, tensor in arrays.items()}
     np.savez("graphs.npz", **numbers)
-    words = ("--arch", f"{__file__}:build", "--input-shape", "8,4", "--data", "npz:graphs.npz", "--lam", "0.3")
+    words = ("--arch", f"{__file__}:build", "--input-shape", "8,4", "--data", "npz:graphs.npz", "--lam", "2.4")
     done = invoke("retrain", "graphs.pt", "--mode", "relations", *words, "--epochs", "3", "--optimizer", "adamw")
     assert done.code == 0, done.err
     report = json.loads(Path("compressed/report.json").read_text("utf-8"))
