@@ -42,7 +42,7 @@ PRINTED = {
     "DS rectified": ("DS, rectified gradient", "9.36 ± .27", "4.7e4", "3.3e6"),
 }
 METHODS: dict[str, dict[str, Any]] = {
-    "DNW": {"by": "dnw"},
+    "DNW": {"by": "dnw", "scope": "layer"},  # ranked within a stage, as its authors do
     "PG l1": {"by": "proximal"},
     "PG l1,2": {"by": "proximal", "norm": "l12"},
     "PG l1,2 exact": {"by": "proximal", "norm": "l12-exact"},
@@ -179,6 +179,8 @@ def page(given: argparse.Namespace, found: Mapping[str, list[Outcome]], train: i
         "of MobileNetV1: this is a **short run** of a **smaller network**, whose errors are not those of the paper.\n"
     )
     yield NOTES
+    spread = 50 / math.sqrt(test)
+    yield f"The standard error of an error near a half is {spread:.1f} points with so many test samples.\n"
     printed = ("printed for", "error %", "parameters", "mult-adds")
     head = ("method", *printed, "error %, here", "edges", "parameters not zero", "mult-adds, here", "seconds")
     yield from table(head, (_row(name, outcomes) for name, outcomes in found.items()))
