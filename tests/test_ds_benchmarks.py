@@ -87,7 +87,7 @@ def test_the_missing_do_not_count() -> None:
 
 def test_products_that_count() -> None:
     wirings = script("ds_wirings")
-    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(18, 2)).eval()
+    model: Any = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(18, 2)).eval()
     with torch.no_grad():
         model[0].weight[0] = 0
         model[2].weight[:, :9] = 0

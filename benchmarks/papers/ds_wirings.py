@@ -42,7 +42,7 @@ PRINTED = {
     "DS rectified": ("DS, rectified gradient", "9.36 ± .27", "4.7e4", "3.3e6"),
 }
 METHODS: dict[str, dict[str, Any]] = {
-    "DNW": {"by": "dnw", "scope": "layer"},  # ranked within a stage, as its authors do
+    "DNW": {"by": "dnw"},
     "PG l1": {"by": "proximal"},
     "PG l1,2": {"by": "proximal", "norm": "l12"},
     "PG l1,2 exact": {"by": "proximal", "norm": "l12-exact"},

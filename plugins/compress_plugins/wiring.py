@@ -29,7 +29,7 @@ from compress_plugins.thresholds import l1, prox_l1, prox_l12
 By = Literal["ds", "dnw", "proximal"]
 Groups = Literal["matrix", "output"]
 Norm = Literal["l1", "l12", "l12-exact"]
-Scope = Literal["layer", "all"]
+Scope = Literal["auto", "layer", "all"]
 Start = Literal["trained", "fresh"]
 
 _KEEP = 0.2  # where nobody says how much
@@ -56,7 +56,7 @@ class Wiring:
     group: Groups = option("matrix", "which edges share a threshold: those of a weight matrix, or of one output")
     rectified: bool = option(False, "ds: edges that are zero keep a gradient and can come back")
     norm: Norm = option("l1", "proximal: l1; l12 as printed, or its exact step: edges of a group compete")
-    scope: Scope = option("all", "keep: the largest edges of all layers stay, or of each layer the same fraction")
+    scope: Scope = option("auto", "what is ranked: all edges, or those of each layer; auto: of each for dnw, else all")
     begin: Start = option("trained", "begin with the trained weights, exactly, or with new ones")
 
     def __post_init__(self) -> None:
@@ -89,6 +89,7 @@ class Wired(Session):
         self.edges = tuple(weights)
         self.dims = {name: group_dims(context, name, method.group) for name in weights}
         self.keep = _kept_share(method, context, weights)
+        self.together = method.scope == "all" or (method.scope == "auto" and method.by != "dnw")
         self.lam = _LAMS[method.norm] if method.lam is None else method.lam
         self.counts: list[list[int]] = []  # epoch, edges that are not zero
         self.size = sum(weight.numel() for weight in weights.values())
@@ -204,7 +205,7 @@ class Wired(Session):
         """Let the largest weights be the edges."""
         assert self.keep is not None
         weights = {name: network.get_parameter(name) for name in self.edges}
-        for name, kept in strongest(weights, self.keep, self.method.scope == "all").items():
+        for name, kept in strongest(weights, self.keep, self.together).items():
             network.get_submodule(self.readers[name]).get_buffer("kept").copy_(kept)
 
     def _narrow(self, loop: Loop, keep: float) -> None:
@@ -216,10 +217,10 @@ class Wired(Session):
         every, share = max(1, loop.steps_per_epoch // _PARTS), left(loop.step)
         if share == left(loop.step - 1) or (loop.step % every and not self._is_cut(loop)):
             return
-        edges, together = self._seen(loop.network), self.method.scope == "all"
-        for name, kept in strongest(edges, share, together).items():
+        edges = self._seen(loop.network)
+        for name, kept in strongest(edges, share, self.together).items():
             self._mask(loop.network, name, kept & self.masks[name].to(kept.device))
-        next_cuts = held_by_the_rest(self._seen(loop.network), left(loop.step + loop.steps_per_epoch), together)
+        next_cuts = held_by_the_rest(self._seen(loop.network), left(loop.step + loop.steps_per_epoch), self.together)
         self.lam *= 2 ** ((1 if next_cuts > _HARMLESS else -1) * every / loop.steps_per_epoch)
 
     def _mask(self, network: fx.GraphModule, name: str, kept: Tensor) -> None:

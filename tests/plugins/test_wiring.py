@@ -192,13 +192,13 @@ def test_the_gradient_reaches_edges_that_are_not_used() -> None:
 
 
 def test_the_largest_are_used_after_every_step() -> None:
-    done = Done(Wiring(by="dnw", keep=0.25, scope="layer"), mlp())
+    done = Done(Wiring(by="dnw", keep=0.25), mlp())
     for step in done.eyes.steps:
         assert [int(torch.count_nonzero(step[f"{i}.weight"])) for i in (0, 2, 4)] == [50, 60, 9]
     used = torch.stack([step["2.weight"] != 0 for step in done.eyes.steps])
     assert bool((used[-1] & ~used[0]).any())  # edges come back
     assert {entry["edges"] for entry in done.trained.history} == {119}
-    together = Done(Wiring(by="dnw", keep=0.25), mlp())
+    together = Done(Wiring(by="dnw", keep=0.25, scope="all"), mlp())
     assert {entry["edges"] for entry in together.trained.history} == {119} and together.left != done.left
 
 
