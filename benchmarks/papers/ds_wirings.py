@@ -181,7 +181,7 @@ def page(given: argparse.Namespace, found: Mapping[str, list[Outcome]], train: i
     yield NOTES
     spread = 50 / math.sqrt(test)
     yield f"The standard error of an error near a half is {spread:.1f} points with so many test samples.\n"
-    printed = ("printed for", "error %", "parameters", "mult-adds")
+    printed = ("printed for", "error %, printed", "parameters, printed", "mult-adds, printed")
     head = ("method", *printed, "error %, here", "edges", "parameters not zero", "mult-adds, here", "seconds")
     yield from table(head, (_row(name, outcomes) for name, outcomes in found.items()))
     yield "\n![Edges that are not zero](ds-wirings.svg)\n"
