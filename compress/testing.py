@@ -181,6 +181,8 @@ def _check_retrain(plugin: Retrain, context: Context, where: str) -> None:
             plan, after = _retrained(plugin, context)
             _retrained(plugin, context, _Cut(), file)
             again, resumed = _retrained(plugin, context, Hook(), file)
+    except ModelError:
+        raise
     except CompressError as error:
         raise PluginError(f"{where}: {error}") from error
     tensors = dict(resumed.module.named_parameters())
