@@ -37,8 +37,8 @@ from compress.registry import Method, methods
 
 SAMPLES = Path(__file__).parent.parent / "sample_models"
 ARCHITECTURES = f"{SAMPLES / 'architectures.py'}"
-AMOUNT = {"tetris": "--bin 20", "channel": "", "fsa": "--keep 0.7", "dead": ""}
-AMOUNT |= dict.fromkeys(("annealing", "dsc"), "--keep 0.7 --epochs 1")
+AMOUNT = {"tetris": "--bin 20", "channel": "", "fsa": "--keep 0.7", "dead": "", "adjacency": "--epochs 1"}
+AMOUNT |= dict.fromkeys(("annealing", "dsc", "wiring"), "--keep 0.7 --epochs 1")
 GRANULARITIES = ("unit", "weight")
 
 

@@ -38,7 +38,7 @@ from compress.calibration.problems import Problem
 from compress.errors import InputError, ModelError, PluginError
 from compress.figures import Figure, HeatMap, Panel, Series
 from compress.fsa import FSASettings, compression_factor, select_features
-from compress.graph import Cluster, Coupling, Group, Member, clusters, insert_module
+from compress.graph import Cluster, Coupling, Group, Member, clusters, insert_module, mixing_matrices
 from compress.graph.calls import bind, op_name
 from compress.graph.features import selections
 from compress.graph.tensors import with_tensors
@@ -52,18 +52,21 @@ from compress.methods import (
     make_scores,
     no_meaning,
 )
+from compress.nn.adjacency import LearnedAdjacency, relationship_score
 from compress.plan import Plan
 from compress.progress import Progress, Silent
 from compress.retrain import Loop, Retrain, Session, Trainable
 from compress.schedules import annealed
-from compress.sparsity import fraction, weakest
+from compress.sparsity import fraction as share_of_zeros
+from compress.sparsity import weakest
 from compress.weights import Weights
 
 __all__ = [
     "Allocation", "Budget", "Context", "Coupling", "Criterion", "FSASettings", "Figure", "Group", "HeatMap",
-    "InputError", "Loop", "Member", "ModelError", "Panel", "Plan", "Problem", "Pruner", "Retrain", "Series", "Session",
-    "WeightCriterion", "annealed", "bind", "compression_factor", "everything", "granularities", "insert_module",
-    "make_plan", "make_scores", "matched", "no_meaning", "op_name", "option", "select_features", "size_of",
+    "InputError", "LearnedAdjacency", "Loop", "Member", "ModelError", "Panel", "Plan", "Problem", "Pruner", "Retrain",
+    "Series", "Session", "WeightCriterion", "annealed", "bind", "compression_factor", "everything", "granularities",
+    "insert_module", "make_plan", "make_scores", "matched", "mixing_matrices", "no_meaning", "op_name", "option",
+    "relationship_score", "select_features", "share_of_zeros", "size_of",
 ]  # fmt: skip
 
 
@@ -185,7 +188,7 @@ class Context(Weights, Measurements, Trainable):
                 raise PluginError(f"scores of {name} have shape {shapes}")
             if not torch.isfinite(score).all():
                 raise PluginError(f"scores of {name} are not finite")
-        masks = weakest(scores, weights, fraction(self.budget, self.module, weights), together)
+        masks = weakest(scores, weights, share_of_zeros(self.budget, self.module, weights), together)
         notes = {n: {"weights": m.numel(), "kept_weights": int(m.sum())} for n, m in masks.items()}
         return self.plan_from_masks(masks, {**notes, **self.notes})
 

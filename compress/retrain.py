@@ -38,7 +38,8 @@ class Loop(Protocol):
 
     Attributes:
         network: What is trained; its tensors may be changed in place, on the device they are on.
-        optimizer: A torch optimizer over all parameters that require gradients; those of one dim do not decay.
+        optimizer: A torch optimizer over all parameters that require gradients; those of one dim do not decay,
+            nor do those that the session names.
         step: Steps that are complete.
         total: Steps in all.
         steps_per_epoch: Steps of one epoch.
@@ -100,6 +101,11 @@ class Session:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.network = context.copy()
+
+    def undecayed(self) -> Iterable[str]:
+        """Names of the network's parameters that weight decay leaves alone, beside those of one dim, which it never
+        reaches. Asked once, before the optimizer is made."""
+        return ()
 
     def begin(self, loop: Loop) -> None:
         """Before everything else that the loop calls, also after `load`; epoch 0 is judged after it."""

@@ -195,6 +195,40 @@ def test_a_loss_that_is_no_number_before_the_method_is_done() -> None:
     assert found.value.hint == "a lower --lr"
 
 
+class Still(Nothing):
+    """A second tensor of two dims that nothing reads, so that decay alone could move it."""
+
+    named: tuple[str, ...] = ("still",)
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.network.still = nn.Parameter(torch.ones(2, 2))
+
+    def undecayed(self) -> tuple[str, ...]:
+        return self.named
+
+    def penalty(self, loop: Loop) -> Tensor:
+        return 0 * loop.network.get_parameter("still").sum()
+
+
+class Unnamed(Still):
+    named = ()
+
+
+class Misnamed(Still):
+    named = ("stil",)
+
+
+def test_what_a_session_names_does_not_decay() -> None:
+    decayed = Training(**{**vars(SETTINGS), "weight_decay": 0.1})
+    for made, same in ((Still, True), (Unnamed, False)):
+        session = made(Context(mlp()))
+        found = finetune(session.network, samples(), decayed, hooks=[InSession(session)]).module
+        assert torch.equal(found.get_parameter("still"), torch.ones(2, 2)) == same
+    with pytest.raises(PluginError, match=r"Misnamed\.undecayed names 'stil', which is no parameter"):
+        train(Misnamed(Context(mlp())))
+
+
 class Raises(Nothing):
     def after_step(self, loop: Loop) -> None:
         raise KeyError("no such thing")

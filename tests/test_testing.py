@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from compress.errors import PluginError
 from compress.plugin import Context, Group, Plan, option
 from compress.registry import create, methods
 from compress.testing import check_plugin, example_networks
+from compress_plugins.adjacency import Adjacency
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,36 @@ class L1:
         return torch.stack([w.abs().pow(self.power).sum(1) for w in weights]).sum(0)
 
 
+class Mixed(nn.Module):
+    """Its nodes are mixed by a constant matrix."""
+
+    mix: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mix", (torch.eye(6) + torch.eye(6).roll(1, 1)) / 2)
+        self.layer, self.head = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.relu(self.mix @ self.layer(x)).mean(1))
+        return out
+
+
+def test_networks_that_a_method_needs() -> None:
+    with pytest.raises(PluginError, match="every network is refused"):
+        check_plugin(Adjacency())
+
+
 @pytest.mark.parametrize("name", [m.name for m in methods() if "compress-nn" in m.distribution])
 def test_the_methods_that_come_with_the_package(name: str) -> None:
-    check_plugin(create(name, {})[1])
+    before = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+    normed = nn.Sequential(*before, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    # What the networks of the suite lack: such a matrix, and channels that batch norms alone make
+    others = {
+        "adjacency": [("graph network", Mixed().eval(), (torch.randn(2, 6, 4),))],
+        "proximal": [("network of norms", normed.eval(), (torch.randn(2, 3, 8, 8),))],
+    }
+    check_plugin(create(name, {})[1], others.get(name))
 
 
 def test_a_criterion_as_the_documentation_shows_it() -> None:

@@ -9,6 +9,7 @@ from compress.graph.features import KEPT_INPUTS, select_inputs
 from compress.graph.groups import Coupling, Frozen, Group, Member
 from compress.graph.insert import insert_module
 from compress.graph.mapback import ModuleSlice, slice_module
+from compress.graph.mixing import mixing_matrices
 from compress.graph.partly import partly_pruned
 from compress.graph.propagate import propagate
 from compress.graph.rules import load_rules
@@ -42,6 +43,7 @@ __all__ = [
     "load_rules",
     "lowest",
     "macs",
+    "mixing_matrices",
     "parameters",
     "partly_pruned",
     "propagate",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +17,10 @@ class Hook:
 
     A network that changes its size in between needs a loop of its own for each size.
     """
+
+    def undecayed(self) -> Iterable[str]:
+        """Names of parameters with two dims and more that do not decay; asked before the optimizer is made."""
+        return ()
 
     def start(self, loop: Loop) -> None:
         """Before everything else that is called, also after a state was read; epoch 0 is judged after it."""

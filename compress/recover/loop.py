@@ -77,7 +77,7 @@ class Loop:
         self.model = Modes(network, self.processes, features)
         # The model is prepared first: a network that runs in several processes is moved before its optimizer is made
         self.ready: Any = accelerator.prepare_model(self.model)
-        self.optimizer: Any = accelerator.prepare_optimizer(optimizer(network, settings))
+        self.optimizer: Any = accelerator.prepare_optimizer(self._optimizer())
         self.changes: dict[str, Any] = {}  # what `change_optimizer` was given
         self.step = 0
         self.history: list[dict[str, Any]] = []
@@ -143,6 +143,10 @@ class Loop:
         found = [penalty for hook in self.hooks if (penalty := hook.penalty(self)) is not None]
         return torch.stack(found).sum() if found else 0.0
 
+    def _optimizer(self) -> torch.optim.Optimizer:
+        undecayed = {name for hook in self.hooks for name in hook.undecayed()}
+        return optimizer(self.network, self.settings, undecayed)
+
     def change_optimizer(self, **settings: Any) -> None:
         """Go on with a new optimizer that has seen no step; the state keeps which.
 
@@ -151,7 +155,7 @@ class Loop:
         """
         self.changes = {**self.changes, **settings}
         self.settings = replace(self.settings, **settings)
-        self.optimizer = self.accelerator.prepare_optimizer(optimizer(self.network, self.settings))
+        self.optimizer = self.accelerator.prepare_optimizer(self._optimizer())
 
     def summed(self, tensor: Tensor) -> Tensor:
         """The sum of a tensor over all processes, each of which has to ask for it."""

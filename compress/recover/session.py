@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from compress.errors import PluginError
 from compress.measure import count_nonzero
 from compress.recover.hooks import Hook
 from compress.retrain import Session, guarded
@@ -23,6 +24,15 @@ class InSession(Hook):
 
     def __init__(self, session: Session) -> None:
         self.session = session
+
+    def undecayed(self) -> Iterable[str]:
+        with guarded(self.session):
+            names = tuple(self.session.undecayed())
+        known = dict(self.session.network.named_parameters())
+        strange = [name for name in names if name not in known]
+        if strange:
+            raise PluginError(f"{type(self.session).__name__}.undecayed names {strange[0]!r}, which is no parameter")
+        return names
 
     def start(self, loop: Loop) -> None:
         with guarded(self.session):

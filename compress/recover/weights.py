@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,14 @@ class Best:
     tensors: Mapping[str, Tensor]
 
 
-def optimizer(network: fx.GraphModule, settings: Training) -> torch.optim.Optimizer:
-    """SGD or AdamW over what may be trained; weights of two dims and more decay."""
-    trained = [p for p in network.parameters() if p.requires_grad]
+def optimizer(network: fx.GraphModule, settings: Training, undecayed: Collection[str] = ()) -> torch.optim.Optimizer:
+    """SGD or AdamW over what may be trained; weights of two dims and more decay, but for those that are named."""
+    decays = {p: p.dim() > 1 for p in network.parameters() if p.requires_grad}
+    for name in undecayed:
+        decays[network.get_parameter(name)] = False
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": [p for p, decay in decays.items() if decay], "weight_decay": settings.weight_decay},
+        {"params": [p for p, decay in decays.items() if not decay], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     if settings.optimizer == "adamw":
