@@ -12,13 +12,13 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
-from compress.checkpoint.reload import largest_error
 from compress.errors import ModelError
-from compress.export.program import Traced, batch_of, first_line, traced, whole
+from compress.export.program import Traced, first_line, random_batches, traced, whole
+from compress.export.runtime import compared
 from compress.graph.quiet import quiet
 
 # A protocol buffer cannot exceed 2 GiB; above this the weights go to a file of their own beside it
-_ONE_FILE = 1_900_000_000
+ONE_FILE = 1_900_000_000
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class OnnxExport:
         bytes: Its size, with that of the file beside it.
         opset: Version of the ONNX operators.
         max_error: Largest relative difference of its outputs in ONNX Runtime from those of the model,
-            max |a - b| / max(1, max |b|), on random inputs in batches of 1, 2 and 3.
+            max |a - b| / max(1, max |b|), on random inputs in batches of 1, 2 and 3, one of them in a new process.
         agreement: Of these samples, the fraction with the same largest class; None where the output is not
             (batch, classes).
         dynamic_batch: Whether it takes any batch size.
@@ -47,7 +47,12 @@ class OnnxExport:
 
 
 def export_onnx(
-    module: nn.Module, inputs: Sequence[Tensor], path: str | Path, *, opset: int | None = None
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    path: str | Path,
+    *,
+    opset: int | None = None,
+    against: nn.Module | None = None,
 ) -> OnnxExport:
     """Write `module` as ONNX; inputs are named ``input``, outputs ``output`` (``input_0``... if several).
 
@@ -56,6 +61,7 @@ def export_onnx(
         inputs: Examples, batch first.
         path: Where; an existing file is replaced.
         opset: Version of the ONNX operators; None for the exporter's default.
+        against: What the file is compared with; None for `module`.
 
     Raises:
         ModelError: The module cannot be traced, holds an operator that ONNX lacks (it is named), or the file
@@ -64,15 +70,16 @@ def export_onnx(
     """
     path = Path(path)
     start = traced(module, inputs)
+    against = start.module if against is None else against
     with whole(path) as target:
         try:
-            found = _write(start, target, opset)
+            found = _write(start, target, opset, against)
         except ModelError as error:
             if not start.dynamic_batch:
                 raise
             # Built for one batch size in a way that only shows later
             start = _fixed(start, str(error))
-            found = _write(start, target, opset)
+            found = _write(start, target, opset, against)
         found = replace(found, bytes=sum(each.stat().st_size for each in target.parent.iterdir()))
     return replace(found, path=path, reason=start.reason)
 
@@ -83,11 +90,25 @@ def _fixed(start: Traced, reason: str) -> Traced:
     return Traced(start.module, program, start.inputs, False, reason)
 
 
-def _write(start: Traced, target: Path, opset: int | None) -> OnnxExport:
+def _write(start: Traced, target: Path, opset: int | None, against: nn.Module) -> OnnxExport:
+    model = _convert(start, opset)
+    version = max(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+    if opset is not None and version != opset:
+        raise ModelError(f"the exporter cannot write opset {opset} of this model", f"--opset {version}")
+    save(model, target, _weight_bytes(start.module))
+    worst, agreement = compared(target, against, random_batches(start.inputs, start.dynamic_batch))
+    return OnnxExport(target, 0, version, worst, agreement, start.dynamic_batch, start.reason)
+
+
+def save(model: Any, target: Path, weight_bytes: int) -> None:
+    """Write an ONNX model and check it; large weights go to ``NAME.data`` beside it.
+
+    Raises:
+        ModelError: It is not valid.
+    """
     import onnx
 
-    model = _convert(start, opset)
-    if _weight_bytes(start.module) < _ONE_FILE:
+    if weight_bytes < ONE_FILE:
         onnx.save_model(model, target)
     else:
         onnx.save_model(model, target, save_as_external_data=True, location=f"{target.name}.data", size_threshold=1024)
@@ -95,9 +116,6 @@ def _write(start: Traced, target: Path, opset: int | None) -> OnnxExport:
         onnx.checker.check_model(str(target), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(f"the exported ONNX file is not valid: {first_line(error)}") from error
-    worst, agreement = _compare(start, target)
-    version = max(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
-    return OnnxExport(target, 0, version, worst, agreement, start.dynamic_batch, start.reason)
 
 
 def _convert(start: Traced, opset: int | None) -> Any:
@@ -167,37 +185,6 @@ def _strip(model: Any) -> None:
     for symbol in dict.fromkeys(free):
         for dim in (dim for dims in shapes for dim in dims if dim.dim_param):
             dim.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", "batch", dim.dim_param)
-
-
-def _compare(start: Traced, file: Path) -> tuple[float, float | None]:
-    """Largest relative error, and agreement of the largest class, in ONNX Runtime."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = torch.get_num_threads()
-    worst, same, count = 0.0, 0, 0
-    try:
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        names = [each.name for each in session.get_inputs()]
-        for size in (1, 2, 3) if start.dynamic_batch else (start.inputs[0].shape[0],):
-            batch = batch_of(start.inputs, size)
-            feed = {name: _array(each) for name, each in zip(names, batch, strict=True)}
-            found = [torch.as_tensor(each) for each in session.run(None, feed)]
-            with torch.no_grad():
-                outputs = pytree.tree_leaves(start.module(*batch))
-            expected = [each for each in outputs if isinstance(each, Tensor)]
-            worst = max(worst, largest_error(found, expected))
-            if expected and expected[0].dim() == 2 and found[0].shape == expected[0].shape:
-                same += int((found[0].argmax(1) == expected[0].argmax(1)).sum())
-                count += size
-    except Exception as error:  # ONNX Runtime has no common base for its errors
-        raise ModelError(f"the exported ONNX file does not run: {first_line(error)}") from error
-    return worst, same / count if count else None
-
-
-def _array(tensor: Tensor) -> Any:
-    return tensor.contiguous().numpy()
 
 
 def _weight_bytes(module: nn.Module) -> int:
