@@ -230,6 +230,7 @@ class ExportRequest:
     quantize: Precision | None = None  # written beside the format as it is
     opset: int | None = None  # version of the ONNX operators; None: the exporter's default
     data: DataSource | None = None  # what int8 is calibrated on, and accuracies are measured on
+    pack: bool = True  # safetensors: tensors of many zeros as a bitmap and values
 
     def __post_init__(self) -> None:
         if not self.formats:
@@ -249,6 +250,8 @@ class ExportRequest:
                 "--quantize bf16 is not for ONNX: ONNX Runtime cannot compute it on a CPU",
                 hint="--quantize fp16, or --pt2 or --safetensors",
             )
+        if not self.pack and "safetensors" not in self.formats:
+            raise InputError("--no-pack is about --safetensors, which is not written", hint="add --safetensors")
         if self.opset is not None and "onnx" not in self.formats:
             raise InputError("--opset is a version of ONNX, which is not written", hint="add --onnx")
         if self.opset is not None:

@@ -153,7 +153,16 @@ def _bundle(path: Path, arch: str | None) -> _Content:
     metadata = read_metadata(path)
     shapes = _shapes([each["shape"] for each in metadata["inputs"]])
     types = tuple(recorded_type(each) for each in metadata["inputs"])
-    return _Content("bundle", _graph(load_bundle(path), arch), metadata, shapes, types)
+    built = _graph(load_bundle(path), arch)
+    built = Built(built.module, built.architecture, (*_stored(metadata["stored"]), *built.notes))
+    return _Content("bundle", built, metadata, shapes, types)
+
+
+def _stored(record: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    sparse = sum("shape" in entry for entry in record.values())
+    packed = (f"{sparse} tensors of many zeros are packed: a bitmap and values",) if sparse else ()
+    narrow = ("weights are stored in fewer bits than they are computed with",) if len(record) > sparse else ()
+    return (*packed, *narrow)
 
 
 def _graph(module: nn.Module, arch: str | None) -> Built:

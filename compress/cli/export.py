@@ -41,6 +41,14 @@ def _export(
             rich_help_panel=_FORMATS,
         ),
     ] = False,
+    pack: Annotated[
+        bool,
+        typer.Option(
+            "--pack/--no-pack",
+            help="Safetensors: tensors of many zeros as a bitmap and their values; dense tensors for other readers.",
+            rich_help_panel=_FORMATS,
+        ),
+    ] = True,
     quantize: Annotated[
         Precision | None,
         typer.Option(
@@ -95,7 +103,7 @@ def _export(
     if model.model == LAST and not LAST.exists():
         raise InputError(f"{LAST} does not exist", "compress prune writes it; or name a model: compress export MODEL")
     request = ExportRequest(
-        model.source(), formats or ("onnx",), output, force, shared.settings(), quantize, opset, data.source()
+        model.source(), formats or ("onnx",), output, force, shared.settings(), quantize, opset, data.source(), pack
     )
     from compress import pipeline
 

@@ -68,7 +68,7 @@ def _written(job: _Job, opened: Opened, request: ExportRequest, before: list[Art
         return formats.onnx(opened, job.target, job.precision, request.opset)
     if job.format == "pt2":
         return formats.pt2(opened, job.target, job.precision)
-    return formats.safetensors(opened, job.target)
+    return formats.safetensors(opened, job.target, job.precision, request.pack)
 
 
 def _tell(artifacts: list[Artifact], progress: Progress) -> None:

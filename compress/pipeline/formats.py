@@ -61,11 +61,12 @@ def pt2(opened: Opened, target: Path, precision: Precision | None = None) -> Art
     return Artifact(done.path, "pt2", done.bytes, done.max_error, precision or "fp32")
 
 
-def safetensors(opened: Opened, target: Path) -> Artifact:
-    """Weights and graph in one file."""
+def safetensors(opened: Opened, target: Path, precision: Precision | None = None, pack: bool = True) -> Artifact:
+    """Weights and graph in one file; in lower precision they are stored, not computed with."""
     program = trace(opened.loaded.module, opened.examples(2))
-    error = export_weights(program, opened, target)
-    return Artifact(target, "safetensors", target.stat().st_size, error)
+    dtype = None if precision is None else TYPES[precision]
+    error = export_weights(program, opened, target, pack=pack, precision=dtype)
+    return Artifact(target, "safetensors", target.stat().st_size, error, precision or "fp32")
 
 
 def judged(artifact: Artifact, opened: Opened, progress: Progress) -> Artifact:
