@@ -14,8 +14,9 @@ from compress.evaluate import Accuracy, evaluate
 from compress.graph import Program, macs
 from compress.latency.networks import measured_pair
 from compress.measure import LatencyPair, count_nonzero, count_parameters, latency_pair, tensor_bytes
-from compress.pipeline.bundle import input_records, normalisation, provenance, reloaded, state_dict_file
+from compress.pipeline.bundle import input_records, normalisation, provenance, reloaded
 from compress.pipeline.document import Facts, Side, document
+from compress.pipeline.module_file import module_file
 from compress.pipeline.opening import Opened
 from compress.pipeline.planning import reached, tell
 from compress.pipeline.slicing import Sliced
@@ -55,6 +56,8 @@ def write(work: Work, progress: Progress) -> Pruned:
     weights = bundle_bytes(work.module, input_records(opened), plan, origin, normalisation(opened))
     progress.step("Loading the result in a new process")
     reload = reloaded(Program(work.module, work.program.inputs, work.program.dynamic_batch), weights, opened)
+    inputs = opened.examples(int(work.program.inputs[0].shape[0]), seed=1)
+    module = module_file(work.sliced.in_place, work.module, inputs) if request.keep_module else None
     progress.step("Measuring")
     before, after, speed = _measured(work, len(weights), progress)
     budget = reached(work.context, work.sliced, len(weights))
@@ -63,7 +66,7 @@ def write(work: Work, progress: Progress) -> Pruned:
     limited = tell(budget, work.sliced, progress) if budget is not None and work.kind == "criterion" else None
     facts = Facts(
         request, opened, work.context.coupling, work.sliced, work.refit, work.recipe, before, after, speed, reload,
-        trained=work.trained, budget=budget, limited=limited,
+        trained=work.trained, budget=budget, limited=limited, module=None if module is None else module[1],
     )  # fmt: skip
     report = document(facts)
     _tell_odd_widths(report, request, progress)
@@ -78,7 +81,7 @@ def write(work: Work, progress: Progress) -> Pruned:
         provenance=origin,
         force=request.force,
         metadata=normalisation(opened),
-        files={**_module_file(work), **_pictures(work.sliced.plan)},
+        files={**({} if module is None else {module[1].file: module[0]}), **_pictures(work.sliced.plan)},
     )
     return _result(work, before, after, report)
 
@@ -92,14 +95,6 @@ def _tell_odd_widths(report: Mapping[str, Any], request: PruneRequest, progress:
             f"{odd} of {len(narrower)} narrower layers have no multiple of {KERNEL} outputs, which some runtimes run "
             "slower than more of them; --round-to 8 or auto avoids that"
         )
-
-
-def _module_file(work: Work) -> dict[str, bytes]:
-    """Under ``--keep-module`` the weights of the user's own module, sliced in place."""
-    in_place = work.sliced.in_place
-    if not work.request.keep_module or in_place is None or in_place.module is None:
-        return {}
-    return {"module.safetensors": state_dict_file(in_place.module, work.module)}
 
 
 def _pictures(plan: Plan) -> dict[str, bytes]:

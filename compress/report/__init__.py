@@ -6,6 +6,7 @@ from compress.report.markdown import markdown
 from compress.report.plots import svg
 from compress.report.schema import (
     SCHEMA,
+    Argument,
     Budget,
     DataUsed,
     Gate,
@@ -15,6 +16,7 @@ from compress.report.schema import (
     LayerChange,
     Measures,
     Method,
+    ModuleFile,
     Picture,
     Pin,
     Prunable,
@@ -24,10 +26,11 @@ from compress.report.schema import (
     build_report,
     read_report,
 )
-from compress.report.table import budget_text, summary_rows
+from compress.report.table import argument_rows, budget_text, summary_rows
 
 __all__ = [
     "SCHEMA",
+    "Argument",
     "Budget",
     "DataUsed",
     "Gate",
@@ -37,12 +40,14 @@ __all__ = [
     "LayerChange",
     "Measures",
     "Method",
+    "ModuleFile",
     "Picture",
     "Pin",
     "Prunable",
     "Report",
     "RolledBack",
     "Verification",
+    "argument_rows",
     "budget_text",
     "build_report",
     "markdown",

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from compress.report.table import amount, budget_text, summary_rows
+from compress.report.table import amount, argument_rows, budget_text, summary_rows
 
 _OPEN_ROWS = 12  # longer tables are folded
 _NAMED = 4  # tensors in one cell
@@ -21,6 +21,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         _budget(report),
         *_gates(report),
         *_layers(report),
+        *_module(report),
         *_notes(report),
         *_figures(report),
         *_prunable(report),
@@ -90,6 +91,17 @@ def _layers(report: Mapping[str, Any]) -> list[str]:
     changed = sum(each["before"] != each["after"] for each in report["layers"])
     table = text_table(("layer", "kind", "before", "after", "kept because"), rows, right=(2, 3))
     return ["## Widths", _folded(f"{changed} of {len(rows)} layers are narrower", table, len(rows))]
+
+
+def _module(report: Mapping[str, Any]) -> list[str]:
+    """How the class of the original has to be called for its smaller state dict."""
+    found = report.get("module")
+    if not found:
+        return []
+    told = f"`{found['file']}` is the state dict of the original class, called with other arguments."
+    rows = [(f"`{layer}`" if layer else "the model", kind, what) for layer, kind, what in argument_rows(report)]
+    table = text_table(("layer", "class", "arguments"), rows)
+    return ["## The original class", told, _folded(f"{len(rows)} layers", table, len(rows))]
 
 
 def _notes(report: Mapping[str, Any]) -> list[str]:

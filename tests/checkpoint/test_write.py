@@ -189,7 +189,7 @@ def _rewrite(file: Path, **changes: str | None) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": "compress.bundle/2"}, "compress.bundle/2"),
+        ({"schema": "compress.bundle/3"}, "compress.bundle/3"),
         ({"schema": None}, "no network"),
         ({"graph": "{"}, "damaged"),
         ({"graph": "[" * 100_000}, "damaged"),
