@@ -56,6 +56,7 @@ class ModelSource:
     input_shapes: tuple[tuple[int, ...], ...] | None = None  # per input, without the batch
     trust_pickle: bool = False
     input_types: tuple[InputType, ...] = ()  # per input; none: as the file says, or float32
+    weights: str | None = None  # which of several state dicts in a training checkpoint: "ema", "model/state_dict"
 
     def __post_init__(self) -> None:
         if not self.path.exists():

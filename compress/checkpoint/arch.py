@@ -60,7 +60,8 @@ def build(arch: str, arch_args: Mapping[str, Any] | None, state: dict[str, torch
     if inner.wrong:
         raise _does_not_fit(arch, fits[best])
     others = [name for name in state if not name.startswith(prefix)]
-    note = f"the weights under {prefix!r} are the model's; left out: {', '.join(others[:4])}"
+    left = f"; left out: {', '.join(others[:4])}" if others else ""
+    note = f"the weights under {prefix!r} are the model's{left}"
     return _filled(arch, replace(inner, notes=(note, *inner.notes)), part, "")
 
 

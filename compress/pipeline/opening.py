@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compress.checkpoint.read import LoadedModel, load_model
+from compress.checkpoint.torchfile import would_import
 from compress.data import Data, load_data
 from compress.errors import InputError, ModelError
 from compress.graph import Coupling, Program, analyse, load_rules, trace
@@ -76,6 +77,8 @@ def open_model(
         InputError: Anything about the files or their fit is wrong, or the input shape is not known.
     """
     device = apply(settings)
+    if source.trust_pickle and progress is not None:
+        _tell_imports(source, progress)
     loaded = load_model(
         source.path,
         arch=source.arch,
@@ -83,6 +86,7 @@ def open_model(
         input_shape=source.input_shapes,
         trust_pickle=source.trust_pickle,
         input_types=source.input_types,
+        weights=source.weights,
     )
     if progress is not None:
         progress.step(f"Loaded {loaded.path}: {loaded.form}, {loaded.architecture}")
@@ -109,6 +113,13 @@ def open_model(
     opened = Opened(loaded, shapes, read, device, types_of(loaded.input_types, len(shapes)))
     _try_out(opened, given=source.input_shapes is not None)
     return opened
+
+
+def _tell_imports(source: ModelSource, progress: Progress) -> None:
+    """What trust means for this file, before it is loaded."""
+    names = would_import(source.path)
+    if names:
+        progress.warn(f"--trust-pickle: loading {source.path} imports, and may run, {', '.join(names)}")
 
 
 def _try_out(opened: Opened, given: bool) -> None:
