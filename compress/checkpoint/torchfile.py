@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib
 import pathlib
 import pickle
 import pickletools
@@ -22,6 +23,7 @@ import torch
 
 from compress.checkpoint.forms import RESAVE, Form, damaged, sniff
 from compress.errors import InputError
+
 
 def read_torch(path: Path, form: Form, *, trust_pickle: bool) -> Any:
     """The object that ``torch.save`` wrote, on the CPU.
@@ -101,7 +103,7 @@ def _torch_load(path: Path, *, weights_only: bool) -> Any:
 
 def _harmless() -> list[Any]:
     """Classes that hold values and do nothing: numbers and arrays of NumPy, bags of settings, dates, paths."""
-    arrays = np._core.multiarray
+    arrays = importlib.import_module("numpy._core.multiarray")
     numpy = [
         *(np.ndarray, np.dtype),
         *((getattr(arrays, name), f"numpy.{core}.multiarray.{name}")

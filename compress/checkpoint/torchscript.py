@@ -1,6 +1,6 @@
 """The weights in a TorchScript archive, read without loading its code.
 
-The archive (``torch.jit.save``) holds the module as a pickle of objects of the classes that its code defines. Here those
+The archive (``torch.jit.save``) holds the module as a pickle of objects whose classes its code defines. Here those
 classes are nothing but bags of attributes, storages are raw bytes, and no other class is known.
 """
 
@@ -11,13 +11,21 @@ import pickle
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from compress.checkpoint.forms import damaged
 from compress.errors import InputError
+
+
+_STORAGES = {
+    "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
+    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64, "ComplexDoubleStorage": torch.complex128,
+}  # fmt: skip
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
@@ -58,33 +66,33 @@ class _Reader(pickle.Unpickler):
     def __init__(self, file: Any, archive: zipfile.ZipFile, storages: str) -> None:
         super().__init__(file)
         self.archive, self.storages = archive, storages
-        self.read: dict[str, torch.UntypedStorage] = {}
+        self.read: dict[str, Tensor] = {}  # flat
 
     def find_class(self, module: str, name: str) -> Any:
         """What a name in the pickle stands for."""
         if module.startswith("__torch__"):
             return _Object
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return torch._utils._rebuild_tensor_v2
+            return _tensor
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
-        if module == "torch" and name.endswith("Storage"):
-            return getattr(torch, name)
+        if module == "torch" and name in _STORAGES:
+            return _STORAGES[name]
         if module == "torch.jit._pickle":  # lists of numbers, and containers with the type of their elements
             return lambda value, *_: value
         raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of a module")
 
     def persistent_load(self, pid: Any) -> Any:
         """A storage by its number."""
-        _, kind, key, _, count = pid
+        _, dtype, key, _, _ = pid
         if key not in self.read:
             content = bytearray(self.archive.read(f"{self.storages}{key}"))
-            self.read[key] = torch.frombuffer(content, dtype=torch.uint8).untyped_storage() if content else (
-                torch.UntypedStorage(0)
-            )  # fmt: skip
-        if self.read[key].nbytes() < count * torch._utils._element_size(kind.dtype):
-            raise pickle.UnpicklingError(f"the storage {key} is shorter than said")
-        return cast(Any, torch.storage.TypedStorage(wrap_storage=self.read[key], dtype=kind.dtype, _internal=True))
+            self.read[key] = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
+        return self.read[key]
+
+
+def _tensor(flat: Tensor, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
+    return torch.as_strided(flat, size, stride, offset)  # refuses what lies outside
 
 
 def _tensors(value: Any, prefix: str) -> Iterator[tuple[str, Tensor]]:

@@ -72,7 +72,10 @@ class Model:
     """MODEL and what the user says of it."""
 
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A checkpoint (.pt, .pth, .safetensors, .pt2), a folder of weights, or a bundle.")
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="A checkpoint (.pt, .pth, .safetensors, .pt2), a folder of weights, or a bundle."
+        ),
     ]
     arch: Annotated[
         str | None,
@@ -139,7 +142,10 @@ class LastBundle(Model):
     """As `Model`, but MODEL may be left out."""
 
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A checkpoint (.pt, .pth, .safetensors, .pt2), a folder of weights, or a bundle.")
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="A checkpoint (.pt, .pth, .safetensors, .pt2), a folder of weights, or a bundle."
+        ),
     ] = LAST
 
 

@@ -171,7 +171,9 @@ def _arguments(report: Mapping[str, Any]) -> list[str]:
     rows = argument_rows(report)
     if not rows:
         return []
-    table = layout.table(("layer", "class", "arguments"), [(layer or "(root)", *rest) for layer, *rest in rows[:_LAYERS]])
+    table = layout.table(
+        ("layer", "class", "arguments"), [(layer or "(root)", *rest) for layer, *rest in rows[:_LAYERS]]
+    )
     more = f"\nand {len(rows) - _LAYERS} more layers in report.md" if len(rows) > _LAYERS else ""
     return [f"{report['module']['file']} fits the original class, called with other arguments:\n\n{table}{more}"]
 

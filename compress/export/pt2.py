@@ -72,9 +72,8 @@ def export_pt2(
     start.program._example_inputs = None
     with whole(path) as target:
         try:
-            with quiet():
-                with target.open("wb") as file:
-                    torch.export.save(start.program, file)
+            with quiet(), target.open("wb") as file:
+                torch.export.save(start.program, file)
         except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError) as error:
             raise ModelError(f"the model cannot be written as .pt2: {first_line(error)}") from error
         worst = _compared(target, start.module if against is None else against, start)
@@ -88,7 +87,7 @@ def _compared(file: Path, module: nn.Module, start: Traced) -> float:
     with torch.no_grad():
         expected = [module(*(x.clone() for x in batch)) for batch in batches]
     try:
-        found = apart(_ALONE, (file.resolve(), len(start.inputs)), batches)
+        found = apart(_ALONE, (file.resolve(), str(len(start.inputs))), batches)
     except CompressError as error:
         raise ModelError(f"the written .pt2 does not load in a new process: {error}") from error
     return largest_error(found, expected)

@@ -16,7 +16,6 @@ TOLERANCE = 1e-3  # relative; float32 on another engine stays far below
 POINT = 0.01  # of accuracy
 
 
-
 def export_model(request: ExportRequest, progress: Progress) -> Exported:
     """Write every format that is asked for.
 

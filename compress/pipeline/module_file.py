@@ -1,4 +1,4 @@
-"""What ``--keep-module`` leaves: the smaller state dict of the user's class, and how its constructors are to be called."""
+"""What ``--keep-module`` leaves: the smaller state dict of the user's class, and how that has to be called."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ def test_a_network_inside_a_training_module_is_found_by_its_prefix(factories: Pa
     built = arch.build(f"{factories}:build", None, {**inside, "loss.weight": torch.ones(2)})
     torch.testing.assert_close(built.module.state_dict(), linear(2))
     assert built.notes == ("the weights under 'net.core.' are the model's; left out: loss.weight",)
-    twice = {f"{who}.{name}": value for who in ("teacher", "student") for name, value in linear(2).items()}
+    twice = {f"{who}.{name}": value for who in ("first", "second") for name, value in linear(2).items()}
     with pytest.raises(InputError, match="2 missing from the file"):
         arch.build(f"{factories}:build", None, twice)
 

@@ -238,8 +238,37 @@ def torchscript(path: Path) -> None:
         archive.writestr("model/constants.pkl", b"")
 
 
+def torchscript_of_something(path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data.pkl", b"cos\nsystem\n(S'true'\ntR.")
+        archive.writestr("model/constants.pkl", b"")
+
+
 def a_list(path: Path) -> None:
     torch.save([torch.zeros(2)], path)
+
+
+def a_tensor(path: Path) -> None:
+    torch.save(torch.zeros(2), path)
+
+
+def nothing(path: Path) -> None:
+    torch.save({}, path)
+
+
+def an_optimizer(path: Path) -> None:
+    torch.save(torch.optim.Adam([torch.zeros(2, requires_grad=True)]).state_dict(), path)
+
+
+def an_optimizer_by_name(path: Path) -> None:
+    moments = {"exp_avg": torch.zeros(2), "exp_avg_sq": torch.zeros(2), "step": torch.ones(())}
+    torch.save({"optimizer_state_dict": {"state": {"fc.weight": moments}}, "epoch": 3}, path)
+
+
+def an_index_of_nothing(path: Path) -> None:
+    path.write_text("{}", encoding="utf-8")
 
 
 def no_weights(path: Path) -> None:
@@ -258,7 +287,10 @@ WRONG: dict[Callable[[Path], None], str] = {
     empty: "is empty", jpeg: "JPEG image", web_page: "web page", lfs_pointer: "LFS pointer",
     truncated_zip: "truncated or damaged", truncated_legacy: "truncated or damaged",
     broken_header: "not a readable safetensors", huge_header: "header claims", plain_pickle: "plain pickle",
-    torchscript: "TorchScript", a_list: "holds a list", no_weights: "'epoch', 'lr'",
+    torchscript: "truncated or damaged", torchscript_of_something: "names os.system", a_list: "holds a list",
+    a_tensor: "holds a Tensor", nothing: "empty dict", an_optimizer: "state of an optimizer and no weights",
+    an_optimizer_by_name: "state of an optimizer and no weights", no_weights: "'epoch', 'lr'",
+    an_index_of_nothing: "begins with",
     several: "'a', 'b'", nothing_fits: r"odd.weight \(7, 3\)",
 }  # fmt: skip
 
