@@ -19,7 +19,6 @@ from torch import Tensor
 from compress.checkpoint.forms import damaged
 from compress.errors import InputError
 
-
 _STORAGES = {
     "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,

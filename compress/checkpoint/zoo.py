@@ -57,7 +57,7 @@ def candidates(state: dict[str, torch.Tensor]) -> list[Candidate]:
 
 
 def nearest(state: dict[str, torch.Tensor]) -> list[Candidate]:
-    """Of the families that may have made `state` the three models of the nearest numbers of weights, with their fits."""
+    """Of the families that may have made `state` the three models nearest in number of weights, with their fits."""
     count, _ = known.hash_of(state)
     family = [each for each in known.table() if _may_fit(each.name, state)]
     near = sorted(family, key=lambda each: abs(each.count - count))[:3]

@@ -33,7 +33,7 @@ def split(folder: Path, state: dict[str, torch.Tensor], kind: str) -> Path:
     """Two files and their index, as transformers names them."""
     folder.mkdir(exist_ok=True)
     stem, suffix = ("model", "safetensors") if kind == "safetensors" else ("pytorch_model", "bin")
-    names, places = list(state), {}
+    names, places = list(state), dict[str, str]()
     for number, part in enumerate((names[:1], names[1:]), 1):
         file = f"{stem}-0000{number}-of-00002.{suffix}"
         content = {name: state[name] for name in part}
