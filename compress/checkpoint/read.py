@@ -210,7 +210,7 @@ def _bundle(path: Path, arch: str | None) -> _Content:
 
 def _stored(record: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
     sparse = sum("shape" in entry for entry in record.values())
-    packed = (f"{sparse} tensors of many zeros are packed: a bitmap and values",) if sparse else ()
+    packed = (f"tensors of many zeros that are packed as a bitmap and values: {sparse}",) if sparse else ()
     narrow = ("weights are stored in fewer bits than they are computed with",) if len(record) > sparse else ()
     return (*packed, *narrow)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import pickle
 import sys
 import types
@@ -9,12 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import fx, nn
 
 from compress.checkpoint import LoadedModel, load_model
+from compress.checkpoint.torchfile import would_import
 from compress.checkpoint.write import write_bundle
 from compress.errors import CompressError, InputError
 
@@ -180,6 +184,40 @@ def test_whole_modules_are_refused_unless_trusted(
     model = load_model(path, trust_pickle=True)
     assert (model.form, model.architecture) == ("module", "somebodys_models:Foreign")
     torch.testing.assert_close(model.module.get_parameter("fc.weight"), original.get_parameter("fc.weight"))
+
+
+@pytest.mark.filterwarnings("ignore")  # as above
+def test_what_trust_would_import_is_listed(foreign: type[nn.Module], tmp_path: Path) -> None:
+    for number, legacy in enumerate([False, True]):
+        path = tmp_path / f"whole{number}.pt"
+        torch.save({"model": foreign(), "rate": np.float64(0.5)}, path, _use_new_zipfile_serialization=not legacy)
+        names = would_import(path)
+        assert {"somebodys_models.Foreign", "torch.nn.modules.linear.Linear"} <= set(names)
+        assert not [name for name in names if name.startswith("numpy")]
+    save_file({"w": torch.zeros(2)}, tmp_path / "model.safetensors")
+    assert would_import(tmp_path / "model.safetensors") == []
+
+
+def test_what_training_scripts_keep_beside_the_weights_needs_no_trust(
+    state: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    beside = {
+        "args": argparse.Namespace(lr=0.1), "best": np.float64(0.9), "curve": np.arange(3.0), "out": Path("runs"),
+        "when": datetime.date(2020, 1, 2),
+    }  # fmt: skip
+    path = tmp_path / "model.pt"
+    for legacy in (False, True):
+        torch.save({"model": state, **beside}, path, _use_new_zipfile_serialization=not legacy)
+        check(load_model(path, arch=ARCH), state)
+
+
+def test_one_of_several_sets_of_weights(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({"ema": state, "model": {k: v + 1 for k, v in state.items()}}, path)
+    check(load_model(path, arch=ARCH, weights="ema"), state)
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="--weights is for training checkpoints"):
+        load_model(tmp_path / "model.safetensors", arch=ARCH, weights="ema")
 
 
 def test_nothing_in_a_pickle_runs(tmp_path: Path) -> None:
