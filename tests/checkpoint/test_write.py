@@ -254,7 +254,7 @@ def test_many_zeros_are_packed_and_older_bundles_still_read(tmp_path: Path) -> N
         layer.weight[torch.rand(50, 100, generator=torch.Generator().manual_seed(0)) < 0.9] = 0
     network = fx.GraphModule(layer, graph)
     given = arguments(network)
-    about = (given["inputs"], None, {})
+    about: tuple[Any, None, dict[str, Any]] = (given["inputs"], None, {})
     dense, small = bundle_bytes(network, *about, pack=False), bundle_bytes(network, *about)
     nonzero = int(layer.weight.count_nonzero())
     assert 4 * nonzero + 625 < len(small) < 4 * nonzero + 625 + 1500 < len(dense) / 4

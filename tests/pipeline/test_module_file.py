@@ -46,7 +46,7 @@ def test_changed_arguments_are_named_and_the_file_is_loaded() -> None:
     assert state["first.weight"].shape == (4, 4) and "mask" not in state and "again.weight" not in state
     with torch.no_grad():
         network.get_parameter("last.weight").mul_(2)  # a refit: the file has what the graph has
-        network.mask = network.mask * 3  # but not this
+        network.mask = 3 * network.get_buffer("mask")  # but not this
     with pytest.raises(ModelError, match="differs from the written network"):
         module_file(slice_module(net, coupling, alive), network, (x,))
 
