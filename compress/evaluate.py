@@ -81,8 +81,7 @@ def evaluate(
             scores = _logits(module, inputs.to(dtype) if inputs.is_floating_point() else inputs)
             if scores.shape[1] <= int(split.targets.max()):
                 raise InputError(
-                    f"the model tells {scores.shape[1]} classes apart, the labels go up to "
-                    f"{int(split.targets.max())}",
+                    f"the model tells {scores.shape[1]} classes apart, the labels go up to {int(split.targets.max())}",
                     "use the data that the model was trained for",
                 )
             # A sample whose scores are not numbers is not right, whatever argmax says.

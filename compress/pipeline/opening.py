@@ -75,6 +75,7 @@ def open_model(
 
     Raises:
         InputError: Anything about the files or their fit is wrong, or the input shape is not known.
+        ModelError: It is a detector.
     """
     device = apply(settings)
     if source.trust_pickle and progress is not None:
@@ -99,6 +100,11 @@ def open_model(
     shapes = loaded.input_shapes or (None if read is None else (read.input_shape,))
     if read is not None and loaded.usual_shape and len(read.input_shape) == 3:
         shapes = (read.input_shape,)  # images of the data's size are as good as those that are usual
+    if shapes is None and type(loaded.module).__module__.startswith("torchvision.models.detection"):
+        raise ModelError(
+            f"{loaded.path} is a detector ({loaded.architecture}): its path depends on its data, so it has no one graph",
+            "it can be pruned in Python, on examples: docs/usage.md shows how",
+        )
     if shapes is None:
         raise InputError(
             f"the input shape of {loaded.path} is not known",
