@@ -102,8 +102,8 @@ def open_model(
         shapes = (read.input_shape,)  # images of the data's size are as good as those that are usual
     if shapes is None and type(loaded.module).__module__.startswith("torchvision.models.detection"):
         raise ModelError(
-            f"{loaded.path} is a detector ({loaded.architecture}): its path depends on its data, so it has no one graph",
-            "it can be pruned in Python, on examples: docs/usage.md shows how",
+            f"{loaded.path} is a detector ({loaded.architecture}): its path depends on its data",
+            "there is no one graph of it: docs/usage.md shows how to prune it in Python",
         )
     if shapes is None:
         raise InputError(

@@ -163,7 +163,7 @@ def test_a_detector_has_no_graph(tmp_path: Path) -> None:
         weights=None, weights_backbone=None, num_classes=2
     )
     torch.save(detector.state_dict(), tmp_path / "detector.pth")
-    with pytest.raises(ModelError, match="is a detector .torchvision:ssdlite320_mobilenet_v3_large.") as caught:
+    with pytest.raises(ModelError, match=r"is a detector \(torchvision:ssdlite320_mobilenet_v3_large\)") as caught:
         open_model(ModelSource(tmp_path / "detector.pth"), Settings())
     assert "docs/usage.md" in caught.value.hint
 
