@@ -9,7 +9,7 @@ from math import sqrt
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from compress.data import Split
 from compress.errors import InputError
@@ -206,8 +206,14 @@ def _ready(module: nn.Module, device: torch.device) -> Iterator[torch.dtype]:
     home = floats[0].device if floats else torch.device("cpu")
     module.eval().to(device)
     try:
-        yield floats[0].dtype if floats else torch.float32
+        yield _input_type(module, floats)
     finally:
         module.to(home)
         for name, each in module.named_modules():
             each.training = training.get(name, False)
+
+
+def _input_type(module: nn.Module, floats: list[nn.Parameter]) -> torch.dtype:
+    if not floats or (isinstance(module, fx.GraphModule) and floats[0].dtype in (torch.float16, torch.bfloat16)):
+        return torch.float32  # a graph of low precision that is opened here casts its inputs itself
+    return floats[0].dtype

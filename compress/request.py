@@ -23,6 +23,7 @@ Refit = Literal["auto", "norms", "layers", "joint"]
 Allocation = Literal["local", "global", "block"]
 Target = Literal["onnxruntime-cpu", "cuda", "none"]
 ExportFormat = Literal["onnx", "pt2", "safetensors"]
+Precision = Literal["int8", "fp16", "bf16"]
 Runtime = Literal["torch", "onnxruntime"]
 
 DEFAULT_RATIO = 0.3
@@ -55,6 +56,7 @@ class ModelSource:
     input_shapes: tuple[tuple[int, ...], ...] | None = None  # per input, without the batch
     trust_pickle: bool = False
     input_types: tuple[InputType, ...] = ()  # per input; none: as the file says, or float32
+    weights: str | None = None  # which of several state dicts in a training checkpoint: "ema", "model/state_dict"
 
     def __post_init__(self) -> None:
         if not self.path.exists():
@@ -226,10 +228,35 @@ class ExportRequest:
     output: Path | None = None  # a directory; None: the bundle itself, or where the file lies
     force: bool = False
     settings: Settings = Settings()
+    quantize: Precision | None = None  # written beside the format as it is
+    opset: int | None = None  # version of the ONNX operators; None: the exporter's default
+    data: DataSource | None = None  # what int8 is calibrated on, and accuracies are measured on
+    pack: bool = True  # safetensors: tensors of many zeros as a bitmap and values
 
     def __post_init__(self) -> None:
         if not self.formats:
             raise InputError("no format to export to", hint="--onnx, --pt2 or --safetensors")
+        if self.quantize is not None:
+            _check_choice("--quantize", self.quantize, get_args(Precision))
+        other = next((f"--{each}" for each in self.formats if each != "onnx"), None)
+        if self.quantize == "int8" and other is not None:
+            raise InputError("--quantize int8 is for ONNX", hint=f"leave out {other}, or --quantize fp16")
+        if self.quantize == "int8" and self.data is None:
+            raise InputError(
+                "--quantize int8 learns from training samples how large activations get, and there are none",
+                hint="add --data",
+            )
+        if self.quantize == "bf16" and "onnx" in self.formats:
+            raise InputError(
+                "--quantize bf16 is not for ONNX: ONNX Runtime cannot compute it on a CPU",
+                hint="--quantize fp16, or --pt2 or --safetensors",
+            )
+        if not self.pack and "safetensors" not in self.formats:
+            raise InputError("--no-pack is about --safetensors, which is not written", hint="add --safetensors")
+        if self.opset is not None and "onnx" not in self.formats:
+            raise InputError("--opset is a version of ONNX, which is not written", hint="add --onnx")
+        if self.opset is not None:
+            _check_at_least_one("--opset", self.opset)
 
 
 def _check_at_least_one(flag: str, value: int) -> None:

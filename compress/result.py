@@ -196,6 +196,8 @@ class Artifact:
     format: str
     bytes: int
     error: float | None  # largest relative difference; None where nothing could run it
+    precision: str = "fp32"  # or "int8", "fp16", "bf16"
+    accuracy: Accuracy | None = None  # of the file itself, where data was given
 
 
 @dataclass(frozen=True)

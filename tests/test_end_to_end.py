@@ -275,8 +275,11 @@ def test_zeroed_weights_are_shown(tmp_path: Path, invoke: Callable[..., Any]) ->
     assert "parameters that are not zero" in done.out
     report = report_of(tmp_path / "b")
     assert report["after"]["nonzero"] < 0.9 * report["after"]["params"]
+    size = (tmp_path / "b" / "model.safetensors").stat().st_size
+    assert report["after"]["files"] == {"model.safetensors": size}
+    assert size < report["after"]["bytes"]  # zeros are packed
     plan = json.loads((tmp_path / "b" / "plan.json").read_text(encoding="utf-8"))
-    found = safetensors.torch.load_file(tmp_path / "b" / "model.safetensors")
+    found = compress.load(tmp_path / "b").state_dict()
     for name, mask in plan["masks"].items():
         assert mask["shape"] == list(found[name].shape)  # nothing is dead here
         assert not found[name].flatten()[mask["zero"]].any()

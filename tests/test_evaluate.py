@@ -120,3 +120,13 @@ def test_inputs_take_the_models_dtype() -> None:
     assert evaluate(module, SPLIT).count == 4
     with pytest.raises(InputError, match="batch size 0"):
         evaluate(module, SPLIT, batch_size=0)
+
+
+def test_a_graph_of_low_precision_takes_float32() -> None:
+    from compress.export.precision import lowered
+
+    split = Split(torch.randn(8, 4), torch.tensor([0, 1] * 4))
+    torch.manual_seed(0)
+    module = nn.Linear(4, 2).eval()
+    graph = lowered(module, (split.inputs[:2],), torch.float16)
+    assert evaluate(graph, split).correct == evaluate(module, split).correct

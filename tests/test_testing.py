@@ -55,7 +55,7 @@ def test_the_methods_that_come_with_the_package(name: str) -> None:
     before = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
     normed = nn.Sequential(*before, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
     # What the networks of the suite lack: such a matrix, and channels that batch norms alone make
-    others = {
+    others: dict[str, list[tuple[str, nn.Module, tuple[Tensor, ...]]]] = {
         "adjacency": [("graph network", Mixed().eval(), (torch.randn(2, 6, 4),))],
         "proximal": [("network of norms", normed.eval(), (torch.randn(2, 3, 8, 8),))],
     }

@@ -6,7 +6,7 @@ An architecture is written ``mlp:64-300-100-10:relu``, ``torchvision:resnet18``,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,7 @@ from torch import nn
 
 from compress.checkpoint import zoo
 from compress.checkpoint.fit import Fit, compare, fill
-from compress.checkpoint.statedict import within, without_prefixes
+from compress.checkpoint.statedict import parts, within, without_prefixes
 from compress.checkpoint.userfile import call_user, load_callable, near_or_some
 from compress.errors import InputError
 
@@ -60,7 +60,8 @@ def build(arch: str, arch_args: Mapping[str, Any] | None, state: dict[str, torch
     if inner.wrong:
         raise _does_not_fit(arch, fits[best])
     others = [name for name in state if not name.startswith(prefix)]
-    note = f"the weights under {prefix!r} are the model's; left out: {', '.join(others[:4])}"
+    left = f"; left out: {', '.join(others[:4])}" if others else ""
+    note = f"the weights under {prefix!r} are the model's{left}"
     return _filled(arch, replace(inner, notes=(note, *inner.notes)), part, "")
 
 
@@ -71,18 +72,29 @@ def find(state: dict[str, torch.Tensor]) -> Built:
         InputError: No model fits (the nearest is named), or several do (all are named).
     """
     near: list[zoo.Candidate] = []
-    for variant, removed in reversed(list(without_prefixes(state))):
-        candidates = zoo.candidates(variant)
+    for part, removed, notes in _pieces(state):
+        candidates = zoo.candidates(part)
         exact = [each for each in candidates if not each.fit.wrong]
         if len(exact) > 1:
             names = [f"torchvision:{each.name}" for each in exact]
             raise InputError(f"the weights fit {' and '.join(names)} equally well", f"say which: --arch {names[0]}")
         if exact:
-            built = _filled(f"torchvision:{exact[0].name}", exact[0].fit, variant, removed)
+            built = _filled(f"torchvision:{exact[0].name}", exact[0].fit, part, removed)
             note = f"architecture found by its names and shapes: {built.architecture}"
-            return Built(built.module, built.architecture, (note, *built.notes))
+            return Built(built.module, built.architecture, (note, *notes, *built.notes))
         near += candidates
-    raise _nothing_fits(state, near)
+    raise _nothing_fits(state, near or zoo.nearest(next(_pieces(state))[0]))
+
+
+def _pieces(state: dict[str, torch.Tensor]) -> Iterator[tuple[dict[str, torch.Tensor], str, tuple[str, ...]]]:
+    """What of a state dict may be the network: all of it, without the most prefixes first, or what one prefix has."""
+    for variant, removed in reversed(list(without_prefixes(state))):
+        yield variant, removed, ()
+    for part, start in parts(list(without_prefixes(state))[-1][0]):
+        others = [name for name in state if start not in name]
+        note = f"the weights under {start!r} are the model's; left out: {', '.join(others[:4])}"
+        for variant, removed in reversed(list(without_prefixes(part))):
+            yield variant, removed, (note,)
 
 
 def from_file(arch: str, beside: Mapping[str, Any], state: dict[str, torch.Tensor]) -> Built:
@@ -140,7 +152,7 @@ def default_input_shape(built: Built) -> tuple[int, ...] | None:
     if kind == "mlp":
         return (int(name.partition("-")[0]),)
     if kind == "torchvision":
-        return (3, 299, 299) if name == "inception_v3" else (3, 224, 224)
+        return zoo.usual_shape(name, built.module)
     if kind == "timm":
         size = getattr(built.module, "pretrained_cfg", {}).get("input_size")
         return tuple(size) if size else None
@@ -201,7 +213,18 @@ def _nothing_fits(state: dict[str, torch.Tensor], near: list[zoo.Candidate]) -> 
         closest = min(near, key=lambda each: each.fit.wrong)
         if closest.fit.wrong <= max(3, len(state) // 3):
             message += f" Nearest is torchvision:{closest.name}, but {closest.fit.describe()}"
-    return InputError(
-        message,
-        f"name the function that builds the model: --arch models.py:build (or {_FORMS})",
-    )
+    hint = f"name the function that builds the model: --arch models.py:build (or {_FORMS})"
+    if sizes := _linear_sizes(state):
+        hint = f"if these are linear layers with ReLU between: --arch mlp:{sizes}; else {hint}"
+    return InputError(message, hint)
+
+
+def _linear_sizes(state: dict[str, torch.Tensor]) -> str:
+    """ "64-300-10" where the weights are those of linear layers in a row; "" where they are not."""
+    weights = [value for key, value in state.items() if key.endswith("weight")]
+    rest = [value for key, value in state.items() if not key.endswith("weight")]
+    if not weights or any(each.dim() != 2 for each in weights) or any(each.dim() != 1 for each in rest):
+        return ""
+    if any(a.shape[0] != b.shape[1] for a, b in pairwise(weights)):
+        return ""
+    return "-".join(str(n) for n in (weights[0].shape[1], *(each.shape[0] for each in weights)))

@@ -12,10 +12,12 @@ import safetensors
 from safetensors import safe_open
 from torch import nn
 
+from compress.checkpoint.packing import restored
 from compress.errors import InputError
 from compress.graph.serial import graph_from_json
 
 SCHEMA = "compress.bundle/1"
+PACKED_SCHEMA = "compress.bundle/2"  # with tensors that are not stored as they are, which "compress.stored" tells
 WEIGHTS = "model.safetensors"
 _PREFIX = "compress."
 
@@ -71,7 +73,8 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     Returns:
         "schema", "graph", "inputs" (a list of {"shape": sizes without the batch, "dtype": name} and,
         for integers with a bound, "below"),
-        "provenance", "plan" (None if nothing was removed), and whatever else was written beside them.
+        "provenance", "plan" (None if nothing was removed), "stored" (by name what a tensor that is not stored as it is
+        has to become, see :mod:`compress.checkpoint.packing`), and whatever else was written beside them.
 
     Raises:
         InputError: Not a bundle, a newer one than this version reads, or damaged metadata.
@@ -95,7 +98,7 @@ def load_bundle(path: str | Path) -> nn.Module:
         metadata = _metadata(file, opened.metadata())
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  (not a dict)
     try:
-        return graph_from_json(metadata["graph"], tensors)
+        return graph_from_json(metadata["graph"], restored(tensors, metadata["stored"]))
     except InputError as error:
         raise InputError(f"{file}: {error}", error.hint) from error
 
@@ -114,12 +117,12 @@ def _metadata(file: Path, stored: dict[str, str] | None) -> dict[str, Any]:
             f"{file} holds tensors but no network, so it is not a bundle",
             "name its architecture with --arch, or give the directory of a bundle",
         )
-    if schema != SCHEMA:
+    if schema not in (SCHEMA, PACKED_SCHEMA):
         raise InputError(
-            f"{file} has the schema {schema!r}, this version reads {SCHEMA!r}",
+            f"{file} has the schema {schema!r}, this version reads {SCHEMA!r} and {PACKED_SCHEMA!r}",
             "update the package to load it",
         )
-    made: dict[str, Any] = {"plan": None}
+    made: dict[str, Any] = {"plan": None, "stored": {}}
     for key, text in stored.items():
         if not key.startswith(_PREFIX):
             continue
@@ -131,6 +134,8 @@ def _metadata(file: Path, stored: dict[str, str] | None) -> dict[str, Any]:
     for name in ("graph", "inputs", "provenance"):
         if name not in made:
             raise InputError(f"{file}: its metadata lacks {_PREFIX + name!r}", "write the bundle again")
+    if not isinstance(made["stored"], dict):
+        raise InputError(f"{file}: its metadata {_PREFIX + 'stored'!r} is damaged", "write the bundle again")
     inputs = made["inputs"]
     if not (isinstance(inputs, list) and all(isinstance(i, dict) and isinstance(i.get("shape"), list) for i in inputs)):
         raise InputError(f"{file}: its metadata {_PREFIX + 'inputs'!r} is damaged", "write the bundle again")

@@ -1,27 +1,24 @@
-"""What a file is, told by its content, and its raw payload.
-
-Nothing in a file is executed: pickles go through ``torch.load(weights_only=True)``, which knows tensors and
-plain containers only. The one exception is asked for by name (`trust_pickle`).
-"""
+"""What a file is, told by its content."""
 
 from __future__ import annotations
 
-import pickle
-import pickletools
 import struct
-import warnings
 import zipfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from compress.errors import InputError
 
-Form = Literal["torch zip", "torch legacy", "safetensors", "pt2", "bundle", "onnx"]
+Form = Literal[
+    "torch zip", "torch legacy", "torchscript", "safetensors", "pt2", "bundle", "onnx", "index", "folder"
+]
 
-_RESAVE = "re-save its weights where its code is at hand: torch.save(model.state_dict(), 'weights.pt')"
+INDEX = ".index.json"  # ends the name of the file that tells in which of several files a weight lies
+FOLDER_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+RESAVE = "re-save its weights where its code is at hand: torch.save(model.state_dict(), 'weights.pt')"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the pickled magic number of torch.save before 1.6
 _FOREIGN = (
     (b"\xff\xd8\xff", "a JPEG image", ""),
@@ -42,12 +39,7 @@ def sniff(path: Path) -> Form:
         InputError: It is missing, unreadable, empty, truncated, or something else (which is named).
     """
     if path.is_dir():
-        if (path / "model.safetensors").is_file():
-            return "bundle"
-        raise InputError(
-            f"{path} is a directory without model.safetensors, so it is no bundle",
-            "name a checkpoint file in it, or a directory that compress wrote",
-        )
+        return _sniff_folder(path)
     head = _head(path)
     if not head:
         raise InputError(f"{path} is empty (0 bytes)", "was it copied or downloaded completely?")
@@ -59,7 +51,23 @@ def sniff(path: Path) -> Form:
         return "onnx"
     if path.suffix == ".safetensors" or head[8:9] == b"{":
         return "safetensors"
+    if path.name.endswith(INDEX) and head.lstrip()[:1] == b"{":
+        return "index"
     raise _foreign(path, head)
+
+
+def _sniff_folder(path: Path) -> Form:
+    """A bundle, or a folder as Hugging Face libraries write it."""
+    weights = path / "model.safetensors"
+    if weights.is_file() and not (path / "config.json").is_file() and not any(path.glob(f"*{INDEX}")):
+        return "bundle"
+    if any((path / name).is_file() for name in FOLDER_WEIGHTS) or any(path.glob(f"*{INDEX}")):
+        return "folder"
+    raise InputError(
+        f"{path} is a directory without model.safetensors, so it is no bundle; nor has it other weights under a usual "
+        f"name ({', '.join(FOLDER_WEIGHTS[1:])}, *{INDEX})",
+        "name a checkpoint file in it, or a directory that compress wrote",
+    )
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -82,71 +90,6 @@ def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str
         ) from error
 
 
-def read_torch(path: Path, form: Form, *, trust_pickle: bool) -> Any:
-    """The object that ``torch.save`` wrote, on the CPU.
-
-    Only tensors and plain containers are built. With `trust_pickle` a file that needs more is unpickled in
-    full, which runs whatever code it holds.
-
-    Raises:
-        InputError: The file is damaged, or holds classes or functions and is not trusted; they are listed.
-    """
-    try:
-        return _torch_load(path, weights_only=True)
-    except pickle.UnpicklingError as error:
-        names = pickle_globals(path, form)
-        if not names:
-            raise _damaged(path, error) from error
-        if not trust_pickle:
-            raise InputError(
-                f"{path} is a pickle of Python objects, not of tensors alone. "
-                f"Loading it would import and run: {', '.join(names[:8])}"
-                + (f" and {len(names) - 8} more" if len(names) > 8 else ""),
-                f"{_RESAVE}. Or, if you trust whoever made this file, add --trust-pickle",
-            ) from error
-    except (EOFError, RuntimeError, ValueError, KeyError, IndexError, OSError, struct.error) as error:
-        raise _damaged(path, error) from error
-    try:
-        return _torch_load(path, weights_only=False)
-    except Exception as error:  # arbitrary code ran: any failure is the file's
-        raise InputError(
-            f"{path} could not be unpickled: {type(error).__name__}: {error}",
-            f"say where its code is: PYTHONPATH=FOLDER compress ...; or {_RESAVE}",
-        ) from error
-
-
-def pickle_globals(path: Path, form: Form) -> list[str]:
-    """Names that unpickling `path` would import and that plain tensors do not need; the file is not run."""
-    if form == "torch zip":
-        try:
-            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
-        except (ValueError, RuntimeError, pickle.UnpicklingError):
-            return []
-    found: set[str] = set()
-    with path.open("rb") as file:
-        # A legacy file is a row of pickles (magic number, protocol, system, object), then raw data.
-        for _ in range(4):
-            try:
-                named = [arg for op, arg, _ in pickletools.genops(file) if op.name == "GLOBAL"]
-            except ValueError:
-                break
-            found |= {str(arg).replace(" ", ".") for arg in named}
-    return sorted(name for name in found if not _plain(name))
-
-
-def _plain(name: str) -> bool:
-    # torch.FloatStorage and its kin were never classes with behaviour of the file's own
-    if name.startswith("torch."):
-        return name.startswith("torch._utils.") or name.endswith("Storage") or name == "torch.Size"
-    return name in ("collections.OrderedDict", "collections.defaultdict")
-
-
-def _torch_load(path: Path, *, weights_only: bool) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about torch's own storages, and about how the file was made
-        return torch.load(path, map_location="cpu", weights_only=weights_only)
-
-
 def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
@@ -166,15 +109,11 @@ def _sniff_zip(path: Path) -> Form:
         with zipfile.ZipFile(path) as archive:
             names = [name.partition("/")[2] or name for name in archive.namelist()]
     except (zipfile.BadZipFile, EOFError, struct.error) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     if "archive_format" in names and any(name.startswith("models/") for name in names):
         return "pt2"
     if "constants.pkl" in names:
-        raise InputError(
-            f"{path} is a TorchScript archive, whose code cannot be pruned",
-            "save the weights of the original model (torch.save(model.state_dict(), 'weights.pt')) "
-            "or export it: torch.export.save(torch.export.export(model, inputs), 'model.pt2')",
-        )
+        return "torchscript"
     if "data.pkl" in names:
         return "torch zip"
     if any(name.startswith("serialized_exported_program") for name in names):
@@ -204,10 +143,11 @@ def _foreign(path: Path, head: bytes) -> InputError:
     if head.lstrip()[:5].lower() in (b"<html", b"<!doc"):
         return InputError(f"{path} is a web page, not a checkpoint", "fetch it again: the download went wrong")
     if head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05":
-        return InputError(f"{path} is a plain pickle, which is not loaded: it can run code", _RESAVE)
+        return InputError(f"{path} is a plain pickle, which is not loaded: it can run code", RESAVE)
     return InputError(f"{path} is not a checkpoint: it begins with {head[:8]!r}", expected)
 
 
-def _damaged(path: Path, error: Exception) -> InputError:
+def damaged(path: Path, error: Exception) -> InputError:
+    """A file that ends too early or was changed on its way."""
     detail = str(error).strip().split("\n")[0][:160] or type(error).__name__
     return InputError(f"{path} is truncated or damaged: {detail}", "copy, download or save it again")

@@ -15,10 +15,14 @@ from torch import nn
 from compress.checkpoint import arch as architectures
 from compress.checkpoint.arch import Built
 from compress.checkpoint.bundle import is_bundle, load_bundle, read_metadata
-from compress.checkpoint.forms import Form, read_safetensors, read_torch, sniff
+from compress.checkpoint.forms import Form, read_safetensors, sniff
+from compress.checkpoint.hugging import from_folder, usual_input
 from compress.checkpoint.onnx.facts import OnnxFacts, facts_of
 from compress.checkpoint.pt2 import read_pt2
+from compress.checkpoint.shards import read_config, read_shards, weight_files
 from compress.checkpoint.statedict import Found, find_state_dict
+from compress.checkpoint.torchfile import read_torch
+from compress.checkpoint.torchscript import read_torchscript
 from compress.errors import InputError
 from compress.inputs import InputType, recorded_type, types_of
 
@@ -32,10 +36,11 @@ class LoadedModel:
     Attributes:
         module: In eval mode, on the CPU.
         path: The file or directory that was named.
-        form: "state dict", "training checkpoint", "safetensors", "pt2", "onnx", "bundle" or "module".
+        form: "state dict", "training checkpoint", "safetensors", "pt2", "onnx", "bundle", "module", "TorchScript",
+            "sharded" or "Hugging Face folder".
         architecture: As ``--arch`` writes it; "graph" when the file holds its own graph.
         input_shapes: Of each input, without the batch; None if not known.
-        sha256: Of the file (of a bundle: its model.safetensors).
+        sha256: Of the file (of a bundle: its model.safetensors; of several files: one after the other, by name).
         bytes: Its size.
         mean: Per channel, what inputs were normalised with, if the file says so.
         std: Likewise.
@@ -80,18 +85,21 @@ def load_model(
     input_shape: Sequence[int] | Sequence[Sequence[int]] | None = None,
     trust_pickle: bool = False,
     input_types: Sequence[InputType] = (),
+    weights: str | None = None,
 ) -> LoadedModel:
     """The trained model in `path`, ready to run; nothing in the file is executed.
 
     Args:
-        path: A state dict or training checkpoint of ``torch.save``, safetensors, a ``torch.export`` archive, an ONNX
-            model, or a bundle. What it is, is told by its content.
+        path: A state dict or training checkpoint of ``torch.save``, safetensors, a ``torch.export`` or TorchScript
+            archive, an ONNX model, the index of weights in several files or a folder of them, or a bundle. What it is,
+            is told by its content.
         arch: ``mlp:64-300-10``, ``torchvision:NAME``, ``timm:NAME``, ``package.module:factory`` or
             ``file.py:factory``. Without it, the file's own word or its names and shapes decide.
         arch_args: Keyword arguments of the factory.
         input_shape: Without the batch; a list of shapes for several inputs.
         trust_pickle: Unpickle a file that holds more than tensors, which runs whatever code it holds.
         input_types: Of each input; without them, the file's own word, or float32.
+        weights: Which of several state dicts of a training checkpoint, by its keys: ``ema``, ``model/state_dict``.
 
     Raises:
         InputError: The file, its form, its architecture or the arguments are wrong; says what to do.
@@ -99,15 +107,14 @@ def load_model(
     """
     path = Path(path)
     form = sniff(path)
-    file = path / "model.safetensors" if path.is_dir() else path
     try:
         if form == "onnx":
             content = _onnx(path, arch, input_shape, input_types)
         else:
-            content = _read(path, form, arch, arch_args, trust_pickle)
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            content = _read(path, form, arch, arch_args, trust_pickle, weights)
+        digest, size = _identity(_files(path, form))
     except OSError as error:
+        file = error.filename or path
         raise InputError(f"{file} cannot be read: {error.strerror or error}", "check its permissions") from error
     shapes, shape_notes, usual = _input_shapes(content, input_shape)
     return LoadedModel(
@@ -117,7 +124,7 @@ def load_model(
         architecture=content.built.architecture,
         input_shapes=shapes,
         sha256=digest,
-        bytes=file.stat().st_size,
+        bytes=size,
         mean=_floats(content.beside.get("mean")),
         std=_floats(content.beside.get("std")),
         notes=(*content.built.notes, *shape_notes),
@@ -127,19 +134,48 @@ def load_model(
     )
 
 
+def _files(path: Path, form: Form) -> tuple[Path, ...]:
+    if form in ("folder", "index"):
+        return weight_files(path)
+    return (path / "model.safetensors" if path.is_dir() else path,)
+
+
+def _identity(files: Sequence[Path]) -> tuple[str, int]:
+    """The sha256 of the files one after the other, and their bytes."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest(), sum(file.stat().st_size for file in files)
+
+
 def _read(
-    path: Path, form: Form, arch: str | None, arch_args: Mapping[str, Any] | None, trust_pickle: bool
+    path: Path,
+    form: Form,
+    arch: str | None,
+    arch_args: Mapping[str, Any] | None,
+    trust_pickle: bool,
+    weights: str | None,
 ) -> _Content:
+    if weights is not None and form not in ("torch zip", "torch legacy"):
+        raise InputError(f"--weights is for training checkpoints of torch.save, {path} is none", "leave it out")
     if form == "pt2":
         archive = read_pt2(path)
         return _Content("pt2", _graph(archive.module, arch), {}, archive.input_shapes, archive.input_types)
     if form == "bundle" or (form == "safetensors" and is_bundle(path)):
         return _bundle(path, arch)
+    if form in ("folder", "index"):
+        return _several(path, arch, arch_args)
+    if form == "torchscript":
+        note = "parameters and buffers of a TorchScript archive; its code is not loaded"
+        found = Found(read_torchscript(path), {}, (note,), nested=False)
+        return _with_architecture("TorchScript", found, arch, arch_args)
     if form == "safetensors":
         state, metadata = read_safetensors(path)
         found = Found(state, {key: _json(value) for key, value in metadata.items()}, (), nested=False)
         return _with_architecture("safetensors", found, arch, arch_args)
-    found = find_state_dict(read_torch(path, form, trust_pickle=trust_pickle), path)
+    found = find_state_dict(read_torch(path, form, trust_pickle=trust_pickle), path, weights)
     if found.module is not None:
         name = f"{type(found.module).__module__}:{type(found.module).__qualname__}"
         return _Content("module", Built(found.module.cpu(), name, found.notes), found.beside)
@@ -154,6 +190,20 @@ def _onnx(path: Path, arch: str | None, given: Any, types: Sequence[InputType]) 
     built = _graph(found.module, arch)
     built = Built(built.module, built.architecture, (*found.notes, *built.notes))
     return _Content("onnx", built, {}, found.shapes, found.types, found.facts)
+
+
+def _several(path: Path, arch: str | None, arch_args: Mapping[str, Any] | None) -> _Content:
+    """Weights in several files, or in a folder with a config.json that says of what."""
+    config = read_config(path)
+    if arch is None and (config.get("architectures") or config.get("model_type")):
+        built = from_folder(path if path.is_dir() else path.parent, config)
+        usual = usual_input(config)
+        shapes, types = ((usual[0],), (usual[1],)) if usual else (None, ())
+        return _Content("Hugging Face folder", built, {}, shapes, types)
+    count = len(weight_files(path))
+    notes = (f"weights of {count} files",) if count > 1 else ()
+    beside = {"arch": f"timm:{config['architecture']}"} if isinstance(config.get("architecture"), str) else {}
+    return _with_architecture("sharded", Found(read_shards(path), beside, notes, nested=False), arch, arch_args)
 
 
 def _with_architecture(form: str, found: Found, arch: str | None, arch_args: Mapping[str, Any] | None) -> _Content:
@@ -171,8 +221,16 @@ def _bundle(path: Path, arch: str | None) -> _Content:
     metadata = read_metadata(path)
     shapes = _shapes([each["shape"] for each in metadata["inputs"]])
     types = tuple(recorded_type(each) for each in metadata["inputs"])
-    facts = facts_of(metadata.get("onnx"))
-    return _Content("bundle", _graph(load_bundle(path), arch), metadata, shapes, types, facts)
+    built = _graph(load_bundle(path), arch)
+    built = Built(built.module, built.architecture, (*_stored(metadata["stored"]), *built.notes))
+    return _Content("bundle", built, metadata, shapes, types, facts_of(metadata.get("onnx")))
+
+
+def _stored(record: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    sparse = sum("shape" in entry for entry in record.values())
+    packed = (f"tensors of many zeros that are packed as a bitmap and values: {sparse}",) if sparse else ()
+    narrow = ("weights are stored in fewer bits than they are computed with",) if len(record) > sparse else ()
+    return (*packed, *narrow)
 
 
 def _graph(module: nn.Module, arch: str | None) -> Built:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,23 +46,40 @@ def reload_error(directory: str | Path, inputs: Any, expected: Any) -> float:
     Raises:
         CompressError: The new process failed; the message is its last line.
     """
+    package = Path(compress.__file__).resolve()
+    try:
+        found = apart(_START, (package, package.parent, Path(directory).resolve()), inputs)
+    except CompressError as error:
+        raise CompressError(f"{directory} does not load in a new process: {error}") from error
+    return largest_error(found, expected)
+
+
+def apart(code: str, arguments: Sequence[str | Path], inputs: Any) -> list[Tensor]:
+    """What a new process gives that can import libraries alone, none of the files of this one's directory.
+
+    Args:
+        code: What it runs. ``sys.argv`` has the arguments, a safetensors file to read the inputs from, one to write
+            the outputs to, and the folders where the libraries of this process lie.
+        arguments: Of the code.
+        inputs: Tensors, or nested containers of tensors; in the file they are numbered in order.
+
+    Raises:
+        CompressError: It failed; the message is its last line.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        given, found = Path(folder, "inputs.safetensors"), Path(folder, "outputs.safetensors")
+        given, made = Path(folder, "inputs.safetensors"), Path(folder, "outputs.safetensors")
         safetensors.torch.save_file(_numbered(inputs), given)
-        package = Path(compress.__file__).resolve()
-        arguments = [package, package.parent, Path(directory).resolve(), given, found, *_libraries()]
         done = subprocess.run(
-            [sys.executable, "-I", "-W", "ignore", "-c", _START, *map(str, arguments)],
+            [sys.executable, "-I", "-W", "ignore", "-c", code, *map(str, (*arguments, given, made, *_libraries()))],
             cwd=folder,
             env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
         )
-        if done.returncode or not found.exists():
-            lines = done.stderr.strip().splitlines() or ["it said nothing"]
-            raise CompressError(f"{directory} does not load in a new process: {lines[-1]}")
-        return largest_error(_in_order(found), expected)
+        if done.returncode or not made.exists():
+            raise CompressError((done.stderr.strip().splitlines() or ["it said nothing"])[-1])
+        return _in_order(made)
 
 
 def run_bundle(path: str, inputs: str, outputs: str) -> None:

@@ -11,8 +11,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, fx
 
-from compress.checkpoint.bundle import SCHEMA, WEIGHTS, is_bundle, load_bundle, packed, read_metadata
+from compress.checkpoint.bundle import PACKED_SCHEMA, SCHEMA, WEIGHTS, is_bundle, load_bundle, packed, read_metadata
 from compress.checkpoint.folder import check_place, write_folder
+from compress.checkpoint.packing import Record, stored
 from compress.checkpoint.reload import reload_error
 from compress.errors import InputError, ModelError
 from compress.graph.serial import graph_tensors, graph_to_json
@@ -30,7 +31,7 @@ __all__ = [
 
 _OURS = (
     *(WEIGHTS, "module.safetensors", "plan.json", "recipe.toml", "report.*"),
-    *("model.onnx*", "model.pt2", "model.*.onnx*", "figures/*.svg"),
+    *("model.onnx*", "model.pt2", "model.*.onnx*", "model.*.pt2", "model.*.safetensors", "figures/*.svg"),
     *("search.json", "search.md", "pareto.svg"),
 )
 
@@ -107,16 +108,26 @@ def bundle_bytes(
     plan_json: Mapping[str, Any] | None,
     provenance: Mapping[str, Any],
     metadata: Mapping[str, Any] | None = None,
+    *,
+    pack: bool = True,
+    precision: torch.dtype | None = None,
 ) -> bytes:
     """``model.safetensors`` with everything needed to load it; the same arguments give the same bytes.
 
     The plan is there without its masks, which can be as large as the weights: they are in plan.json.
 
+    Args:
+        program_module, inputs, plan_json, provenance, metadata: As :func:`write_bundle` takes them.
+        pack: Store tensors of many zeros as a bitmap and values, see :func:`compress.checkpoint.packing.stored`.
+        precision: Type of 16 bits in which floats are stored; they are loaded in their own.
+
     Raises:
-        ModelError: The network cannot be written without code; the message names what it holds.
+        ModelError: The network cannot be written without code; the message names what it holds. Or a value is too
+            large for the precision.
     """
-    texts = _texts(program_module, inputs, plan_json, provenance, metadata)
     tensors = {name: _storable(name, tensor) for name, tensor in graph_tensors(program_module).items()}
+    tensors, record = stored(tensors, pack=pack, precision=precision)
+    texts = _texts(program_module, inputs, plan_json, provenance, metadata, record)
     return _with_metadata(safetensors.torch.save(tensors), texts)
 
 
@@ -127,7 +138,8 @@ def bundle_size(
     provenance: Mapping[str, Any],
     metadata: Mapping[str, Any] | None = None,
 ) -> int:
-    """The length of what :func:`bundle_bytes` gives for the same arguments; tensors may be on the meta device.
+    """The length of what :func:`bundle_bytes` gives for the same arguments, or more where it packs tensors of many
+    zeros; tensors may be on the meta device.
 
     Raises:
         ModelError: The network cannot be written without code; the message names what it holds.
@@ -149,6 +161,7 @@ def _texts(
     plan_json: Mapping[str, Any] | None,
     provenance: Mapping[str, Any],
     metadata: Mapping[str, Any] | None,
+    record: Record | None = None,
 ) -> dict[str, str]:
     """The metadata of the weights."""
     plan = None if plan_json is None else {k: v for k, v in plan_json.items() if k != "masks"}
@@ -158,9 +171,10 @@ def _texts(
         "inputs": [dict(each) for each in inputs],
         "plan": plan,
         "provenance": dict(provenance),
+        **({"stored": record} if record else {}),
     }
     texts = {f"compress.{key}": packed(_compact(value)) for key, value in values.items()}
-    return {"format": "pt", "compress.schema": SCHEMA, **texts}
+    return {"format": "pt", "compress.schema": PACKED_SCHEMA if record else SCHEMA, **texts}
 
 
 def _storable(name: str, tensor: Tensor) -> Tensor:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compress.cli import layout
-from compress.cli.groups import LAST, LastBundle, Shared, flag, grouped
+from compress.cli.groups import LAST, Data, LastBundle, Shared, flag, grouped
 from compress.errors import InputError
 from compress.report.table import amount
-from compress.request import ExportFormat, ExportRequest
+from compress.request import ExportFormat, ExportRequest, Precision
 
 if TYPE_CHECKING:
     from compress.result import Exported
@@ -41,6 +41,33 @@ def _export(
             rich_help_panel=_FORMATS,
         ),
     ] = False,
+    pack: Annotated[
+        bool,
+        typer.Option(
+            "--pack/--no-pack",
+            help="Safetensors: tensors of many zeros as a bitmap and their values; dense tensors for other readers.",
+            rich_help_panel=_FORMATS,
+        ),
+    ] = True,
+    quantize: Annotated[
+        Precision | None,
+        typer.Option(
+            help="Beside each format in lower precision: int8 (ONNX; calibrated on the training samples of --data), "
+            "fp16, or bf16 (not ONNX).",
+            show_default=False,
+            rich_help_panel=_FORMATS,
+        ),
+    ] = None,
+    opset: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Version of the ONNX operators; the exporter's default where left out.",
+            show_default=False,
+            rich_help_panel=_FORMATS,
+        ),
+    ] = None,
+    data: Data,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -63,6 +90,8 @@ def _export(
       compress export compressed --onnx --pt2
 
       compress export resnet18.pth --onnx -o deploy
+
+      compress export compressed --quantize int8 --data digits
     """
     out = shared.output()
     wanted: tuple[tuple[ExportFormat, bool], ...] = (
@@ -73,7 +102,9 @@ def _export(
     formats = tuple(name for name, chosen in wanted if chosen)
     if model.model == LAST and not LAST.exists():
         raise InputError(f"{LAST} does not exist", "compress prune writes it; or name a model: compress export MODEL")
-    request = ExportRequest(model.source(), formats or ("onnx",), output, force, shared.settings())
+    request = ExportRequest(
+        model.source(), formats or ("onnx",), output, force, shared.settings(), quantize, opset, data.source(), pack
+    )
     from compress import pipeline
 
     result = pipeline.export_model(request, out)
@@ -81,13 +112,22 @@ def _export(
 
 
 def _page(result: Exported) -> str:
-    rows = [
-        (
-            str(item.path),
-            item.format,
-            amount(item.bytes, "B"),
-            "not run" if item.error is None else f"{item.error:.1e}",
+    """Without what is the same for all: precisions and accuracies are there where somebody asked for them."""
+    precise = any(item.precision != "fp32" for item in result.artifacts)
+    judged = any(item.accuracy is not None for item in result.artifacts)
+    rows = []
+    for item in result.artifacts:
+        accuracy = "-" if item.accuracy is None else layout.percent(item.accuracy.accuracy)
+        rows.append(
+            (
+                str(item.path),
+                item.format,
+                *((item.precision,) if precise else ()),
+                amount(item.bytes, "B"),
+                "not run" if item.error is None else f"{item.error:.1e}",
+                *((accuracy,) if judged else ()),
+            )
         )
-        for item in result.artifacts
-    ]
-    return layout.table(("file", "format", "size", "largest difference from the model"), rows, right=(2, 3))
+    head = ("file", "format", *(("precision",) if precise else ()), "size", "largest difference from the model")
+    first = 3 if precise else 2
+    return layout.table((*head, *(("accuracy",) if judged else ())), rows, right=tuple(range(first, first + 3)))

@@ -72,7 +72,11 @@ class Model:
     """MODEL and what the user says of it."""
 
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A checkpoint (.pt, .pth, .safetensors, .pt2, .onnx) or a bundle.")
+        Path,
+        typer.Argument(
+            metavar="MODEL",
+            help="A checkpoint (.pt, .pth, .safetensors, .pt2, .onnx), a folder of weights, or a bundle.",
+        ),
     ]
     arch: Annotated[
         str | None,
@@ -102,11 +106,20 @@ class Model:
             rich_help_panel="Model",
         ),
     ] = None
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="Which of several state dicts in a training checkpoint: ema, or model/state_dict.",
+            show_default=False,
+            rich_help_panel="Model",
+        ),
+    ] = None
     trust_pickle: Annotated[
         bool,
         flag(
             "--trust-pickle",
-            help="Load a pickled module. This runs whatever code the file holds.",
+            help="Load a pickled module. This runs whatever code the file holds; what it imports is listed before.",
             rich_help_panel="Model",
         ),
     ] = False
@@ -121,6 +134,7 @@ class Model:
             input_shapes=shapes,
             input_types=types,
             trust_pickle=self.trust_pickle,
+            weights=self.weights,
         )
 
 
@@ -129,7 +143,11 @@ class LastBundle(Model):
     """As `Model`, but MODEL may be left out."""
 
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="A checkpoint (.pt, .pth, .safetensors, .pt2, .onnx) or a bundle.")
+        Path,
+        typer.Argument(
+            metavar="MODEL",
+            help="A checkpoint (.pt, .pth, .safetensors, .pt2, .onnx), a folder of weights, or a bundle.",
+        ),
     ] = LAST
 
 

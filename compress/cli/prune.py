@@ -33,6 +33,7 @@ _HOLDS = {
     "plan.json": "which indices of which tensor were kept",
     "recipe.toml": "every setting, resolved",
 }
+_LAYERS = 24  # whose changed arguments are listed
 
 
 def add_to(app: typer.Typer) -> None:
@@ -150,6 +151,7 @@ def page(result: Pruned, data: DataSource | None) -> str:
         f"Verified: the slice, before any refit, differs from the masked original by {checks['slice']:.1e} (float64);\n"
         f"          the bundle, loaded in a new process, from what was written by {checks['reload']:.1e}"
         + ("." if onnx is None else f";\n          model.onnx, in ONNX Runtime, by {onnx:.1e}."),
+        *_arguments(result.report),
         layout.table(("file", "holds"), _files(result.bundle)),
         "Next:\n" + "\n".join(f"  {command}" for command in next_commands(result.bundle, data)),
     ]
@@ -164,6 +166,20 @@ def _budget(report: Mapping[str, Any]) -> list[str]:
     if not text or (budget["kind"] == "ratio" and not budget["limited"]):  # units have a row already
         return []
     return [f"Budget: {text}."]
+
+
+def _arguments(report: Mapping[str, Any]) -> list[str]:
+    """How the original class has to be called for module.safetensors to fit."""
+    from compress.report import argument_rows
+
+    rows = argument_rows(report)
+    if not rows:
+        return []
+    table = layout.table(
+        ("layer", "class", "arguments"), [(layer or "(root)", *rest) for layer, *rest in rows[:_LAYERS]]
+    )
+    more = f"\nand {len(rows) - _LAYERS} more layers in report.md" if len(rows) > _LAYERS else ""
+    return [f"{report['module']['file']} fits the original class, called with other arguments:\n\n{table}{more}"]
 
 
 def _files(bundle: Path) -> list[tuple[str, str]]:

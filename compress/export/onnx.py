@@ -12,15 +12,15 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
-from compress.checkpoint.reload import largest_error
 from compress.errors import ModelError
 from compress.export.names import apart, rename
 from compress.export.opset import OLDEST_EXPORT, older, version_of
-from compress.export.program import Traced, batch_of, first_line, traced, whole
+from compress.export.program import Traced, first_line, random_batches, traced, whole
+from compress.export.runtime import compared
 from compress.graph.quiet import quiet
 
 # A protocol buffer cannot exceed 2 GiB; above this the weights go to a file of their own beside it
-_ONE_FILE = 1_900_000_000
+ONE_FILE = 1_900_000_000
 _SAME = 1e-4  # relative; an older version of an operator either computes the same or something else
 
 
@@ -33,7 +33,7 @@ class OnnxExport:
         bytes: Its size, with that of the file beside it.
         opset: Version of the ONNX operators.
         max_error: Largest relative difference of its outputs in ONNX Runtime from those of the model,
-            max |a - b| / max(1, max |b|), on random inputs in batches of 1, 2 and 3.
+            max |a - b| / max(1, max |b|), on random inputs in batches of 1, 2 and 3, one of them in a new process.
         agreement: Of these samples, the fraction with the same largest class; None where the output is not
             (batch, classes).
         dynamic_batch: Whether it takes any batch size.
@@ -64,7 +64,9 @@ def export_onnx(
     path: str | Path,
     *,
     opset: int | None = None,
+    exact: bool = False,
     ports: Ports | None = None,
+    against: nn.Module | None = None,
 ) -> OnnxExport:
     """Write `module` as ONNX; inputs are named ``input``, outputs ``output`` (``input_0``... if several).
 
@@ -74,7 +76,9 @@ def export_onnx(
         path: Where; an existing file is replaced.
         opset: Version of the ONNX operators; one that is too old for an operator gives the oldest that is not. None
             for the exporter's default.
+        exact: Another version than that is an error.
         ports: Names.
+        against: What the file is compared with; None for `module`.
 
     Raises:
         ModelError: The module cannot be traced, holds an operator that ONNX lacks (it is named), or the file
@@ -83,15 +87,16 @@ def export_onnx(
     """
     path = Path(path)
     start = traced(apart(module), inputs)
+    asked = _Asked(opset, exact, ports, start.module if against is None else against)
     with whole(path) as target:
         try:
-            found = _write(start, target, opset, ports)
+            found = _write(start, target, asked)
         except ModelError as error:
             if not start.dynamic_batch:
                 raise
             # Built for one batch size in a way that only shows later
             start = _fixed(start, str(error))
-            found = _write(start, target, opset, ports)
+            found = _write(start, target, asked)
         found = replace(found, bytes=sum(each.stat().st_size for each in target.parent.iterdir()))
     return replace(found, path=path, reason=start.reason)
 
@@ -102,30 +107,57 @@ def _fixed(start: Traced, reason: str) -> Traced:
     return Traced(start.module, program, start.inputs, False, reason)
 
 
-def _write(start: Traced, target: Path, opset: int | None, ports: Ports | None) -> OnnxExport:
+@dataclass(frozen=True)
+class _Asked:
+    """The arguments of `export_onnx`."""
+
+    opset: int | None
+    exact: bool
+    ports: Ports | None
+    against: nn.Module
+
+
+def _write(start: Traced, target: Path, asked: _Asked) -> OnnxExport:
+    opset = asked.opset
     low = opset is not None and opset < OLDEST_EXPORT
-    model = _convert(start, OLDEST_EXPORT if low else opset, ports)
-    if opset is not None and _weight_bytes(start.module) < _ONE_FILE:
+    model = _convert(start, OLDEST_EXPORT if low else opset, asked.ports)
+    if opset is not None and _weight_bytes(start.module) < ONE_FILE:
         for candidate in older(model, opset):
-            found = _tried(start, target, candidate)
+            if asked.exact and version_of(candidate) != opset:
+                break
+            found = _tried(start, target, candidate, asked.against)
             if found is not None:
                 return found
-    return _saved(start, target, model)
+    version = version_of(model)
+    if asked.exact and version != opset:
+        raise ModelError(f"opset {opset} cannot express this model", f"--opset {version}")
+    return _saved(start, target, model, asked.against)
 
 
-def _tried(start: Traced, target: Path, model: Any) -> OnnxExport | None:
+def _tried(start: Traced, target: Path, model: Any, against: nn.Module) -> OnnxExport | None:
     """The model in an older version; None where that does not run, or not as the module does."""
     try:
-        found = _saved(start, target, model)
+        found = _saved(start, target, model, against)
     except ModelError:
         return None
     return found if found.max_error <= _SAME else None
 
 
-def _saved(start: Traced, target: Path, model: Any) -> OnnxExport:
+def _saved(start: Traced, target: Path, model: Any, against: nn.Module) -> OnnxExport:
+    save(model, target, _weight_bytes(start.module))
+    worst, agreement = compared(target, against, random_batches(start.inputs, start.dynamic_batch))
+    return OnnxExport(target, 0, version_of(model), worst, agreement, start.dynamic_batch, start.reason)
+
+
+def save(model: Any, target: Path, weight_bytes: int) -> None:
+    """Write an ONNX model and check it; large weights go to ``NAME.data`` beside it.
+
+    Raises:
+        ModelError: It is not valid.
+    """
     import onnx
 
-    if _weight_bytes(start.module) < _ONE_FILE:
+    if weight_bytes < ONE_FILE:
         onnx.save_model(model, target)
     else:
         onnx.save_model(model, target, save_as_external_data=True, location=f"{target.name}.data", size_threshold=1024)
@@ -133,8 +165,6 @@ def _saved(start: Traced, target: Path, model: Any) -> OnnxExport:
         onnx.checker.check_model(str(target), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(f"the exported ONNX file is not valid: {first_line(error)}") from error
-    worst, agreement = _compare(start, target)
-    return OnnxExport(target, 0, version_of(model), worst, agreement, start.dynamic_batch, start.reason)
 
 
 def _convert(start: Traced, opset: int | None, ports: Ports | None = None) -> Any:
@@ -207,37 +237,6 @@ def _strip(model: Any) -> None:
     for symbol in dict.fromkeys(free):
         for dim in (dim for dims in shapes for dim in dims if dim.dim_param):
             dim.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", "batch", dim.dim_param)
-
-
-def _compare(start: Traced, file: Path) -> tuple[float, float | None]:
-    """Largest relative error, and agreement of the largest class, in ONNX Runtime."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = torch.get_num_threads()
-    worst, same, count = 0.0, 0, 0
-    try:
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        names = [each.name for each in session.get_inputs()]
-        for size in (1, 2, 3) if start.dynamic_batch else (start.inputs[0].shape[0],):
-            batch = batch_of(start.inputs, size)
-            feed = {name: _array(each) for name, each in zip(names, batch, strict=True)}
-            found = [torch.as_tensor(each) for each in session.run(None, feed)]
-            with torch.no_grad():
-                outputs = pytree.tree_leaves(start.module(*batch))
-            expected = [each for each in outputs if isinstance(each, Tensor)]
-            worst = max(worst, largest_error(found, expected))
-            if expected and expected[0].dim() == 2 and found[0].shape == expected[0].shape:
-                same += int((found[0].argmax(1) == expected[0].argmax(1)).sum())
-                count += size
-    except Exception as error:  # ONNX Runtime has no common base for its errors
-        raise ModelError(f"the exported ONNX file does not run: {first_line(error)}") from error
-    return worst, same / count if count else None
-
-
-def _array(tensor: Tensor) -> Any:
-    return tensor.contiguous().numpy()
 
 
 def _weight_bytes(module: nn.Module) -> int:

@@ -104,6 +104,11 @@ def batch_of(inputs: Sequence[Tensor], size: int, seed: int = 0) -> tuple[Tensor
     return tuple(made)
 
 
+def random_batches(inputs: Sequence[Tensor], dynamic: bool) -> list[tuple[Tensor, ...]]:
+    """Random inputs like the examples in batches of 1, 2 and 3, or of the one size that a file takes."""
+    return [batch_of(inputs, size) for size in ((1, 2, 3) if dynamic else (inputs[0].shape[0],))]
+
+
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A path of the same name in a temporary directory; what lies there moves to `path` if all goes well.

@@ -9,15 +9,30 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compress.checkpoint.reload import largest_error
-from compress.errors import ModelError
-from compress.export.program import batch_of, first_line, traced, whole
+from compress.checkpoint.reload import apart, largest_error
+from compress.errors import CompressError, ModelError
+from compress.export.program import Traced, first_line, random_batches, traced, whole
 from compress.graph.quiet import quiet
+
+# Run by a new process that has PyTorch and nothing of this package
+_ALONE = """
+import sys
+path, count, given, made, *libraries = sys.argv[1:]
+sys.path[:0] = [path for path in libraries if path not in sys.path]
+import torch
+from safetensors.torch import load_file, save_file
+module, leaves = torch.export.load(path).module(), []
+inputs = [value for _, value in sorted(load_file(given).items())]
+for start in range(0, len(inputs), int(count)):
+    found = module(*inputs[start:start + int(count)])
+    leaves += [each for each in torch.utils._pytree.tree_leaves(found) if isinstance(each, torch.Tensor)]
+save_file({f"{index:06d}": each.detach().contiguous().clone() for index, each in enumerate(leaves)}, made)
+"""
 
 
 @dataclass(frozen=True)
 class Pt2Export:
-    """An archive that was written and loaded again.
+    """An archive that was written and loaded again in a new process.
 
     Attributes:
         path: The file.
@@ -35,8 +50,10 @@ class Pt2Export:
     reason: str
 
 
-def export_pt2(module: nn.Module, inputs: Sequence[Tensor], path: str | Path) -> Pt2Export:
-    """Write `module` as a ``.pt2`` archive and compare what it computes after loading it again.
+def export_pt2(
+    module: nn.Module, inputs: Sequence[Tensor], path: str | Path, *, against: nn.Module | None = None
+) -> Pt2Export:
+    """Write `module` as a ``.pt2`` archive and compare what it computes when a new process has loaded it.
 
     The archive holds no example inputs, which are its only pickle, and no paths of source files.
 
@@ -44,6 +61,7 @@ def export_pt2(module: nn.Module, inputs: Sequence[Tensor], path: str | Path) ->
         module: Any module; it is not changed.
         inputs: Examples, batch first.
         path: Where; an existing file is replaced.
+        against: What the archive is compared with; None for `module`.
 
     Raises:
         ModelError: The module cannot be traced, written or loaded again.
@@ -54,18 +72,22 @@ def export_pt2(module: nn.Module, inputs: Sequence[Tensor], path: str | Path) ->
     start.program._example_inputs = None
     with whole(path) as target:
         try:
-            with quiet():
-                with target.open("wb") as file:
-                    torch.export.save(start.program, file)
-                with target.open("rb") as file:
-                    again = torch.export.load(file).module()
+            with quiet(), target.open("wb") as file:
+                torch.export.save(start.program, file)
         except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError) as error:
             raise ModelError(f"the model cannot be written as .pt2: {first_line(error)}") from error
-        worst = 0.0
-        for size in (1, 2, 3) if start.dynamic_batch else (start.inputs[0].shape[0],):
-            # Each its own batch: the model may work in place on its input
-            one, other = batch_of(start.inputs, size), batch_of(start.inputs, size)
-            with torch.no_grad():
-                worst = max(worst, largest_error(again(*one), start.module(*other)))
+        worst = _compared(target, start.module if against is None else against, start)
         size_on_disk = target.stat().st_size
     return Pt2Export(path, size_on_disk, worst, start.dynamic_batch, start.reason)
+
+
+def _compared(file: Path, module: nn.Module, start: Traced) -> float:
+    """The largest relative error over batches of several sizes, which the model may change in place."""
+    batches = random_batches(start.inputs, start.dynamic_batch)
+    with torch.no_grad():
+        expected = [module(*(x.clone() for x in batch)) for batch in batches]
+    try:
+        found = apart(_ALONE, (file.resolve(), str(len(start.inputs))), batches)
+    except CompressError as error:
+        raise ModelError(f"the written .pt2 does not load in a new process: {error}") from error
+    return largest_error(found, expected)

@@ -49,11 +49,11 @@ def file_facts(opened: Opened) -> dict[str, Any]:
     return {"mean": list(loaded.mean), "std": list(loaded.std), **onnx}
 
 
-def reloaded(program: Program, weights: bytes, opened: Opened) -> float:
+def reloaded(program: Program, weights: bytes, opened: Opened, tolerance: float | None = RELOAD_TOLERANCE) -> float:
     """Largest relative difference after loading ``weights`` in a new process.
 
     Raises:
-        ModelError: It differs by more than 1e-5, or does not load.
+        ModelError: It differs by more than the tolerance, or does not load.
     """
     inputs = opened.examples(int(program.inputs[0].shape[0]), seed=1)
     with torch.no_grad():
@@ -65,15 +65,27 @@ def reloaded(program: Program, weights: bytes, opened: Opened) -> float:
             error = reload_error(file, inputs, expected)
         except CompressError as problem:
             raise ModelError(f"the written model cannot be loaded again: {problem}") from problem
-    if error > RELOAD_TOLERANCE:
+    if tolerance is not None and error > tolerance:
         raise ModelError(f"the written model differs from the one in memory by {error:.1e}")
     return error
 
 
-def export_weights(program: Program, opened: Opened, target: Path) -> float:
-    """``model.safetensors`` of a network that was not changed; its reload error."""
-    weights = bundle_bytes(program.module, input_records(opened), None, provenance(opened, 0), file_facts(opened))
-    error = reloaded(program, weights, opened)
+def export_weights(
+    program: Program, opened: Opened, target: Path, *, pack: bool = True, precision: torch.dtype | None = None
+) -> float:
+    """``model.safetensors`` of a network that was not changed; its reload error.
+
+    Args:
+        program: The network.
+        opened: Where it comes from.
+        target: The file.
+        pack, precision: See :func:`compress.checkpoint.write.bundle_bytes`.
+    """
+    weights = bundle_bytes(
+        program.module, input_records(opened), None, provenance(opened, 0), file_facts(opened),
+        pack=pack, precision=precision,
+    )  # fmt: skip
+    error = reloaded(program, weights, opened, RELOAD_TOLERANCE if precision is None else None)
     write_whole(target, weights)
     return error
 

@@ -29,6 +29,7 @@ from compress.report import (
     LayerChange,
     Measures,
     Method,
+    ModuleFile,
     Picture,
     Pin,
     RolledBack,
@@ -72,6 +73,7 @@ class Facts:
     warnings: tuple[str, ...] = ()
     trained: Trained | None = None
     budget: Outcome | None = None
+    module: ModuleFile | None = None
     limited: bool | None = None  # whether the budget was missed for want of nearer widths; None: not by the method
 
 
@@ -105,6 +107,7 @@ def document(facts: Facts) -> dict[str, Any]:
         prunable=prunable(facts.coupling),
         rolled_back=tuple(RolledBack(n, r) for n, r in sliced.rolled_back.items()),
         figures=tuple(Picture(f"figures/{f.name}.svg", f.title) for f in sliced.plan.figures),
+        module=facts.module,
         verification=Verification(slice=sliced.error, reload=facts.reload_error, onnx=facts.onnx_error),
         history=() if facts.trained is None else facts.trained.history,
         best_epoch=None if facts.trained is None else facts.trained.best,

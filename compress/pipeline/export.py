@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from compress.errors import InputError
-from compress.export.pt2 import export_pt2
-from compress.graph import trace
-from compress.pipeline.bundle import export_weights
+from compress.pipeline import formats
 from compress.pipeline.opening import Opened, open_model
-from compress.pipeline.sliced_onnx import export_as
 from compress.progress import Progress
-from compress.request import ExportFormat, ExportRequest
+from compress.request import ExportFormat, ExportRequest, Precision
 from compress.result import Artifact, Exported
 
 TOLERANCE = 1e-3  # relative; float32 on another engine stays far below
-
-_NAMES: dict[ExportFormat, str] = {"onnx": "model.onnx", "pt2": "model.pt2", "safetensors": "model.safetensors"}
+POINT = 0.01  # of accuracy
 
 
 def export_model(request: ExportRequest, progress: Progress) -> Exported:
@@ -29,52 +25,75 @@ def export_model(request: ExportRequest, progress: Progress) -> Exported:
     """
     source = request.model.path
     folder = request.output or (source if source.is_dir() else source.parent)
-    targets = {name: _target(folder, name, source, request) for name in request.formats}
-    opened = open_model(request.model, request.settings, progress=progress)
+    jobs = [job for name in request.formats for job in _jobs(folder, name, source, request)]
+    opened = open_model(request.model, request.settings, request.data, progress)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made: {error.strerror or error}", "choose another --output") from error
-    writers: dict[ExportFormat, Callable[[Opened, Path], Artifact]] = {
-        "onnx": _onnx,
-        "pt2": _pt2,
-        "safetensors": _safetensors,
-    }
-    artifacts = []
-    for name, target in targets.items():
-        progress.step(f"Writing {target}")
-        artifact = writers[name](opened, target)
-        if artifact.error is not None and artifact.error > TOLERANCE:
-            progress.warn(f"what {target} computes differs from the model by {artifact.error:.1e}")
-        artifacts.append(artifact)
+    artifacts: list[Artifact] = []
+    for job in jobs:
+        progress.step(f"Writing {job.target}")
+        artifacts.append(formats.judged(_written(job, opened, request, artifacts), opened, progress))
+    _tell(artifacts, progress)
     return Exported(tuple(artifacts))
 
 
-def _target(folder: Path, name: ExportFormat, source: Path, request: ExportRequest) -> Path:
+@dataclass(frozen=True)
+class _Job:
+    """One file to write; without a precision in that of the model."""
+
+    format: ExportFormat
+    target: Path
+    precision: Precision | None = None
+
+
+def _jobs(folder: Path, name: ExportFormat, source: Path, request: ExportRequest) -> list[_Job]:
+    """A format as it is and, where asked for, quantised beside it."""
+    low = request.quantize
+    if low is None:
+        return [_Job(name, _target(folder, name, source, request))]
+    quantised = _Job(name, _target(folder, name, source, request, low), low)
+    if name == "safetensors":  # that the whole one is there already is the usual case
+        return [quantised]
+    return [_Job(name, _target(folder, name, source, request)), quantised]
+
+
+def _written(job: _Job, opened: Opened, request: ExportRequest, before: list[Artifact]) -> Artifact:
+    if job.precision == "int8":
+        source = next(each for each in before if each.format == "onnx")
+        return formats.int8(opened, source.path, job.target, request.settings.seed)
+    if job.format == "onnx":
+        return formats.onnx(opened, job.target, job.precision, request.opset)
+    if job.format == "pt2":
+        return formats.pt2(opened, job.target, job.precision)
+    return formats.safetensors(opened, job.target, job.precision, request.pack)
+
+
+def _tell(artifacts: list[Artifact], progress: Progress) -> None:
+    """What computes something else than the model, or costs accuracy."""
+    whole = {each.format: each.accuracy for each in artifacts if each.precision == "fp32"}
+    for each in artifacts:
+        if each.precision == "fp32" and each.error is not None and each.error > TOLERANCE:
+            progress.warn(f"what {each.path} computes differs from the model by {each.error:.1e}")
+        base = whole.get(each.format)
+        if base is not None and each.accuracy is not None and base.accuracy - each.accuracy.accuracy > POINT:
+            lost = 100 * (base.accuracy - each.accuracy.accuracy)
+            progress.warn(f"{each.path} loses {lost:.2f} points of accuracy")
+
+
+def _target(
+    folder: Path, name: ExportFormat, source: Path, request: ExportRequest, precision: Precision | None = None
+) -> Path:
     """Where a format goes. A file of a bundle may be replaced by its like; the input never."""
     inside = request.output is None and source.is_dir()
-    target = folder / _NAMES[name] if inside or request.output else folder / f"{source.stem}{Path(_NAMES[name]).suffix}"
-    own = target.exists() and (target.resolve() == source.resolve() or (inside and name == "safetensors"))
-    if own:
+    stem = "model" if inside or request.output else source.stem
+    target = folder / (f"{stem}.{name}" if precision is None else f"{stem}.{precision}.{name}")
+    own = target.exists() and target.resolve() == source.resolve()
+    if own or (inside and target.name == "model.safetensors" and target.exists()):
         raise InputError(f"{target} is the model itself", "choose another place with --output DIR")
     if target.exists() and not request.force and not inside:
         raise InputError(f"{target} exists", "--force replaces it, --output DIR writes elsewhere")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file, the formats go into a directory", "choose another --output")
     return target
-
-
-def _onnx(opened: Opened, target: Path) -> Artifact:
-    done = export_as(opened.loaded.module, opened, 2, target)
-    return Artifact(done.path, "onnx", done.bytes, done.max_error)
-
-
-def _pt2(opened: Opened, target: Path) -> Artifact:
-    done = export_pt2(opened.loaded.module, opened.examples(2), target)
-    return Artifact(done.path, "pt2", done.bytes, done.max_error)
-
-
-def _safetensors(opened: Opened, target: Path) -> Artifact:
-    program = trace(opened.loaded.module, opened.examples(2))
-    error = export_weights(program, opened, target)
-    return Artifact(target, "safetensors", target.stat().st_size, error)

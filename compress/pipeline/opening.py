@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compress.checkpoint.read import LoadedModel, load_model
+from compress.checkpoint.torchfile import would_import
 from compress.data import Data, load_data
 from compress.errors import InputError, ModelError
 from compress.graph import Coupling, Program, analyse, load_rules, trace
@@ -74,8 +75,11 @@ def open_model(
 
     Raises:
         InputError: Anything about the files or their fit is wrong, or the input shape is not known.
+        ModelError: It is a detector.
     """
     device = apply(settings)
+    if source.trust_pickle and progress is not None:
+        _tell_imports(source, progress)
     loaded = load_model(
         source.path,
         arch=source.arch,
@@ -83,6 +87,7 @@ def open_model(
         input_shape=source.input_shapes,
         trust_pickle=source.trust_pickle,
         input_types=source.input_types,
+        weights=source.weights,
     )
     if progress is not None:
         progress.step(f"Loaded {loaded.path}: {loaded.form}, {loaded.architecture}")
@@ -95,6 +100,11 @@ def open_model(
     shapes = loaded.input_shapes or (None if read is None else (read.input_shape,))
     if read is not None and loaded.usual_shape and len(read.input_shape) == 3:
         shapes = (read.input_shape,)  # images of the data's size are as good as those that are usual
+    if shapes is None and type(loaded.module).__module__.startswith("torchvision.models.detection"):
+        raise ModelError(
+            f"{loaded.path} is a detector ({loaded.architecture}): its path depends on its data",
+            "there is no one graph of it: docs/usage.md shows how to prune it in Python",
+        )
     if shapes is None:
         raise InputError(
             f"the input shape of {loaded.path} is not known",
@@ -109,6 +119,13 @@ def open_model(
     opened = Opened(loaded, shapes, read, device, types_of(loaded.input_types, len(shapes)))
     _try_out(opened, given=source.input_shapes is not None)
     return opened
+
+
+def _tell_imports(source: ModelSource, progress: Progress) -> None:
+    """What trust means for this file, before it is loaded."""
+    names = would_import(source.path)
+    if names:
+        progress.warn(f"--trust-pickle: loading {source.path} imports, and may run, {', '.join(names)}")
 
 
 def _try_out(opened: Opened, given: bool) -> None:

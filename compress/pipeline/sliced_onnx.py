@@ -62,17 +62,33 @@ def sliced_onnx(module: fx.GraphModule, opened: Opened, batch: int, progress: Pr
         yield SlicedOnnx(files, worst, warnings)
 
 
-def export_as(module: nn.Module, opened: Opened, batch: int, target: Path) -> OnnxExport:
+def export_as(
+    module: nn.Module,
+    opened: Opened,
+    batch: int,
+    target: Path,
+    *,
+    opset: int | None = None,
+    against: nn.Module | None = None,
+) -> OnnxExport:
     """The network in ONNX, as the ONNX model that it came from names its ports and its opset; else by default.
+
+    Args:
+        module: What is written.
+        opened: Where it comes from.
+        batch: Of the examples.
+        target: The file.
+        opset: Exactly this version of the operators.
+        against: What the file is compared with; None for `module`.
 
     Raises:
         ModelError: It cannot be expressed.
     """
-    facts = opened.loaded.onnx
-    if facts is None:
-        return export_onnx(module, opened.examples(batch), target)
-    ports = Ports(facts.inputs, facts.outputs, facts.names)
-    return export_onnx(module, opened.examples(batch), target, opset=facts.opset, ports=ports)
+    facts, examples = opened.loaded.onnx, opened.examples(batch)
+    ports = None if facts is None else Ports(facts.inputs, facts.outputs, facts.names)
+    if opset is None and facts is not None:
+        return export_onnx(module, examples, target, opset=facts.opset, ports=ports, against=against)
+    return export_onnx(module, examples, target, opset=opset, exact=True, ports=ports, against=against)
 
 
 def _odd(done: OnnxExport, opened: Opened) -> Iterator[str]:

@@ -14,8 +14,9 @@ from compress.evaluate import Accuracy, evaluate
 from compress.graph import Coupling, Program, macs
 from compress.latency.networks import measured_pair
 from compress.measure import LatencyPair, count_nonzero, count_parameters, latency_pair, tensor_bytes
-from compress.pipeline.bundle import file_facts, input_records, provenance, reloaded, state_dict_file
+from compress.pipeline.bundle import file_facts, input_records, provenance, reloaded
 from compress.pipeline.document import Facts, Side, document
+from compress.pipeline.module_file import module_file
 from compress.pipeline.opening import Opened
 from compress.pipeline.planning import reached, tell
 from compress.pipeline.sliced_onnx import SlicedOnnx, sliced_onnx
@@ -68,6 +69,8 @@ def _written(
 ) -> Pruned:
     """Measure what was proved to load, and write everything."""
     opened, request = work.opened, work.request
+    examples = opened.examples(int(work.program.inputs[0].shape[0]), seed=1)
+    module = module_file(work.sliced.in_place, work.module, examples) if request.keep_module else None
     progress.step("Measuring")
     before, after, speed = _measured(work, {"model.safetensors": len(weights), **onnx.sizes}, progress)
     budget = reached(work.context, work.sliced, len(weights))
@@ -76,7 +79,8 @@ def _written(
     limited = tell(budget, work.sliced, progress) if budget is not None and work.kind == "criterion" else None
     facts = Facts(
         request, opened, work.context.coupling, work.sliced, work.refit, work.recipe, before, after, speed, reload,
-        trained=work.trained, budget=budget, limited=limited, onnx_error=onnx.error, warnings=onnx.warnings,
+        trained=work.trained, budget=budget, limited=limited, module=None if module is None else module[1],
+        onnx_error=onnx.error, warnings=onnx.warnings,
     )  # fmt: skip
     report = document(facts)
     _tell_odd_widths(report, request, progress)
@@ -93,7 +97,11 @@ def _written(
         provenance=provenance(opened, request.settings.seed),
         force=request.force,
         metadata=file_facts(opened),
-        files={**_module_file(work), **{name: text.encode() for name, text in pages.items()}, **onnx.files},
+        files={
+            **({} if module is None else {module[1].file: module[0]}),
+            **{name: text.encode() for name, text in pages.items()},
+            **onnx.files,
+        },
     )
     return _result(work, before, after, report)
 
@@ -109,12 +117,6 @@ def _tell_odd_widths(report: Mapping[str, Any], request: PruneRequest, progress:
         )
 
 
-def _module_file(work: Work) -> dict[str, bytes]:
-    """Under ``--keep-module`` the weights of the user's own module, sliced in place."""
-    in_place = work.sliced.in_place
-    if not work.request.keep_module or in_place is None or in_place.module is None:
-        return {}
-    return {"module.safetensors": state_dict_file(in_place.module, work.module)}
 
 
 def _result(work: Work, before: Side, after: Side, report: dict[str, Any]) -> Pruned:

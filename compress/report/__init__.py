@@ -8,6 +8,7 @@ from compress.report.plots import png, svg
 from compress.report.reading import read_report
 from compress.report.schema import (
     SCHEMA,
+    Argument,
     Budget,
     DataUsed,
     Gate,
@@ -17,6 +18,7 @@ from compress.report.schema import (
     LayerChange,
     Measures,
     Method,
+    ModuleFile,
     Picture,
     Pin,
     Prunable,
@@ -25,10 +27,11 @@ from compress.report.schema import (
     Verification,
     build_report,
 )
-from compress.report.table import budget_text, summary_rows
+from compress.report.table import argument_rows, budget_text, summary_rows
 
 __all__ = [
     "SCHEMA",
+    "Argument",
     "Budget",
     "DataUsed",
     "Gate",
@@ -38,12 +41,14 @@ __all__ = [
     "LayerChange",
     "Measures",
     "Method",
+    "ModuleFile",
     "Picture",
     "Pin",
     "Prunable",
     "Report",
     "RolledBack",
     "Verification",
+    "argument_rows",
     "budget_text",
     "build_report",
     "html",

@@ -13,7 +13,7 @@ from typing import Any
 
 from compress.report import words
 from compress.report.classes import class_rows, percent
-from compress.report.table import summary_rows
+from compress.report.table import argument_rows, summary_rows
 
 _NAMED = 4  # tensors in one cell
 _ROWS = 80  # of one table: a comment on a pull request may have 65,536 characters
@@ -37,6 +37,7 @@ def markdown(report: Mapping[str, Any], bundle: str | Path | None = None) -> str
         *_warnings(report),
         "## Details",
         *_layers(report),
+        *_module(report),
         *_classes(report),
         *_training(report),
         *_notes(report),
@@ -89,6 +90,16 @@ def _classes(report: Mapping[str, Any]) -> list[str]:
     head = ("class", "samples", "accuracy (%) before", "after", "confidence (%) before", "after")
     told = [(each.name, f"{each.count:,}", *map(percent, (*each.accuracy, *each.confidence))) for each in rows]
     return [_folded(f"Accuracy and confidence of {len(rows)} classes", head, told, right=range(1, 6))]
+
+
+def _module(report: Mapping[str, Any]) -> list[str]:
+    """How the class of the original has to be called for its smaller state dict."""
+    found = report.get("module")
+    if not found:
+        return []
+    rows = [(code(layer) if layer else "the model", kind, what) for layer, kind, what in argument_rows(report)]
+    summary = f"{found['file']}: the state dict of the original class, with other arguments in {len(rows)} layers"
+    return [_folded(summary, ("layer", "class", "arguments"), rows)]
 
 
 def _notes(report: Mapping[str, Any]) -> list[str]:

@@ -189,6 +189,32 @@ class Verification:
 
 
 @dataclass(frozen=True)
+class Argument:
+    """A constructor argument of one layer ("" for the module itself) that has to change with the weights."""
+
+    layer: str
+    kind: str  # its class
+    name: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
+class ModuleFile:
+    """The smaller state dict of the user's own class.
+
+    Attributes:
+        file: Its name in the bundle.
+        reload: Largest relative difference of the module that was loaded from it, from what was written.
+        arguments: What has to change in the constructors for the state dict to fit.
+    """
+
+    file: str
+    reload: float
+    arguments: tuple[Argument, ...] = ()
+
+
+@dataclass(frozen=True)
 class Gate:
     """One limit: its name, what was allowed, what was found (None if it was not measured), and the verdict."""
 
@@ -210,6 +236,7 @@ class Report:
         best_epoch: Of a training, the epoch whose weights were written; 0: as they came.
         prunable: Of the channel indices of all layer weights, how many could be pruned, and what holds the others.
         figures: Pictures beside the report.
+        module: The state dict for the user's own class, where that was to be kept.
     """
 
     command: tuple[str, ...]
@@ -229,6 +256,7 @@ class Report:
     prunable: Prunable | None = None
     rolled_back: tuple[RolledBack, ...] = ()
     figures: tuple[Picture, ...] = ()
+    module: ModuleFile | None = None
     verification: Verification = Verification()
     history: tuple[Mapping[str, Any], ...] = ()
     best_epoch: int | None = None

@@ -43,6 +43,15 @@ def summary_rows(report: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
+def argument_rows(report: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(layer, class, "out_channels 16 -> 11, ...") of every constructor that has to be called otherwise."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for each in (report["module"] or {"arguments": ()})["arguments"]:
+        changed = f"{each['name']} {each['before']} -> {each['after']}"
+        found.setdefault((each["layer"], each["kind"]), []).append(changed)
+    return [(layer, kind, ", ".join(changed)) for (layer, kind), changed in found.items()]
+
+
 def _compared(label: str, before: float | None, after: float | None, unit: str = "") -> Row:
     return (label, amount(before, unit), amount(after, unit), change(before, after))
 

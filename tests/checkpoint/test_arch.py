@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from compress.checkpoint import arch, zoo
+from compress.checkpoint import arch, known, zoo
 from compress.checkpoint.fit import hollow_parameters
 from compress.checkpoint.statedict import without_prefixes
 from compress.errors import InputError
@@ -126,6 +126,9 @@ FOUND: list[tuple[str, dict[str, Any]]] = [
     ("shufflenet_v2_x0_5", {}),
     ("googlenet", {"aux_logits": False, "init_weights": False, "num_classes": 4}),
     ("lraspp_mobilenet_v3_large", {"weights_backbone": None, "num_classes": 2}),
+    ("vit_b_16", {"image_size": 384, "num_classes": 6}),
+    ("ssd300_vgg16", {"weights_backbone": None, "num_classes": 4}),
+    ("r3d_18", {"num_classes": 9}),
 ]
 
 
@@ -165,14 +168,52 @@ def test_the_nearest_model_is_named() -> None:
     assert "--arch models.py:build" in caught.value.hint
 
 
-def test_two_that_fit_are_both_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    with hollow_parameters():
-        state = dict(models.resnet18(weights=None).state_dict())
-    exact = [zoo.Candidate(name, zoo.fit_named("torchvision", "resnet18", {}, state)) for name in ("a", "b")]
-    near = [zoo.Candidate("c", zoo.fit_named("torchvision", "resnet34", {}, state))]
-    monkeypatch.setattr(zoo, "candidates", lambda _: exact + near)
-    with pytest.raises(InputError, match="torchvision:a and torchvision:b"):
+def test_two_that_fit_are_both_named() -> None:
+    state = zoo.build("torchvision", "fasterrcnn_mobilenet_v3_large_fpn", {}).state_dict()
+    names = "torchvision:fasterrcnn_mobilenet_v3_large_320_fpn and torchvision:fasterrcnn_mobilenet_v3_large_fpn"
+    with pytest.raises(InputError, match=names) as caught:
         arch.find(state)
+    assert caught.value.hint == "say which: --arch torchvision:fasterrcnn_mobilenet_v3_large_320_fpn"
+
+
+def test_the_table_is_that_of_the_installed_torchvision() -> None:
+    assert {each.name for each in known.table()} == set(zoo.searched())
+    row = next(each for each in known.table() if each.name == "googlenet" and each.args)
+    names = list(zoo.build("torchvision", "googlenet", row.args).state_dict())
+    assert (row.count, row.hash) == known.hash_of(reversed(names))
+    assert row.count < len(names)  # batch-norm counters do not count
+    assert [each.args for each in known.matching(names)] == [{"aux_logits": False}]
+
+
+def test_what_fits_nothing_is_known_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+    build = zoo.build
+
+    def counted(library: str, name: str, args: dict[str, Any]) -> nn.Module:
+        built.append(name)
+        return build(library, name, args)
+
+    monkeypatch.setattr(zoo, "build", counted)
+    with hollow_parameters():
+        state = dict(models.regnet_y_400mf(weights=None).state_dict())
+    with pytest.raises(InputError, match="Nearest is torchvision:regnet_y_400mf, but 1 missing"):
+        arch.find({key: value for key, value in state.items() if key != "fc.bias"})
+    assert 1 <= len(set(built)) <= 3
+    built.clear()
+    with pytest.raises(InputError, match="no known architecture") as caught:
+        arch.find({"a.weight": torch.zeros(7, 3), "b.weight": torch.zeros(2, 7)})
+    assert not built and "--arch mlp:3-7-2" in caught.value.hint
+
+
+def test_the_network_is_found_beside_its_average() -> None:
+    with hollow_parameters():
+        hollow = models.shufflenet_v2_x0_5(weights=None).state_dict()
+    one = {name: torch.zeros(value.shape) for name, value in hollow.items()}
+    state = {f"{who}.net.{name}": value for who in ("ema", "model") for name, value in one.items()}
+    built = arch.find({**state, "loss.weight": torch.zeros(3)})
+    assert built.architecture == "torchvision:shufflenet_v2_x0_5"
+    assert built.notes[1].startswith("the weights under 'model.' are the model's; left out: ema.net.conv1.0.weight")
+    assert built.notes[2] == "prefix 'net.' removed from every name"
 
 
 @pytest.mark.parametrize("said", ["sample_models/architectures.py:residual_cnn", "package.models:build"])
@@ -198,7 +239,7 @@ def test_a_network_inside_a_training_module_is_found_by_its_prefix(factories: Pa
     built = arch.build(f"{factories}:build", None, {**inside, "loss.weight": torch.ones(2)})
     torch.testing.assert_close(built.module.state_dict(), linear(2))
     assert built.notes == ("the weights under 'net.core.' are the model's; left out: loss.weight",)
-    twice = {f"{who}.{name}": value for who in ("teacher", "student") for name, value in linear(2).items()}
+    twice = {f"{who}.{name}": value for who in ("first", "second") for name, value in linear(2).items()}
     with pytest.raises(InputError, match="2 missing from the file"):
         arch.build(f"{factories}:build", None, twice)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import pickle
 import sys
 import types
@@ -9,12 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import fx, nn
 
 from compress.checkpoint import LoadedModel, load_model
+from compress.checkpoint.torchfile import would_import
 from compress.checkpoint.write import write_bundle
 from compress.errors import CompressError, InputError
 
@@ -182,6 +186,40 @@ def test_whole_modules_are_refused_unless_trusted(
     torch.testing.assert_close(model.module.get_parameter("fc.weight"), original.get_parameter("fc.weight"))
 
 
+@pytest.mark.filterwarnings("ignore")  # as above
+def test_what_trust_would_import_is_listed(foreign: type[nn.Module], tmp_path: Path) -> None:
+    for number, legacy in enumerate([False, True]):
+        path = tmp_path / f"whole{number}.pt"
+        torch.save({"model": foreign(), "rate": np.float64(0.5)}, path, _use_new_zipfile_serialization=not legacy)
+        names = would_import(path)
+        assert {"somebodys_models.Foreign", "torch.nn.modules.linear.Linear"} <= set(names)
+        assert not [name for name in names if name.startswith("numpy")]
+    save_file({"w": torch.zeros(2)}, tmp_path / "model.safetensors")
+    assert would_import(tmp_path / "model.safetensors") == []
+
+
+def test_what_training_scripts_keep_beside_the_weights_needs_no_trust(
+    state: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    beside = {
+        "args": argparse.Namespace(lr=0.1), "best": np.float64(0.9), "curve": np.arange(3.0), "out": Path("runs"),
+        "when": datetime.date(2020, 1, 2),
+    }  # fmt: skip
+    path = tmp_path / "model.pt"
+    for legacy in (False, True):
+        torch.save({"model": state, **beside}, path, _use_new_zipfile_serialization=not legacy)
+        check(load_model(path, arch=ARCH), state)
+
+
+def test_one_of_several_sets_of_weights(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    torch.save({"ema": state, "model": {k: v + 1 for k, v in state.items()}}, path)
+    check(load_model(path, arch=ARCH, weights="ema"), state)
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="--weights is for training checkpoints"):
+        load_model(tmp_path / "model.safetensors", arch=ARCH, weights="ema")
+
+
 def test_nothing_in_a_pickle_runs(tmp_path: Path) -> None:
     sign = tmp_path / "ran"
     for number, legacy in enumerate([False, True]):
@@ -238,8 +276,37 @@ def torchscript(path: Path) -> None:
         archive.writestr("model/constants.pkl", b"")
 
 
+def torchscript_of_something(path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model/data.pkl", b"cos\nsystem\n(S'true'\ntR.")
+        archive.writestr("model/constants.pkl", b"")
+
+
 def a_list(path: Path) -> None:
     torch.save([torch.zeros(2)], path)
+
+
+def a_tensor(path: Path) -> None:
+    torch.save(torch.zeros(2), path)
+
+
+def nothing(path: Path) -> None:
+    torch.save({}, path)
+
+
+def an_optimizer(path: Path) -> None:
+    torch.save(torch.optim.Adam([torch.zeros(2, requires_grad=True)]).state_dict(), path)
+
+
+def an_optimizer_by_name(path: Path) -> None:
+    moments = {"exp_avg": torch.zeros(2), "exp_avg_sq": torch.zeros(2), "step": torch.ones(())}
+    torch.save({"optimizer_state_dict": {"state": {"fc.weight": moments}}, "epoch": 3}, path)
+
+
+def an_index_of_nothing(path: Path) -> None:
+    path.write_text("{}", encoding="utf-8")
 
 
 def no_weights(path: Path) -> None:
@@ -258,7 +325,10 @@ WRONG: dict[Callable[[Path], None], str] = {
     empty: "is empty", jpeg: "JPEG image", web_page: "web page", lfs_pointer: "LFS pointer",
     truncated_zip: "truncated or damaged", truncated_legacy: "truncated or damaged",
     broken_header: "not a readable safetensors", huge_header: "header claims", plain_pickle: "plain pickle",
-    torchscript: "TorchScript", a_list: "holds a list", no_weights: "'epoch', 'lr'",
+    torchscript: "truncated or damaged", torchscript_of_something: "names os.system", a_list: "holds a list",
+    a_tensor: "holds a Tensor", nothing: "empty dict", an_optimizer: "state of an optimizer and no weights",
+    an_optimizer_by_name: "state of an optimizer and no weights", no_weights: "'epoch', 'lr'",
+    an_index_of_nothing: "begins with",
     several: "'a', 'b'", nothing_fits: r"odd.weight \(7, 3\)",
 }  # fmt: skip
 

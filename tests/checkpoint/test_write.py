@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, fx, nn
 
-from compress.checkpoint import bundle, folder
+from compress.checkpoint import bundle, folder, load_model
 from compress.checkpoint.bundle import is_bundle
 from compress.checkpoint.reload import largest_error
 from compress.checkpoint.write import (
@@ -189,7 +189,7 @@ def _rewrite(file: Path, **changes: str | None) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": "compress.bundle/2"}, "compress.bundle/2"),
+        ({"schema": "compress.bundle/3"}, "compress.bundle/3"),
         ({"schema": None}, "no network"),
         ({"graph": "{"}, "damaged"),
         ({"graph": "[" * 100_000}, "damaged"),
@@ -243,3 +243,28 @@ def test_long_metadata_is_packed_and_read_again() -> None:
 def test_damaged_packed_metadata_is_refused(broken: str) -> None:
     with pytest.raises((ValueError, zlib.error)):
         bundle._unpacked(broken)
+
+
+def test_many_zeros_are_packed_and_older_bundles_still_read(tmp_path: Path) -> None:
+    graph = fx.Graph()
+    x, weight = graph.placeholder("x"), graph.get_attr("weight")
+    graph.output(graph.call_function(torch.ops.aten.linear.default, (x, weight)))
+    layer = nn.Linear(100, 50, bias=False)
+    with torch.no_grad():
+        layer.weight[torch.rand(50, 100, generator=torch.Generator().manual_seed(0)) < 0.9] = 0
+    network = fx.GraphModule(layer, graph)
+    given = arguments(network)
+    about: tuple[Any, None, dict[str, Any]] = (given["inputs"], None, {})
+    dense, small = bundle_bytes(network, *about, pack=False), bundle_bytes(network, *about)
+    nonzero = int(layer.weight.count_nonzero())
+    assert 4 * nonzero + 625 < len(small) < 4 * nonzero + 625 + 1500 < len(dense) / 4
+    for content, schema in ((dense, "compress.bundle/1"), (small, "compress.bundle/2")):
+        (tmp_path / "model.safetensors").write_bytes(content)
+        assert read_metadata(tmp_path)["schema"] == schema
+        assert torch.equal(load_bundle(tmp_path).get_parameter("weight"), layer.weight)
+    tensors = safetensors.torch.load(small)
+    assert sorted(tensors) == ["weight.bitmap", "weight.values"]
+    assert load_model(tmp_path).notes[0] == "tensors of many zeros that are packed as a bitmap and values: 1"
+    _rewrite(tmp_path / "model.safetensors", stored="[]")
+    with pytest.raises(InputError, match="damaged"):
+        load_bundle(tmp_path)

@@ -294,6 +294,41 @@ def test_export(run: Call, pipeline: Any, checkpoint: str) -> None:
     assert pipeline.asked[1] == ExportRequest(ModelSource(Path(checkpoint)), ("onnx", "pt2"), Path("out"))
 
 
+def test_export_in_lower_precision(run: Call, pipeline: Any, checkpoint: str) -> None:
+    accuracy = Accuracy(95, 100, 0.95, 0.9, 0.98, ())
+    pipeline.answer = Exported(
+        (
+            Artifact(Path("model.onnx"), "onnx", 4000, 1e-6, "fp32", accuracy),
+            Artifact(Path("model.int8.onnx"), "onnx", 1000, 1e-2, "int8", None),
+        )
+    )
+    done = run("export", checkpoint, "--quantize", "int8", "--data", "digits", "--opset", "18")
+    source = ModelSource(Path(checkpoint))
+    assert asked(pipeline) == ExportRequest(source, quantize="int8", data=DataSource("digits"), opset=18)
+    rows = [line.split() for line in done.out.splitlines()]
+    assert rows[0][-1] == "accuracy" and "precision" in rows[0]
+    assert rows[1] == ["model.onnx", "onnx", "fp32", "4.00", "kB", "1.0e-06", "95.00", "%"]
+    assert rows[2] == ["model.int8.onnx", "onnx", "int8", "1.00", "kB", "1.0e-02", "-"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--quantize int8", "add --data"),
+        ("--quantize int8 --pt2 --data digits", "leave out --pt2"),
+        ("--quantize bf16", "--quantize fp16, or --pt2"),
+        ("--opset 18 --pt2", "add --onnx"),
+        ("--opset 0", "--opset must be at least 1"),
+        ("--no-pack", "add --safetensors"),
+        ("--quantize int4", "'int4'"),
+    ],
+)
+def test_export_of_what_does_not_go_together(run: Call, pipeline: Any, checkpoint: str, words: str, said: str) -> None:
+    done = run("export", checkpoint, *words.split())
+    assert done.code == 2 and said in done.err
+    assert pipeline.asked == []
+
+
 def test_export_of_a_bundle_that_is_not_there(run: Call, pipeline: Any, checkpoint: str) -> None:
     done = run("export")
     assert done.code == 2

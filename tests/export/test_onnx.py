@@ -77,7 +77,7 @@ def test_an_operator_that_onnx_lacks_is_named(unknown: nn.Module, tmp_path: Path
 
 
 def test_large_weights_lie_beside_the_file(fixed: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module_of_onnx, "_ONE_FILE", 10)
+    monkeypatch.setattr(module_of_onnx, "ONE_FILE", 10)
     model = nn.Linear(32, 32)
     found = export_onnx(model, (torch.randn(2, 32),), tmp_path / "model.onnx")
     names = {each.name for each in tmp_path.iterdir()}

@@ -9,9 +9,9 @@ import torch
 from compress.checkpoint.write import bundle_bytes
 from compress.errors import InputError
 from compress.graph import trace
-from compress.pipeline import export, export_model
+from compress.pipeline import export_model, formats
 from compress.progress import Silent
-from compress.request import ExportFormat, ExportRequest, ModelSource
+from compress.request import ExportFormat, ExportRequest, ModelSource, Precision
 from compress.result import Artifact
 
 MLP = Path(__file__).resolve().parents[2] / "sample_models" / "digits_mlp.pt"
@@ -29,12 +29,13 @@ class News(Silent):
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The places alone are looked at here."""
 
-    def write(opened: object, target: Path) -> Artifact:
+    def write(opened: object, target: Path, precision: Precision | None = None, *_: object) -> Artifact:
         target.write_bytes(b"new")
-        return Artifact(target, target.suffix[1:], 3, 0.5 if target.suffix == ".pt2" else 0.0)
+        error = 0.5 if target.suffix == ".pt2" else 0.0
+        return Artifact(target, target.suffix[1:], 3, error, precision or "fp32")
 
-    for name in ("_onnx", "_pt2", "_safetensors"):
-        monkeypatch.setattr(export, name, write)
+    for name in ("onnx", "pt2", "safetensors"):
+        monkeypatch.setattr(formats, name, write)
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ class Listener(Silent):
     def step(self, text: str) -> None:
         self.told.append(text)
 
-    detail = step
+    detail = warn = step
 
 
 def test_the_file_says_the_shape_and_the_data_is_brought_to_it() -> None:
@@ -142,6 +142,30 @@ def test_inputs_are_float32_whatever_the_weights_are(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the model cannot take inputs of 4 \(float32\)") as caught:
         open_model(ModelSource(tmp_path / "low.pt", input_shapes=((4,),), trust_pickle=True), Settings())
     assert "its weights are bfloat16" in caught.value.hint and "model.float()" in caught.value.hint
+
+
+def test_what_trust_imports_is_told_before_anything_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(Low(), tmp_path / "low.pt")
+    listener, loaded = Listener(), []
+    monkeypatch.setattr(torch, "load", lambda *_, **__: loaded.append(list(listener.told)))
+    with pytest.raises(InputError):  # None is no checkpoint
+        open_model(ModelSource(tmp_path / "low.pt", trust_pickle=True), Settings(), progress=listener)
+    (before,) = loaded
+    assert before[0].startswith("--trust-pickle: loading") and f"{Low.__module__}.Low" in before[0]
+
+
+def test_a_detector_has_no_graph(tmp_path: Path) -> None:
+    import torchvision
+
+    detector = torchvision.models.detection.ssdlite320_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=2
+    )
+    torch.save(detector.state_dict(), tmp_path / "detector.pth")
+    with pytest.raises(ModelError, match=r"is a detector \(torchvision:ssdlite320_mobilenet_v3_large\)") as caught:
+        open_model(ModelSource(tmp_path / "detector.pth"), Settings())
+    assert "docs/usage.md" in caught.value.hint
 
 
 class Fixed(nn.Module):

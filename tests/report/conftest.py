@@ -7,6 +7,7 @@ import pytest
 from compress.evaluate import Accuracy, ClassAccuracy
 from compress.measure import Latency
 from compress.report import (
+    Argument,
     Budget,
     DataUsed,
     Gate,
@@ -16,6 +17,7 @@ from compress.report import (
     LayerChange,
     Measures,
     Method,
+    ModuleFile,
     Picture,
     Pin,
     Prunable,
@@ -66,6 +68,7 @@ def full(least: dict[str, Any]) -> dict[str, Any]:
         "prunable": Prunable(30, 40, (Held("has no rule", "aten::sort", ("post",), 8), Held("a tie", "", (), 2))),
         "rolled_back": (RolledBack("1", "error 0.2"),),
         "figures": (Picture("figures/tetris-0.svg", "0.weight"),),
+        "module": ModuleFile("module.safetensors", 1e-7, (Argument("0", "Linear", "out_features", 8, 4),)),
         "verification": Verification(1e-12, 0.0, 3e-6),
         "history": ({"epoch": 1, "loss": 0.25}, {"epoch": 2, "loss": 0.125, "lr": 0.1}),
         "best_epoch": 2,

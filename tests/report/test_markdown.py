@@ -102,7 +102,7 @@ def test_what_decides_stands_open_and_first(full: dict[str, Any]) -> None:
     text = markdown(build_report(**full))
     top, _, rest = text.partition("\n## Details\n")
     assert "<details>" not in top and "| parameters |" in top and "**Warning:**" in top and "**failed**" in top
-    assert rest.count("<details>") == rest.count("</details>") == 9
+    assert rest.count("<details>") == rest.count("</details>") == 10
     assert not any(line.startswith("#") for line in rest.splitlines())
 
 
