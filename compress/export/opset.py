@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 OLDEST_EXPORT = 18  # of PyTorch's exporter
@@ -40,6 +41,13 @@ def older(model: Any, wanted: int) -> Iterator[Any]:
 def version_of(model: Any) -> int:
     """The version of the ONNX operators that a model uses."""
     return max(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+
+
+def opset_of(file: Path) -> int:
+    """The same of a file, whose weights are left where they are."""
+    import onnx
+
+    return version_of(onnx.load(file, load_external_data=False))
 
 
 def declared(model: Any, version: int) -> Any | None:

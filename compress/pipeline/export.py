@@ -34,7 +34,8 @@ def export_model(request: ExportRequest, progress: Progress) -> Exported:
     artifacts: list[Artifact] = []
     for job in jobs:
         progress.step(f"Writing {job.target}")
-        artifacts.append(formats.judged(_written(job, opened, request, artifacts), opened, progress))
+        made = _written(job, opened, request, artifacts, progress)
+        artifacts.append(formats.judged(made, opened, progress))
     _tell(artifacts, progress)
     return Exported(tuple(artifacts))
 
@@ -59,10 +60,12 @@ def _jobs(folder: Path, name: ExportFormat, source: Path, request: ExportRequest
     return [_Job(name, _target(folder, name, source, request)), quantised]
 
 
-def _written(job: _Job, opened: Opened, request: ExportRequest, before: list[Artifact]) -> Artifact:
+def _written(
+    job: _Job, opened: Opened, request: ExportRequest, before: list[Artifact], progress: Progress
+) -> Artifact:
     if job.precision == "int8":
         source = next(each for each in before if each.format == "onnx")
-        return formats.int8(opened, source.path, job.target, request.settings.seed)
+        return formats.int8(opened, source.path, job.target, request.settings.seed, progress)
     if job.format == "onnx":
         return formats.onnx(opened, job.target, job.precision, request.opset)
     if job.format == "pt2":
