@@ -67,6 +67,8 @@ def _measured(request: CheckRequest, progress: Progress) -> tuple[Facts, Facts |
     """The model as it lies there, and its original as far as limits need it."""
     source, limits = request.model, request.gate.limits
     opened = open_model(source, request.settings, request.data, progress)
+    if request.data is not None:  # the original is judged on the same values
+        request = replace(request, data=replace(request.data, mean=opened.mean, std=opened.std))
     report = _report_of(source)
     model = _counted(source, opened)
     if report is not None and report["after"]["params"] != model.params:

@@ -142,7 +142,7 @@ def test_prune_tells_what_it_wrote_and_what_to_type_next(run: Call, pipeline: An
     assert 'small/model.safetensors  weights and graph; in Python: compress.load("small")' in done.out.splitlines()
     assert "small/report.md" in done.out
     assert "plan.json" not in done.out and "other.txt" not in done.out
-    assert done.out.splitlines()[-1] == "  compress eval small --data 'npz:my data.npz' --mean 0.5 --std 0.25"
+    assert done.out.splitlines()[-1] == "  compress eval small --data 'npz:my data.npz'"
 
 
 def test_prune_everything(run: Call, pipeline: Any, checkpoint: str) -> None:
