@@ -127,7 +127,12 @@ FORMS_OUT: dict[str, tuple[Callable[[nn.Module, Tensor, Path], Run], float]] = {
 
 
 # A graph has no class
-PAIRS = [(a, b) for a in FORMS_IN for b in FORMS_OUT if not (a in ("pt2", "bundle", "ONNX") and b == "state dict of the class")]
+PAIRS = [
+    (a, b)
+    for a in FORMS_IN
+    for b in FORMS_OUT
+    if not (a in ("pt2", "bundle", "ONNX") and b == "state dict of the class")
+]
 
 
 @pytest.fixture

@@ -60,9 +60,7 @@ def _jobs(folder: Path, name: ExportFormat, source: Path, request: ExportRequest
     return [_Job(name, _target(folder, name, source, request)), quantised]
 
 
-def _written(
-    job: _Job, opened: Opened, request: ExportRequest, before: list[Artifact], progress: Progress
-) -> Artifact:
+def _written(job: _Job, opened: Opened, request: ExportRequest, before: list[Artifact], progress: Progress) -> Artifact:
     if job.precision == "int8":
         source = next(each for each in before if each.format == "onnx")
         return formats.int8(opened, source.path, job.target, request.settings.seed, progress)

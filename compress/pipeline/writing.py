@@ -117,8 +117,6 @@ def _tell_odd_widths(report: Mapping[str, Any], request: PruneRequest, progress:
         )
 
 
-
-
 def _result(work: Work, before: Side, after: Side, report: dict[str, Any]) -> Pruned:
     gone = sum(len(u) for u in work.sliced.plan.removed.values())
     return Pruned(
