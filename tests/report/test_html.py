@@ -69,8 +69,8 @@ def test_full_page(full: dict[str, Any], drawn: dict[str, str]) -> None:
     assert page.open == []
     assert page.of("h1") == ["my model.pth, pruned by tetris"]
     assert page.of("h2") == [
-        "Before and after", "The network, layer by layer", "Class by class", "Training", "What the method decided",
-        "What kept its size, and why", "Checks", "How to repeat it",
+        "Before and after", "The network, layer by layer", "The original class", "Class by class", "Training",
+        "What the method decided", "What kept its size, and why", "Checks", "How to repeat it",
     ]  # fmt: skip
     assert "it runs 2.00 times as fast." in page.of("p")[0]
     for row in (
@@ -83,6 +83,7 @@ def test_full_page(full: dict[str, Any], drawn: dict[str, str]) -> None:
         ["2", "0.125", "0.1"],
         ["ONNX Runtime against the model", "3.0e-06"],
         ["0", "3"],
+        ["0", "Linear", "out_features 8 -&gt; 4"],
     ):
         assert row in cells
     for told in ("The batch size is fixed.", "1: error 0.2", "latency"):
