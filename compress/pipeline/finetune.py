@@ -11,10 +11,10 @@ from torch import nn
 
 from compress.checkpoint.bundle import is_bundle, read_metadata
 from compress.checkpoint.write import bundle_bytes, check_output, write_bundle
+from compress.counting import count_macs, count_nonzero, count_parameters, tensor_bytes
 from compress.errors import InputError
 from compress.evaluate import Accuracy, evaluate
 from compress.graph import Program
-from compress.measure import count_macs, count_nonzero, count_parameters, tensor_bytes
 from compress.pipeline.bundle import check_not_within, file_facts, input_records, provenance, reloaded
 from compress.pipeline.opening import Opened, open_model, traced
 from compress.pipeline.training import Taught, check_trainable, find_teacher, train

@@ -10,10 +10,11 @@ import torch
 from torch import fx
 
 from compress.checkpoint.write import bundle_bytes, write_bundle
+from compress.counting import count_nonzero, count_parameters, tensor_bytes
 from compress.evaluate import Accuracy, evaluate
 from compress.graph import Coupling, Program, macs
 from compress.latency.networks import measured_pair
-from compress.measure import LatencyPair, count_nonzero, count_parameters, latency_pair, tensor_bytes
+from compress.measure import LatencyPair, latency_pair
 from compress.pipeline.bundle import file_facts, input_records, provenance, reloaded
 from compress.pipeline.document import Facts, Side, document
 from compress.pipeline.module_file import module_file
