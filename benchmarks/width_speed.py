@@ -16,8 +16,9 @@ from contextlib import ExitStack
 import torch
 from torch import nn
 
+from compress.counting import count_macs
 from compress.latency.networks import running
-from compress.measure import count_macs, latency
+from compress.measure import latency
 
 WIDTHS = (64, 63, 62, 60, 56, 52, 50, 49, 48, 47, 46, 45, 44, 40, 36, 34, 33, 32)
 

@@ -55,10 +55,11 @@ from compress.methods import (
 from compress.nn.adjacency import LearnedAdjacency, relationship_score
 from compress.plan import Plan
 from compress.progress import Progress, Silent
-from compress.retrain import Loop, Retrain, Session, Trainable
+from compress.retrain import Loop, Retrain, Session
 from compress.schedules import annealed
 from compress.sparsity import fraction as share_of_zeros
 from compress.sparsity import weakest
+from compress.trainable import Trainable
 from compress.weights import Weights
 
 __all__ = [

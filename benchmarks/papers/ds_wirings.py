@@ -215,7 +215,7 @@ def claims(found: Mapping[str, list[Outcome]]) -> Iterator[Bound]:
 
 
 NOTES = """In the paper each λ is chosen by trial so that the multiply-adds match; here every method keeps the
-same number of edges, and λ follows (see [wiring](../methods.md#wiring)). "Dense, narrow" has about
+same number of edges, and λ follows (see [wiring](../retraining.md#wiring)). "Dense, narrow" has about
 as many edges, all between fewer channels. SGD with momentum 0.9, weight decay 1e-4 (none on
 thresholds and what is behind them), a cosine. The epoch is chosen on a tenth of the training
 samples, errors are those of the test samples. Multiply-adds count products with weights that are

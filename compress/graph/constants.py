@@ -17,7 +17,8 @@ from torch import Tensor, fx
 
 from compress.graph.calls import bind, op_name
 from compress.graph.double import Wide, tree_leaves
-from compress.graph.spread import Marked, Marking, random, spread
+from compress.graph.marks import Marked, Marking, random
+from compress.graph.spread import spread
 
 LAYERS = {"aten::linear", "aten::conv1d", "aten::conv2d", "aten::conv3d"}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +13,10 @@ from compress.errors import ModelError
 from compress.latency.networks import in_turns, running
 from compress.latency.table import LatencyModel
 from compress.measure import LatencyPair
+from compress.plan import Plan
 from compress.progress import Progress, Silent
 
 Removed = Mapping[str, NDArray[np.int64]]
-Module = TypeVar("Module", bound=nn.Module)
 
 ROUNDS = 3
 ENOUGH = 0.95  # of the limit; a network that is faster than that has lost more than it had to
@@ -38,34 +37,15 @@ class Round:
     measured: float
 
 
-@dataclass(frozen=True)
-class Met(Generic[Module]):
-    """A network within its latency budget.
-
-    Attributes:
-        removed: Units that went, by group.
-        module: What is left.
-        speed: The whole network and what is left of it, timed in turns on the target.
-        limit: Seconds that were allowed.
-        rounds: Every try, the last one last.
-    """
-
-    removed: Removed
-    module: Module
-    speed: LatencyPair
-    limit: float
-    rounds: tuple[Round, ...]
-
-
 def meet(
     model: LatencyModel,
     budget: float,
-    fit: Callable[[float], Removed],
-    cut: Callable[[Removed], Module],
+    fit: Callable[[float], Plan],
+    cut: Callable[[Removed], nn.Module],
     *,
     progress: Progress | None = None,
-) -> Met[Module]:
-    """Remove units until the network that is left runs within a budget on the target.
+) -> Plan:
+    """The plan of a network that runs within a budget on the target.
 
     `fit` works on predictions. What it leaves is built, run on the target in turns with the whole network, and the
     limit that `fit` is given next is corrected by how far prediction and measurement were apart; three rounds at most.
@@ -75,9 +55,9 @@ def meet(
         model: Of the whole network, from `tables`.
         budget: Below 1 the fraction of the whole network's latency that may stay, judged side by side; else
             microseconds.
-        fit: From a limit in seconds to the units that go, by group: those with which ``model.predict`` of what is
-            left is just within the limit. It may raise ModelError where even its smallest network is over the limit.
-        cut: From these units to the network without them.
+        fit: From a limit in seconds to the plan with which ``model.predict`` of what is left is just within the limit.
+            It may raise ModelError where even its smallest network is over the limit.
+        cut: From the units that go, by group, to the network without them.
         progress: Is told how each round ended.
 
     Raises:
@@ -87,41 +67,46 @@ def meet(
     """
     limit = model.seconds(budget)
     aim, best = limit, None
-    rounds, tried = list[Round](), list[Removed]()
+    rounds, tried = list[Round](), list[Plan]()
     with running(model.coupling.program.module, model.inputs, model.target, model.threads) as whole:
         for _ in range(ROUNDS):
             try:
-                removed = fit(aim)
+                plan = fit(aim)
             except ModelError:
                 if not rounds:  # else it is the corrected aim that is out of reach, which the user did not ask for
                     raise
                 break
-            if any(_same(removed, each) for each in tried):  # no width lies between
+            if any(_same(plan.removed, each.removed) for each in tried):  # no width lies between
                 break
-            tried.append(removed)
-            module = cut(removed)
-            with running(module, model.inputs, model.target, model.threads) as run:
+            tried.append(plan)
+            with running(cut(plan.removed), model.inputs, model.target, model.threads) as run:
                 speed = in_turns(whole, run, model.inputs, model.target, model.threads)
-            found = _seconds(model, speed, budget)
-            rounds.append(Round(aim, model.predict(model.coupling.alive(removed)), found))
+            found = counted(speed, model.dense, budget)
+            rounds.append(Round(aim, model.predict(model.coupling.alive(plan.removed)), found))
             _tell(progress or Silent(), rounds[-1], limit)
             if found <= limit and (best is None or found > best[0]):
-                best = (found, removed, module, speed)
-            if found <= limit and (found >= ENOUGH * limit or not removed):
+                best = (found, plan)
+            if found <= limit and (found >= ENOUGH * limit or not plan.removed):
                 break
             aim = _next(rounds[-1], limit)
     if best is None:
         raise _missed(rounds, limit)
-    return Met(*best[1:], limit, tuple(rounds))
+    return best[1]
+
+
+def counted(speed: LatencyPair, dense: float, budget: float) -> float:
+    """Seconds that count against a budget: of a fraction the ratio that was measured in turns, which drifts less.
+
+    Args:
+        speed: The whole network and what is left of it, timed in turns.
+        dense: Seconds of the whole network, of which a budget below 1 is a fraction.
+        budget: As the user gave it.
+    """
+    return dense / speed.speedup if budget < 1 else speed.after.p50
 
 
 def _same(one: Removed, other: Removed) -> bool:
     return one.keys() == other.keys() and all(np.array_equal(units, other[name]) for name, units in one.items())
-
-
-def _seconds(model: LatencyModel, speed: LatencyPair, budget: float) -> float:
-    """What counts against the limit: of a fraction the ratio that was measured in turns, which drifts less."""
-    return model.dense / speed.speedup if budget < 1 else speed.after.p50
 
 
 def _next(last: Round, limit: float) -> float:

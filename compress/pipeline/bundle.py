@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import torch
 
 import compress
 from compress.checkpoint.reload import reload_error
-from compress.checkpoint.write import bundle_bytes
+from compress.checkpoint.write import bundle_bytes, write_bundle
 from compress.errors import CompressError, InputError, ModelError
 from compress.files import write_whole
 from compress.graph import Program
 from compress.inputs import types_of
 from compress.pipeline.opening import Opened
+from compress.recipe import to_toml
+from compress.report import markdown
 
 RELOAD_TOLERANCE = 1e-5
 
@@ -46,6 +49,51 @@ def file_facts(opened: Opened) -> dict[str, Any]:
     if opened.mean is None or opened.std is None:
         return onnx
     return {"mean": list(opened.mean), "std": list(opened.std), **onnx}
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a bundle holds of a network, beside what was measured of it.
+
+    Attributes:
+        program: The network.
+        opened: The model that it was made of.
+        plan: What was kept of that; None if nothing was removed.
+        seed: Of the run.
+    """
+
+    program: Program
+    opened: Opened
+    plan: Mapping[str, Any] | None
+    seed: int
+
+    def weights(self) -> bytes:
+        """``model.safetensors``, just as it will be written."""
+        origin = provenance(self.opened, self.seed)
+        return bundle_bytes(self.program.module, input_records(self.opened), self.plan, origin, file_facts(self.opened))
+
+    def write(
+        self,
+        output: Path,
+        report: Mapping[str, Any],
+        recipe: Mapping[str, Any],
+        files: Mapping[str, bytes | Path],
+        force: bool,
+    ) -> None:
+        """Put everything in its place at once, with the report in Markdown; see `write_bundle` for what it raises."""
+        write_bundle(
+            output,
+            program_module=self.program.module,
+            inputs=input_records(self.opened),
+            plan_json=self.plan,
+            report=report,
+            recipe_toml=to_toml(recipe),
+            report_md=markdown(report, output),
+            provenance=provenance(self.opened, self.seed),
+            force=force,
+            metadata=file_facts(self.opened),
+            files=files,
+        )
 
 
 def reloaded(program: Program, weights: bytes, opened: Opened, tolerance: float | None = RELOAD_TOLERANCE) -> float:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from compress.checkpoint.bundle import is_bundle, weights_of
+from compress.counting import count_macs, count_parameters
 from compress.errors import CompressError, InputError, ModelError
 from compress.evaluate import accuracy_of, answers
 from compress.files import write_whole
@@ -23,7 +24,6 @@ from compress.gate import (
     of_report,
     read_baseline,
 )
-from compress.measure import count_macs, count_parameters
 from compress.pipeline.measure import measure_model
 from compress.pipeline.opening import Opened, open_model
 from compress.pipeline.original import original_of

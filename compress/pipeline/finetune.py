@@ -10,19 +10,19 @@ from typing import Any
 from torch import nn
 
 from compress.checkpoint.bundle import is_bundle, read_metadata
-from compress.checkpoint.write import bundle_bytes, check_output, write_bundle
+from compress.checkpoint.write import check_output
+from compress.counting import count_macs, count_nonzero, count_parameters, tensor_bytes
 from compress.errors import InputError
 from compress.evaluate import Accuracy, evaluate
 from compress.graph import Program
-from compress.measure import count_macs, count_nonzero, count_parameters, tensor_bytes
-from compress.pipeline.bundle import check_not_within, file_facts, input_records, provenance, reloaded
+from compress.pipeline.bundle import Content, check_not_within, reloaded
 from compress.pipeline.opening import Opened, open_model, traced
 from compress.pipeline.training import Taught, check_trainable, find_teacher, train
 from compress.progress import Progress
 from compress.recipe import finetune_recipe, to_toml
 from compress.recover import Trained
 from compress.recover.launch import is_main
-from compress.report import DataUsed, InputFile, Measures, Method, Verification, build_report, html, markdown
+from compress.report import DataUsed, InputFile, Measures, Method, Verification, build_report, html
 from compress.request import FinetuneRequest
 from compress.result import Finetuned
 
@@ -76,26 +76,15 @@ def _accuracy(module: nn.Module, opened: Opened, progress: Progress) -> Accuracy
 
 def _write(work: _Work, progress: Progress) -> Finetuned:
     request, opened, trained = work.request, work.opened, work.trained
-    plan, origin = _plan(request.model.path), provenance(opened, request.settings.seed)
-    weights = bundle_bytes(trained.module, input_records(opened), plan, origin, file_facts(opened))
-    progress.step("Loading the result in a new process")
     program = Program(trained.module, work.program.inputs, work.program.dynamic_batch)
+    content = Content(program, opened, _plan(request.model.path), request.settings.seed)
+    weights = content.weights()
+    progress.step("Loading the result in a new process")
     verification = Verification(reload=reloaded(program, weights, opened))
     after = _accuracy(trained.module, opened, progress)
     report = _report(work, after, len(weights), verification)
-    write_bundle(
-        request.output,
-        program_module=trained.module,
-        inputs=input_records(opened),
-        plan_json=plan,
-        report=report,
-        recipe_toml=to_toml(work.recipe),
-        report_md=markdown(report, request.output),
-        provenance=origin,
-        force=request.force,
-        metadata=file_facts(opened),
-        files={"report.html": html(report).encode()},
-    )
+    files = {"report.html": html(report).encode()}
+    content.write(request.output, report, work.recipe, files, request.force)
     return Finetuned(request.output, trained.best, trained.stopped, report)
 
 

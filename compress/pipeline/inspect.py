@@ -6,9 +6,9 @@ import math
 
 from torch import fx, nn
 
+from compress.counting import count_parameters
 from compress.graph import Frozen, macs
 from compress.graph.propagate import op_name
-from compress.measure import count_parameters
 from compress.pipeline.opening import analysed, open_model, traced
 from compress.pipeline.prunable import prunable
 from compress.progress import Progress

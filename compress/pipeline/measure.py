@@ -5,19 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from compress.counting import count_macs, count_nonzero, count_parameters, tensor_bytes
 from compress.errors import InputError
 from compress.inputs import written
 from compress.latency import measured, measured_pair
-from compress.measure import (
-    Latency,
-    LatencyPair,
-    count_macs,
-    count_nonzero,
-    count_parameters,
-    latency,
-    latency_pair,
-    tensor_bytes,
-)
+from compress.measure import Latency, LatencyPair, latency, latency_pair
 from compress.pipeline.opening import Opened, open_model
 from compress.progress import Progress
 from compress.request import MeasureRequest

@@ -74,6 +74,11 @@ class _Start:
 def _checked(request: PruneRequest, kind: str, method: Any, progress: Progress) -> PruneRequest:
     """The request as the method can carry it out; refused before any work where it cannot."""
     request = _at_granularity(request, method)
+    if request.granularity == "weight" and request.refit == "joint":
+        raise InputError(
+            "--refit joint belongs to whole units: layers with zeros are refitted one by one", "leave out --refit joint"
+        )
+    check_not_within(request.model.path, request.output, request.force)
     if kind == "retrain":
         check_retrain(request)
     check_widths(request, kind)
@@ -174,11 +179,6 @@ def _at_granularity(request: PruneRequest, method: Any) -> PruneRequest:
         raise InputError("--keep-module belongs to whole units", "leave out --granularity weight")
     if request.granularity not in has:
         raise InputError(*no_meaning(method))
-    if request.granularity == "weight" and request.refit == "joint":
-        raise InputError(
-            "--refit joint belongs to whole units: layers with zeros are refitted one by one", "leave out --refit joint"
-        )
-    check_not_within(request.model.path, request.output, request.force)
     return request
 
 

@@ -12,8 +12,8 @@ from torch import fx
 
 from compress.budget import Budget
 from compress.graph import slice_graph
-from compress.latency import tables
-from compress.latency.rounds import Removed, meet
+from compress.latency import meet, tables
+from compress.latency.rounds import Removed
 from compress.latency.table import LatencyModel
 from compress.pipeline.training import state_folder
 from compress.plan import Plan
@@ -51,19 +51,17 @@ def plan_within(
     Raises:
         ModelError: No network was within the budget.
     """
-    made: list[Plan] = []
 
-    def fit(limit: float) -> Removed:
+    def fit(limit: float) -> Plan:
         aimed = context.changed(budget=Budget("latency", MICRO * limit))
-        made.append(plan(aimed))
+        found = plan(aimed)
         context.memo.update(aimed.memo)  # what was scored for one aim serves the next
-        return made[-1].removed
+        return found
 
     def cut(removed: Removed) -> fx.GraphModule:
         return slice_graph(context.coupling, context.coupling.alive(removed))
 
-    best = meet(model, value, fit, cut, progress=progress)
-    return next(each for each in made if each.removed is best.removed)
+    return meet(model, value, fit, cut, progress=progress)
 
 
 @dataclass(frozen=True)

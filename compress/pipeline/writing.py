@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import fx
 
-from compress.checkpoint.write import bundle_bytes, write_bundle
+from compress.counting import count_nonzero, count_parameters, tensor_bytes
 from compress.evaluate import Accuracy, evaluate
 from compress.graph import Coupling, Program, macs
-from compress.latency.networks import measured_pair
-from compress.measure import LatencyPair, count_nonzero, count_parameters, latency_pair, tensor_bytes
-from compress.pipeline.bundle import file_facts, input_records, provenance, reloaded
+from compress.latency import counted, measured_pair
+from compress.measure import LatencyPair, latency_pair
+from compress.pipeline.bundle import Content, reloaded
 from compress.pipeline.document import Facts, Side, document
 from compress.pipeline.module_file import module_file
 from compress.pipeline.opening import Opened
@@ -24,12 +24,12 @@ from compress.pipeline.slicing import Sliced
 from compress.plan import plan_json
 from compress.plugin import Context
 from compress.progress import Progress
-from compress.recipe import to_toml
 from compress.recover import Compensation, Trained
-from compress.report import html, markdown, svg
+from compress.report import html, svg
 from compress.request import PruneRequest
 from compress.result import Pruned, Size
 
+MICRO = 1e6
 KERNEL = 4  # channels; ONNX Runtime takes other kernels for convolutions of 16 and more that are no multiple of it
 
 
@@ -54,26 +54,25 @@ class Work:
 def write(work: Work, progress: Progress) -> Pruned:
     """Prove that the result loads, measure it, and put bundle and report in their place at once."""
     opened, request = work.opened, work.request
+    program = Program(work.module, work.program.inputs, work.program.dynamic_batch)
     plan = plan_json(work.sliced.plan, work.context.coupling)
-    origin = provenance(opened, request.settings.seed)
-    weights = bundle_bytes(work.module, input_records(opened), plan, origin, file_facts(opened))
+    content = Content(program, opened, plan, request.settings.seed)
+    weights = content.weights()
     progress.step("Loading the result in a new process")
-    reload = reloaded(Program(work.module, work.program.inputs, work.program.dynamic_batch), weights, opened)
+    reload = reloaded(program, weights, opened)
     batch = 2 if work.program.dynamic_batch else int(work.program.inputs[0].shape[0])
     with sliced_onnx(work.module, opened, batch, progress) as onnx:
-        return _written(work, weights, plan, reload, onnx, progress)
+        return _written(work, content, len(weights), reload, onnx, progress)
 
 
-def _written(
-    work: Work, weights: bytes, plan: Mapping[str, Any], reload: float, onnx: SlicedOnnx, progress: Progress
-) -> Pruned:
-    """Measure what was proved to load, and write everything."""
+def _written(work: Work, content: Content, size: int, reload: float, onnx: SlicedOnnx, progress: Progress) -> Pruned:
+    """Measure what was proved to load, ``size`` bytes of weights, and write everything."""
     opened, request = work.opened, work.request
     examples = opened.examples(int(work.program.inputs[0].shape[0]), seed=1)
     module = module_file(work.sliced.in_place, work.module, examples) if request.keep_module else None
     progress.step("Measuring")
-    before, after, speed = _measured(work, {"model.safetensors": len(weights), **onnx.sizes}, progress)
-    budget = reached(work.context, work.sliced, len(weights))
+    before, after, speed = _measured(work, {"model.safetensors": size, **onnx.sizes}, progress)
+    budget = reached(work.context, work.sliced, size)
     if budget is not None and budget.kind == "latency":
         budget = replace(budget, reached=_within(work, speed))
     limited = tell(budget, work.sliced, progress) if budget is not None and work.kind == "criterion" else None
@@ -86,23 +85,12 @@ def _written(
     _tell_odd_widths(report, request, progress)
     drawings = {f"figures/{figure.name}.svg": svg(figure) for figure in work.sliced.plan.figures}
     pages = {"report.html": html(report, drawings), **drawings}
-    write_bundle(
-        request.output,
-        program_module=work.module,
-        inputs=input_records(opened),
-        plan_json=plan,
-        report=report,
-        recipe_toml=to_toml(work.recipe),
-        report_md=markdown(report, request.output),
-        provenance=provenance(opened, request.settings.seed),
-        force=request.force,
-        metadata=file_facts(opened),
-        files={
-            **({} if module is None else {module[1].file: module[0]}),
-            **{name: text.encode() for name, text in pages.items()},
-            **onnx.files,
-        },
-    )
+    files = {
+        **({} if module is None else {module[1].file: module[0]}),
+        **{name: text.encode() for name, text in pages.items()},
+        **onnx.files,
+    }
+    content.write(request.output, report, work.recipe, files, request.force)
     return _result(work, before, after, report)
 
 
@@ -166,9 +154,9 @@ def _measured(work: Work, written: Mapping[str, int], progress: Progress) -> tup
 
 
 def _within(work: Work, speed: LatencyPair) -> float:
-    """Microseconds that count against a latency budget: of a fraction by the ratio in turns, which drifts less."""
+    """Microseconds that count against a latency budget."""
     given = 1.0 if work.request.budget is None else work.request.budget.value
-    return work.context.budget.value / given / speed.speedup if given < 1 else 1e6 * speed.after.p50
+    return MICRO * counted(speed, work.context.budget.value / given / MICRO, given)
 
 
 def _nominal(work: Work) -> tuple[int | None, int | None]:

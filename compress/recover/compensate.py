@@ -30,7 +30,8 @@ from compress.progress import Progress, Silent
 from compress.recover.copied import own_copy
 from compress.recover.jointly import Budget, jointly
 from compress.recover.norms import restated
-from compress.recover.window import ADD, THROUGH, Window, window
+from compress.recover.shortcut import shortcut
+from compress.recover.window import Window, window
 
 RIDGE = 1e-4
 MAX_FEATURES = 8192  # a normal matrix of 0.5 GB; wider layers keep their weights
@@ -179,10 +180,10 @@ class _Run:
     def _targets(self, node: fx.Node, twin: fx.Node) -> list[Tensor]:
         """What the layer should put out on every batch: the dense output, corrected for a lossy shortcut."""
         targets = self._dense(twin)
-        shortcut = self._shortcut(node)
-        if shortcut is None:
+        found = shortcut(self.layers, node, self.twin)
+        if found is None:
             return targets
-        other, scale = shortcut
+        other, scale = found
         dense_other = self.twin[other.name]
         if not (self.sliced.has(other) and self.dense.has(dense_other)):
             return targets
@@ -202,34 +203,6 @@ class _Run:
         full = torch.as_tensor(np.ascontiguousarray(mask)).expand([*tensor.shape[:1], *mask.shape[1:]])
         full = full.expand(tensor.shape)
         return tensor[full].reshape(tensor.shape[0], *self.kept.shape(value)[1:])
-
-    def _shortcut(self, node: fx.Node) -> tuple[fx.Node, Tensor | float] | None:
-        """The other summand where the layer's output is added to one, and the scale on the way there."""
-        scale: Tensor | float = 1.0
-        while len(node.users) == 1:
-            user = next(iter(node.users))
-            op = op_of(user)
-            if op in ADD and not user.kwargs:
-                others = [a for a in user.args if a is not node]
-                same = len(others) == 1 and isinstance(others[0], fx.Node) and len(user.args) == 2
-                return (others[0], scale) if same and self._is_activation(others[0]) else None  # type: ignore[return-value]
-            if op == "aten::batch_norm" and user.args[0] is node and not user.args[5]:
-                scale = self._norm_scale(user, scale)
-            elif op not in THROUGH:
-                return None
-            node = user
-        return None
-
-    def _is_activation(self, node: Any) -> bool:
-        return node.op == "call_function" and node.name in self.twin and not _constant(node)
-
-    def _norm_scale(self, node: fx.Node, scale: Tensor | float) -> Tensor:
-        weight, variance, eps = node.args[1], node.args[4], node.args[7]
-        gain = 1.0 if weight is None else self.layers.tensor(weight).detach()
-        factor = gain / torch.sqrt(self.layers.tensor(variance) + eps)
-        factor = torch.where(factor.abs() < 1e-6, torch.full_like(factor, float("inf")), factor)
-        spatial = len(node.meta["val"].shape) - 2 if "val" in node.meta else 2
-        return scale * factor.reshape(1, -1, *(1,) * spatial)
 
     def _fit(self, node: fx.Node, layer: Layer, name: str, targets: list[Tensor]) -> None:
         groups = layer.groups
@@ -296,9 +269,3 @@ class _Run:
         ratio = restated(node, self.layers, inputs, dense, self.judges, original)
         if ratio is not None:
             self.norms[mean[0].rpartition(".")[0]] = ratio
-
-
-def _constant(node: fx.Node) -> bool:
-    """Whether nothing but parameters goes into a node."""
-    sources = list(node.all_input_nodes)
-    return bool(sources) and all(s.op == "get_attr" for s in sources)

@@ -19,6 +19,7 @@ from compress.recover import launch, samples
 from compress.recover.distill import Teacher, shared_features
 from compress.recover.hooks import Hook, KeepZeros
 from compress.recover.loop import Loop
+from compress.recover.snapshot import restore
 from compress.recover.state import StateFile
 from compress.training import Training
 
@@ -107,7 +108,7 @@ def finetune(
         progress=progress, teacher=taught, features=features, hooks=(zeros, *hooks), file=file, log=writer,
     )  # fmt: skip
     if content is not None:
-        loop.load(content)
+        restore(loop, content)
         progress.step(f"Going on after step {loop.step} of {loop.total}")
     try:
         loop.run()

@@ -22,7 +22,9 @@ from compress.recover.launch import Interrupt
 from compress.recover.losses import summed_loss
 from compress.recover.modes import Modes
 from compress.recover.schedule import factor, warmup_steps
+from compress.recover.snapshot import snapshot
 from compress.recover.state import StateFile
+from compress.recover.validation import validate
 from compress.recover.weights import Best, optimizer, put, taken
 from compress.training import Training
 
@@ -84,7 +86,7 @@ class Loop:
         self.best: Best | None = None
         self.stopped = ""  # why it ended before its last epoch
         self.diverged = False
-        self._loss = torch.zeros((), dtype=torch.float32, device=accelerator.device)
+        self.loss = torch.zeros((), dtype=torch.float32, device=accelerator.device)  # of this epoch's steps
         self._order: tuple[int, tuple[Tensor, ...]] = (-1, ())
 
     @property
@@ -132,7 +134,7 @@ class Loop:
                 loss = self._loss_of(part) / len(batch) + self._penalty() / (len(parts) * self.processes)
                 # Gradients are averaged over processes, and the mean over all samples is meant
                 self.accelerator.backward(loss * self.processes)
-            self._loss += loss.detach()
+            self.loss += loss.detach()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
@@ -207,7 +209,7 @@ class Loop:
 
     def _total_loss(self) -> float:
         """The sum of the losses of the steps of this epoch, over all processes."""
-        return float(self.accelerator.reduce(self._loss.clone(), "sum"))
+        return float(self.accelerator.reduce(self.loss.clone(), "sum"))
 
     def _diverge(self, what: str) -> None:
         epoch = self.step // self.steps_per_epoch + (self.step % self.steps_per_epoch > 0)
@@ -235,7 +237,7 @@ class Loop:
         for hook in self.hooks:
             entry |= hook.numbers(self)
         self.history.append(entry)
-        self._loss.zero_()
+        self.loss.zero_()
         self._tell(self.history[-1])
         score = (accuracy, -loss)
         if all(hook.ready(self) for hook in self.hooks) and self._better(score):
@@ -264,18 +266,7 @@ class Loop:
 
     def validated(self) -> tuple[float, float]:
         """Accuracy and mean loss on the validation samples, over all processes. All of them have to ask."""
-        self.model.eval()
-        device, size = self.accelerator.device, len(self.validation)
-        found = torch.zeros(2, device=device)
-        numbers = torch.arange(size)[self.rank :: self.processes]
-        with torch.no_grad():
-            for part in numbers.split(max(self.settings.batch_size, 256)):
-                inputs, targets = self.validation.inputs[part].to(device), self.validation.targets[part].to(device)
-                scores = class_scores(self.model(inputs), len(inputs)).float()
-                found[0] += (scores.argmax(1) == targets).sum()
-                found[1] += summed_loss(scores, targets, self.settings.loss)
-        right, loss = self.accelerator.reduce(found, "sum").tolist()
-        return right / size, loss / size
+        return validate(self.model, self.validation, self.settings, self.accelerator)
 
     def _tell(self, entry: Mapping[str, Any]) -> None:
         epoch = entry["epoch"]
@@ -300,36 +291,5 @@ class Loop:
         if self.file is None:
             return
         loss = self._total_loss()
-        if not self.accelerator.is_main_process:
-            return
-        scaler, best = self.accelerator.scaler, self.best
-        self.file.save(
-            {
-                "step": self.step,
-                "loss": loss,
-                "stopped": self.stopped,
-                "history": self.history,
-                "tensors": taken(self.network),
-                "changes": self.changes,
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": None if scaler is None else scaler.state_dict(),
-                "best": None if best is None else [best.epoch, list(best.score), dict(best.tensors)],
-                "hooks": [hook.state() for hook in self.hooks],
-            }
-        )
-
-    def load(self, content: Mapping[str, Any]) -> None:
-        """Go on from a state."""
-        self.step, self.history, self.stopped = content["step"], list(content["history"]), content["stopped"]
-        self._loss.fill_(content["loss"] if self.rank == 0 else 0.0)
-        put(self.network, content["tensors"])
-        if content["changes"]:
-            self.change_optimizer(**content["changes"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        if self.accelerator.scaler is not None and content["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(content["scaler"])
-        if content["best"] is not None:
-            epoch, (accuracy, loss), tensors = content["best"]
-            self.best = Best(epoch, (accuracy, loss), tensors)
-        for hook, state in zip(self.hooks, content["hooks"], strict=True):
-            hook.load(state)
+        if self.accelerator.is_main_process:
+            self.file.save(snapshot(self, loss))

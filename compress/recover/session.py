@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from compress.counting import count_nonzero
 from compress.errors import PluginError
-from compress.measure import count_nonzero
 from compress.recover.hooks import Hook
 from compress.retrain import Session, guarded
 

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import math
-import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import compress
-from compress.errors import CompressError
+from compress.report.plain import plain, versions
 
 if TYPE_CHECKING:
     from compress.evaluate import Accuracy
     from compress.measure import Latency
 
 SCHEMA = "compress.report/1"
-_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "safetensors", "onnx", "onnxruntime")
-# Of what others measure, the fields that a report shows
-_SHOWN = {
-    "Accuracy": ("correct", "count", "accuracy", "low", "high", "confidence", "confident_classes", "per_class"),
-    "Latency": ("p50", "p90", "runs", "batch", "threads", "runtime"),
-}
 
 
 @dataclass(frozen=True)
@@ -262,7 +252,7 @@ class Report:
     best_epoch: int | None = None
     warnings: tuple[str, ...] = ()
     gates: tuple[Gate, ...] = ()
-    libraries: Mapping[str, str] = field(default_factory=lambda: versions())
+    libraries: Mapping[str, str] = field(default_factory=versions)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values, in the form of docs/report.schema.json.
@@ -271,7 +261,7 @@ class Report:
             CompressError: A number is not finite; a report of it would say what nobody measured.
         """
         tool = {"name": "compress", "version": compress.__version__}
-        return {"schema": SCHEMA, "tool": tool, **_plain(self, "report")}
+        return {"schema": SCHEMA, "tool": tool, **plain(self, "report")}
 
 
 def build_report(**parts: Any) -> dict[str, Any]:
@@ -282,29 +272,3 @@ def build_report(**parts: Any) -> dict[str, Any]:
         TypeError: A field is missing or unknown.
     """
     return Report(**parts).to_json()
-
-
-def versions() -> dict[str, str]:
-    """Python and the installed libraries that numbers depend on."""
-    found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _plain(value: Any, where: str) -> Any:
-    if is_dataclass(value):
-        names = _SHOWN.get(type(value).__name__) or [each.name for each in fields(value)]
-        return {name: _plain(getattr(value, name), f"{where}.{name}") for name in names}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each, f"{where}.{key}") for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each, f"{where}[{index}]") for index, each in enumerate(value)]
-    if hasattr(value, "item") and not isinstance(value, type):  # numbers of NumPy and torch
-        value = value.item() if getattr(value, "ndim", 0) == 0 else value.tolist()
-    if isinstance(value, float) and not math.isfinite(value):
-        raise CompressError(f"{where} is {value}, which no report can hold", "leave it out if it was not measured")
-    return str(value) if isinstance(value, Path) else value

@@ -110,7 +110,7 @@ def test_a_layer_makes_up_for_what_its_shortcut_lost(norm: bool, monkeypatch: py
     removed = {"down": [0, 1, 2, 3, 4]}  # rank 1 is left of rank 3
     _, _, done = refit(net, x, removed)
     assert difference(net, done.module, torch.randn(10, 4, 3, 3)) < 1e-5
-    monkeypatch.setattr(recovery._Run, "_shortcut", lambda self, node: None)
+    monkeypatch.setattr(recovery, "shortcut", lambda *_: None)
     _, _, without = refit(net, x, removed)
     assert difference(net, without.module, x) > 0.1
 

@@ -5,25 +5,12 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-
-PAPERS = Path(__file__).resolve().parents[1] / "benchmarks" / "papers"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def papers() -> Iterator[None]:
-    """The scripts import one another by name."""
-    sys.path.append(str(PAPERS))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(PAPERS))
 
 
 def script(name: str) -> Any:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,18 +11,12 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
 def models() -> Any:
-    sys.path.append(str(BENCHMARKS))
-    try:
-        for name in ("measure", "table"):
-            importlib.import_module(f"coverage_models.{name}")
-        yield importlib.import_module("coverage_models")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    for name in ("measure", "table"):
+        importlib.import_module(f"coverage_models.{name}")
+    return importlib.import_module("coverage_models")
 
 
 class Odd(nn.Module):

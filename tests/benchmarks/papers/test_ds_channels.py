@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-PAPERS = Path(__file__).resolve().parents[1] / "benchmarks" / "papers"
-
 
 @pytest.fixture(scope="module")
-def networks() -> Iterator[Any]:
-    sys.path.append(str(PAPERS))
-    try:
-        yield importlib.import_module("ds_networks")
-    finally:
-        sys.path.remove(str(PAPERS))
+def networks() -> Any:
+    return importlib.import_module("ds_networks")
 
 
 def multiplications(network: nn.Module) -> int:

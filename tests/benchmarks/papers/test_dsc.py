@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -15,18 +14,12 @@ import torch
 
 from compress.data import Split, load_data
 
-PAPERS = Path(__file__).resolve().parents[1] / "benchmarks" / "papers"
 WIDTHS = (100, 50, 10)
 
 
 @pytest.fixture(scope="module")
-def runs() -> Iterator[Any]:
-    """The scripts import one another by name."""
-    sys.path.append(str(PAPERS))
-    try:
-        yield importlib.import_module("dsc_runs")
-    finally:
-        sys.path.remove(str(PAPERS))
+def runs() -> Any:
+    return importlib.import_module("dsc_runs")
 
 
 @pytest.fixture(scope="module")

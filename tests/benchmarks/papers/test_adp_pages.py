@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,6 @@ import pytest
 import torch
 
 from compress.data import Split
-
-PAPERS = Path(__file__).resolve().parents[1] / "benchmarks" / "papers"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def papers() -> Iterator[None]:
-    """The scripts import one another by name."""
-    sys.path.append(str(PAPERS))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(PAPERS))
 
 
 def script(name: str) -> Any:

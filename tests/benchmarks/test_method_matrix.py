@@ -9,17 +9,12 @@ from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 UNITS_ALONE = {"activation", "dependency", "dsc", "reconstruct"}
 
 
 @pytest.fixture(scope="module")
 def matrix() -> Any:
-    sys.path.append(str(BENCHMARKS))
-    try:
-        yield importlib.import_module("method_matrix")
-    finally:
-        sys.path.remove(str(BENCHMARKS))
+    return importlib.import_module("method_matrix")
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,26 +14,14 @@ from torch import Tensor
 from compress.data import Split
 from compress.schedules import annealed
 
-PAPERS = Path(__file__).resolve().parents[1] / "benchmarks" / "papers"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def papers() -> Iterator[None]:
-    """The scripts import one another by name."""
-    sys.path.append(str(PAPERS))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(PAPERS))
-
 
 @pytest.fixture(scope="module")
-def runs(papers: None) -> Any:
+def runs() -> Any:
     return importlib.import_module("adp_runs")
 
 
 @pytest.fixture(scope="module")
-def networks(papers: None) -> Any:
+def networks() -> Any:
     return importlib.import_module("adp_network")
 
 

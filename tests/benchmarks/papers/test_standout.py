@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-PAPERS = Path(__file__).resolve().parents[1] / "benchmarks" / "papers"
-
 
 @pytest.fixture(scope="module")
-def networks() -> Iterator[Any]:
-    sys.path.append(str(PAPERS))
-    try:
-        yield importlib.import_module("mgf_networks")
-    finally:
-        sys.path.remove(str(PAPERS))
+def networks() -> Any:
+    return importlib.import_module("mgf_networks")
 
 
 def count(module: nn.Module) -> int:

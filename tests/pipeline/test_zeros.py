@@ -1,0 +1,83 @@
+"""`compress prune` on single weights: zeros in files and reports, and units that are dead of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+import compress
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = ROOT / "sample_models"
+RESNET = SAMPLES / "digits_resnet.safetensors"
+ARCH = f"{SAMPLES}/architectures.py:residual_cnn"
+
+pytestmark = pytest.mark.usefixtures("fast")
+
+
+def report_of(bundle: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((bundle / "report.json").read_text(encoding="utf-8"))
+    return report
+
+
+def test_zeroed_weights_are_shown(tmp_path: Path, invoke: Callable[..., Any]) -> None:
+    words = ("prune", str(SAMPLES / "digits_mlp.pt"), "--method", "tetris", "--granularity", "weight")
+    done = invoke(*words, "-o", str(tmp_path / "b"))
+    assert done.code == 0, done.err
+    assert "parameters that are not zero" in done.out
+    report = report_of(tmp_path / "b")
+    assert report["after"]["nonzero"] < 0.9 * report["after"]["params"]
+    size = (tmp_path / "b" / "model.safetensors").stat().st_size
+    assert report["after"]["files"] == {"model.safetensors": size}
+    assert size < report["after"]["bytes"]  # zeros are packed
+    plan = json.loads((tmp_path / "b" / "plan.json").read_text(encoding="utf-8"))
+    found = compress.load(tmp_path / "b").state_dict()
+    for name, mask in plan["masks"].items():
+        assert mask["shape"] == list(found[name].shape)  # nothing is dead here
+        assert not found[name].flatten()[mask["zero"]].any()
+        assert int((found[name] != 0).sum()) == found[name].numel() - len(mask["zero"])
+
+
+def test_three_sizes_and_pictures_of_single_weights(tmp_path: Path, invoke: Callable[..., Any]) -> None:
+    """19,200 + 30,000 + 1,000 weights; 410 biases belong to the model alone."""
+    words = ("prune", str(SAMPLES / "digits_mlp.pt"), "--method", "tetris", "--granularity", "weight", "--bin", "20")
+    done = invoke(*words, "-o", str(tmp_path / "b"))
+    assert done.code == 0, done.err
+    report = report_of(tmp_path / "b")
+    before, after = report["before"], report["after"]
+    assert (before["params"], before["nonzero"], before["nominal"]) == (50_610, 50_610, 50_200)
+    notes = report["method"]["notes"]
+    assert after["nominal"] == sum(n["kept_weights"] for n in notes.values() if "kept_weights" in n)
+    assert after["nominal"] < after["nonzero"] < after["params"]
+    assert [f["file"] for f in report["figures"]] == [f"figures/tetris-{n}-weight.svg" for n in (1, 3, 5)]
+    text = (tmp_path / "b" / "report.md").read_text(encoding="utf-8")
+    for figure in report["figures"]:
+        assert (tmp_path / "b" / figure["file"]).read_text(encoding="utf-8").startswith("<?xml")
+        assert f"]({figure['file']})" in text
+
+
+def test_dead_units_of_a_checkpoint_go_exactly(tmp_path: Path, invoke: Callable[..., Any]) -> None:
+    """Three hidden channels that a zero scale makes constants, one of them other than zero in front of padding."""
+    tensors = safetensors.torch.load_file(RESNET)
+    tensors["blocks.1.bn1.weight"][:3] = 0
+    tensors["blocks.1.bn1.bias"][:3] = torch.tensor([-1.0, 0.0, 0.5])
+    tensors["blocks.0.conv2.weight"][:, 4] = 0
+    file = tmp_path / "dead.safetensors"
+    safetensors.torch.save_file(tensors, file)
+    words = ("prune", str(file), "--arch", ARCH, "--input-shape", "1,8,8", "--method", "dead")
+    done = invoke(*words, "-o", str(tmp_path / "b"))
+    assert done.code == 0, done.err
+    report = report_of(tmp_path / "b")
+    shrunk = {g["name"]: g["before"] - g["after"] for g in report["groups"] if g["after"] < g["before"]}
+    assert shrunk == {"blocks.0.conv1": 1, "blocks.1.conv1": 2}
+    assert report["verification"]["slice"] < 1e-9
+    assert report["method"]["granularity"] == "weight"
+    again = invoke("prune", str(tmp_path / "b"), "--method", "dead", "-o", str(tmp_path / "c"))
+    assert again.code == 3
+    assert "nothing is dead: 0 of " in again.err
