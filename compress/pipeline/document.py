@@ -72,6 +72,7 @@ class Facts:
     onnx_error: float | None = None
     warnings: tuple[str, ...] = ()
     trained: Trained | None = None
+    untrained: Accuracy | None = None
     budget: Outcome | None = None
     module: ModuleFile | None = None
     limited: bool | None = None  # whether the budget was missed for want of nearer widths; None: not by the method
@@ -111,6 +112,7 @@ def document(facts: Facts) -> dict[str, Any]:
         verification=Verification(slice=sliced.error, reload=facts.reload_error, onnx=facts.onnx_error),
         history=() if facts.trained is None else facts.trained.history,
         best_epoch=None if facts.trained is None else facts.trained.best,
+        untrained_accuracy=None if facts.untrained is None else facts.untrained.accuracy,
         recipe=to_toml(facts.recipe),
         warnings=(*facts.warnings, *_module_note(sliced), *_training_note(facts.trained)),
     )

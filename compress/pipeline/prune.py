@@ -12,6 +12,7 @@ from torch import fx
 
 from compress.checkpoint.write import check_output
 from compress.errors import Elsewhere, InputError, ModelError
+from compress.evaluate import evaluate
 from compress.graph import Coupling, Program, parameters
 from compress.pipeline.bundle import check_not_within
 from compress.pipeline.opening import Opened, analysed, open_model, traced
@@ -156,13 +157,14 @@ def _sliced(start: _Start, context: Context, plan: Plan, progress: Progress, tog
 
 def _trained(work: Work, training: Training, progress: Progress) -> Pruned:
     """The same with a training first, with the original as its teacher."""
-    request = work.request
+    request, data = work.request, work.opened.data
+    before = evaluate(work.module, data.test, device=work.opened.device) if data is not None and is_main() else None
     teacher = None if training.distill == "none" else work.program.module
     done, file = train(
         work.module, work.opened, teacher, training=training, running=request.running, output=request.output,
         recipe=work.recipe, progress=progress,
     )  # fmt: skip
-    result = write(replace(work, module=done.module, trained=done), progress)
+    result = write(replace(work, module=done.module, trained=done, untrained=before), progress)
     Timed.forget(request)
     file.remove()
     return result

@@ -49,6 +49,7 @@ class Work:
     recipe: Mapping[str, Any]
     kind: str  # of the method
     trained: Trained | None = None
+    untrained: Accuracy | None = None  # of the smaller network before that
 
 
 def write(work: Work, progress: Progress) -> Pruned:
@@ -79,7 +80,7 @@ def _written(work: Work, content: Content, size: int, reload: float, onnx: Slice
     facts = Facts(
         request, opened, work.context.coupling, work.sliced, work.refit, work.recipe, before, after, speed, reload,
         trained=work.trained, budget=budget, limited=limited, module=None if module is None else module[1],
-        onnx_error=onnx.error, warnings=onnx.warnings,
+        onnx_error=onnx.error, warnings=onnx.warnings, untrained=work.untrained,
     )  # fmt: skip
     report = document(facts)
     _tell_odd_widths(report, request, progress)

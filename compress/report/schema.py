@@ -224,6 +224,7 @@ class Report:
         speedup: Median latency before over after, measured side by side; above 1 is faster.
         history: Of a training, one entry per epoch: names and numbers.
         best_epoch: Of a training, the epoch whose weights were written; 0: as they came.
+        untrained_accuracy: Share of the test samples that were right before a training that came after the cut.
         prunable: Of the channel indices of all layer weights, how many could be pruned, and what holds the others.
         figures: Pictures beside the report.
         module: The state dict for the user's own class, where that was to be kept.
@@ -250,6 +251,7 @@ class Report:
     verification: Verification = Verification()
     history: tuple[Mapping[str, Any], ...] = ()
     best_epoch: int | None = None
+    untrained_accuracy: float | None = None
     warnings: tuple[str, ...] = ()
     gates: tuple[Gate, ...] = ()
     libraries: Mapping[str, str] = field(default_factory=versions)

@@ -60,7 +60,9 @@ def trained_sentence(report: Mapping[str, Any]) -> str:
     kept = (
         f"the weights of epoch {best} were kept" if best else "none was better than the start, whose weights were kept"
     )
-    return f"{epochs(report)} of training: {kept}."
+    start = report.get("untrained_accuracy")
+    before = "" if start is None else f" Before it, {100 * start:.2f} % of the test samples were right."
+    return f"{epochs(report)} of training: {kept}.{before}"
 
 
 def epochs(report: Mapping[str, Any]) -> str:

@@ -114,6 +114,7 @@ def test_pruning_and_training_in_one_command(invoke: Invoke) -> None:
     report = report_of("both")
     assert report["after"]["accuracy"]["accuracy"] > 0.8 and report["verification"]["slice"] < 1e-6
     assert len(report["history"]) == 6 and report["data"]["train"] == 1293
+    assert 0.1 < report["untrained_accuracy"] < report["after"]["accuracy"]["accuracy"] - 0.1
     assert tomllib.loads(Path("both/recipe.toml").read_text())["finetune"]["epochs"] == 5
     # The weights for the original class are the trained ones
     from safetensors.torch import load_file

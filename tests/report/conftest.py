@@ -72,6 +72,7 @@ def full(least: dict[str, Any]) -> dict[str, Any]:
         "verification": Verification(1e-12, 0.0, 3e-6),
         "history": ({"epoch": 1, "loss": 0.25}, {"epoch": 2, "loss": 0.125, "lr": 0.1}),
         "best_epoch": 2,
+        "untrained_accuracy": 0.875,
         "warnings": ("The batch size is fixed.",),
         "gates": (Gate("accuracy drop", 0.02, 0.01, True), Gate("latency", 0.001, None, False)),
     }  # fmt: skip
@@ -84,5 +85,5 @@ def old(full: dict[str, Any]) -> dict[str, Any]:
     for side in ("before", "after"):
         for name in ("per_class", "confidence", "confident_classes"):
             del report[side]["accuracy"][name]
-    del report["best_epoch"], report["data"]["class_names"]
+    del report["best_epoch"], report["untrained_accuracy"], report["data"]["class_names"]
     return report

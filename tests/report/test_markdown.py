@@ -27,7 +27,7 @@ def test_full_report(full: dict[str, Any]) -> None:
         "| `2` | Linear | 2 | 2 | output of the model |",
         "| `aten::sort` | `post` | has \\| no rule |",
         "- **Left whole after all:** `1`: error 0.2",
-        "2 epochs of training: the weights of epoch 2 were kept.",
+        "2 epochs of training: the weights of epoch 2 were kept. Before it, 87.50 % of the test samples were right.",
         "| all | 100 | 95.0 | 94.0 | 90.0 | 87.5 |",
         "| ONNX Runtime against the model | 3.0e-06 |",
         "- **Warning:** The batch size is fixed.",
