@@ -1,4 +1,6 @@
-"""Every method at both granularities on every model, through the command line; prints a Markdown matrix.
+"""Every method that needs no training, at both granularities on every model, through the command line.
+
+Prints a Markdown matrix; `retrain_matrix.py` has the methods that prune while the network trains.
 
     python benchmarks/method_matrix.py [--model "resnet20=r20.th --arch cifar_resnet.py:resnet20 --data npz:few.npz"]
                                        [--only MODEL] [--methods magnitude,dead] [--no-samples]
@@ -6,8 +8,7 @@
 Each cell is ``compress prune`` and, for whole units, ``compress export --onnx``. It is *ok*, with the accuracy, where
 both succeed, the slice is exact to 1e-9 and the bundle loads; *refused* where the command ended with one of the exit
 codes for what cannot be done, the reasons of which follow the matrix; anything else is *FAILED*, and the exit status
-is then 1. A fraction of 0.3 goes; methods of the kind ``retrain`` get one epoch. ``dead`` is given what ``magnitude``
-left, with one unit of every group at zero.
+is then 1. A fraction of 0.3 goes. ``dead`` is given what ``magnitude`` left, with one unit of every group at zero.
 """
 
 from __future__ import annotations
@@ -37,8 +38,7 @@ from compress.registry import Method, methods
 
 SAMPLES = Path(__file__).parent.parent / "sample_models"
 ARCHITECTURES = f"{SAMPLES / 'architectures.py'}"
-AMOUNT = {"tetris": "--bin 20", "channel": "", "fsa": "--keep 0.7", "dead": "", "adjacency": "--epochs 1"}
-AMOUNT |= dict.fromkeys(("annealing", "dsc", "wiring"), "--keep 0.7 --epochs 1")
+AMOUNT = {"tetris": "--bin 20", "channel": "", "fsa": "--keep 0.7", "dead": ""}
 GRANULARITIES = ("unit", "weight")
 
 
@@ -155,6 +155,11 @@ def rows(models: Sequence[Model], chosen: Sequence[Method], folder: Path) -> Ite
             yield method.name, granularity, cells
 
 
+def untrained() -> list[Method]:
+    """All methods that need no training."""
+    return [method for method in methods() if method.kind != "retrain"]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", action="append", type=given, default=[], help="NAME=FILE and its options")
@@ -165,7 +170,7 @@ def main() -> int:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     names = None if options.methods is None else {"magnitude", *options.methods.split(",")}
-    chosen = [method for method in methods() if names is None or method.name in names]
+    chosen = [method for method in untrained() if names is None or method.name in names]
     models = [
         m
         for m in [*([] if options.no_samples else samples()), *options.model]
