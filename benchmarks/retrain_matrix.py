@@ -3,11 +3,12 @@
     python benchmarks/retrain_matrix.py [--model "resnet20=r20.th --arch cifar_resnet.py:resnet20 --data npz:few.npz"]
                                         [--only MODEL] [--modes dsc,standout] [--no-samples] [--epochs 2]
 
-Each row is ``compress retrain --no-calibrate`` and ``compress export --onnx``: the accuracy, parameters and
-multiply-accumulates of the result; by how much it differs from the trained network (*slice*: in float64, before it is
-written; *bundle*: as it is loaded by a new process; *ONNX*: in ONNX Runtime), relative to the largest output; and the
-seconds of both commands. Where nothing could be done, the reason stands there instead. The exit status is 1 where
-something fails: a traceback, a slice that differs by more than 1e-9, a file that differs by more than 1e-5.
+Each row is ``compress retrain`` and ``compress export --onnx``: the accuracy, parameters and multiply-accumulates of
+the result; by how much, relative to the largest output, the slice differs from the trained network (in float64,
+before layers are refitted), the bundle in a new process from what was written, and the ONNX file in ONNX Runtime from
+the bundle; and the seconds of both commands. Where nothing could be done, the reason stands there instead. The exit
+status is 1 where something fails: a traceback, a slice that differs by more than 1e-9, a file that differs by more
+than 1e-5.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def row(words: str, model: Model, epochs: int, folder: Path) -> Row:
     mode, *options = words.split()
     output = folder / "result"
     command = ["retrain", model.file, *model.options, "--mode", mode, *options, "--epochs", str(epochs), "--threads"]
-    command += ["1", "--no-calibrate", "--output", str(output), "--force"]
+    command += ["1", "--output", str(output), "--force"]
     start = time.perf_counter()
     code, said = spoken(command)
     if code in (2, 3):
