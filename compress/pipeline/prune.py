@@ -158,12 +158,12 @@ def _trained(work: Work, training: Training, progress: Progress) -> Pruned:
     """The same with a training first, with the original as its teacher."""
     request = work.request
     teacher = None if training.distill == "none" else work.program.module
-    done, file = train(
-        work.module, work.opened, teacher, training=training, running=request.running, output=request.output,
-        recipe=work.recipe, progress=progress,
-    )  # fmt: skip
-    result = write(replace(work, module=done.module, trained=done), progress)
-    Timed.forget(request)
+    with Timed.needed(request):
+        done, file = train(
+            work.module, work.opened, teacher, training=training, running=request.running, output=request.output,
+            recipe=work.recipe, progress=progress,
+        )  # fmt: skip
+        result = write(replace(work, module=done.module, trained=done), progress)
     file.remove()
     return result
 
