@@ -116,9 +116,7 @@ def _owner(node: fx.Node) -> str:
 
 def _by_module(counter: FlopCounterMode) -> dict[str, int]:
     """What each module itself does, without the modules inside it; names without the outermost class."""
-    inclusive = {
-        name: sum(ops.values()) for name, ops in counter.get_flop_counts().items() if name != "Global"
-    }
+    inclusive = {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items() if name != "Global"}
     own = dict(inclusive)
     for name, flops in inclusive.items():
         parent = name.rpartition(".")[0]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compress.cli import layout
-from compress.cli.groups import Data, Model, Shared, flag, grouped
+from compress.cli.bundle import Bundle, Force
+from compress.cli.groups import Data, Model, Shared, grouped
 from compress.cli.prune import next_commands
 from compress.cli.training import Basics, Details, running, training
 from compress.errors import InputError
@@ -39,8 +40,8 @@ def _finetune(
             show_default=False,
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The bundle to write.")] = OUTPUT,
-    force: Annotated[bool, flag("--force", help="Replace DIR even where it is no bundle.")] = False,
+    output: Bundle = OUTPUT,
+    force: Force = False,
     basics: Basics,
     details: Details,
     data: Data,

@@ -12,12 +12,13 @@ import typer
 from compress import registry
 from compress.cli import layout, parse
 from compress.cli.budget import Budget, Spread
-from compress.cli.groups import LAST, Data, Model, Shared, flag, grouped
+from compress.cli.bundle import Bundle, Force, Refitted, calibration
+from compress.cli.groups import LAST, Data, Model, Shared, grouped
 from compress.cli.methods import complete
 from compress.cli.scope import Kinds
 from compress.cli.training import AfterPruning, running
 from compress.errors import InputError
-from compress.request import DataSource, PruneRequest, Refit, command_line
+from compress.request import DataSource, PruneRequest, command_line
 
 if TYPE_CHECKING:
     from compress.result import Pruned
@@ -55,24 +56,16 @@ def _prune(
     budget: Budget,
     spread: Spread,
     scope: Kinds,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The bundle to write.")] = LAST,
-    force: Annotated[bool, flag("--force", help="Replace DIR even where it is no bundle.")] = False,
+    output: Bundle = LAST,
+    force: Force = False,
     calibrate: Annotated[
         bool,
-        typer.Option(
-            "--calibrate/--no-calibrate",
-            metavar="",
-            help="With --data: refit the smaller layers to the original's outputs, in closed form, on training samples "
-            "without their labels.",
+        calibration(
+            "With --data: refit the smaller layers to the original's outputs, in closed form, on training samples "
+            "without their labels."
         ),
     ] = True,
-    refit: Annotated[
-        Refit,
-        typer.Option(
-            help="What is refitted: the statistics of batch norms, all layers one by one, or layers also together with "
-            "those before them (joint: more accurate, up to minutes). auto: joint for reconstruct, layers for others."
-        ),
-    ] = "auto",
+    refit: Refitted = "auto",
     basics: AfterPruning,
     data: Data,
     shared: Shared,

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from compress import registry
 from compress.cli.budget import Budget
+from compress.cli.bundle import Bundle, Force, Refitted, calibration
 from compress.cli.groups import LAST, Data, Model, Shared, flag, grouped
 from compress.cli.prune import page, sort_words
 from compress.cli.scope import Kinds
 from compress.cli.training import Basics, Details, running, training
 from compress.errors import InputError
-from compress.request import PruneRequest, Refit, command_line
+from compress.request import PruneRequest, command_line
 
 
 def add_to(app: typer.Typer) -> None:
@@ -45,7 +45,7 @@ def _retrain(
     ] = "annealing",
     budget: Budget,
     scope: Kinds,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The bundle to write.")] = LAST,
+    output: Bundle = LAST,
     from_scratch: Annotated[
         bool,
         flag(
@@ -53,16 +53,12 @@ def _retrain(
             help="Start from fresh weights, not from the checkpoint's; with --distill none by the labels alone.",
         ),
     ] = False,
-    force: Annotated[bool, flag("--force", help="Replace DIR even where it is no bundle.")] = False,
+    force: Force = False,
     calibrate: Annotated[
         bool,
-        typer.Option(
-            "--calibrate/--no-calibrate",
-            metavar="",
-            help="Refit the smaller layers to the outputs of the trained network, in closed form.",
-        ),
+        calibration("Refit the smaller layers to the outputs of the trained network, in closed form."),
     ] = True,
-    refit: Annotated[Refit, typer.Option(help="What is refitted, as for `compress prune`.")] = "auto",
+    refit: Refitted = "auto",
     basics: Basics,
     details: Details,
     data: Data,

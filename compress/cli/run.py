@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from compress.cli import finetune, layout, prune
+from compress.cli.bundle import Force
 from compress.cli.groups import LAST, Shared, flag, grouped
 from compress.cli.output import Output
 from compress.errors import InputError
@@ -78,7 +79,7 @@ def _run(
             show_default=False,
         ),
     ] = None,
-    force: Annotated[bool, flag("--force", help="Replace DIR even where it is no bundle.")] = False,
+    force: Force = False,
     resume: Annotated[bool, flag("--resume", help="Go on with the training of an interrupted run.")] = False,
     trust_pickle: Annotated[
         bool, flag("--trust-pickle", help="Load a pickled module. This runs whatever code the file holds.")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compress.cli import layout
-from compress.cli.groups import LAST, Data, Model, Shared, flag, grouped
+from compress.cli.bundle import Bundle, Force
+from compress.cli.groups import LAST, Data, Model, Shared, grouped
 from compress.cli.prune import next_commands
 from compress.cli.scope import Scope
 from compress.cli.training import AfterPruning, running
@@ -60,8 +61,8 @@ def _search(
         ),
     ] = None,
     samples: Annotated[int, typer.Option(help="Validation samples to judge on, at most.")] = SearchRequest.samples,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The bundle to write.")] = LAST,
-    force: Annotated[bool, flag("--force", help="Replace DIR even where it is no bundle.")] = False,
+    output: Bundle = LAST,
+    force: Force = False,
     trials: Annotated[
         int, typer.Option(help="Candidates of the study in all.", rich_help_panel=_STUDY)
     ] = SearchRequest.trials,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compress.cli import layout, parse
+from compress.cli.bundle import calibration
 from compress.cli.groups import Data, Model, Shared, flag, grouped
 from compress.cli.methods import complete
 from compress.cli.scope import Scope
@@ -42,10 +43,8 @@ def _sensitivity(
     samples: Annotated[int, typer.Option(help="Validation samples to judge on, at most.")] = SensitivityRequest.samples,
     calibrate: Annotated[
         bool,
-        typer.Option(
-            "--calibrate/--no-calibrate",
-            metavar="",
-            help="Refit the layers after every cut, as prune does: closer to what prune gives, but many times slower, "
+        calibration(
+            "Refit the layers after every cut, as prune does: closer to what prune gives, but many times slower, "
             "and families differ less.",
         ),
     ] = SensitivityRequest.calibrate,

@@ -160,12 +160,12 @@ def _trained(work: Work, training: Training, progress: Progress) -> Pruned:
     request, data = work.request, work.opened.data
     before = evaluate(work.module, data.test, device=work.opened.device) if data is not None and is_main() else None
     teacher = None if training.distill == "none" else work.program.module
-    done, file = train(
-        work.module, work.opened, teacher, training=training, running=request.running, output=request.output,
-        recipe=work.recipe, progress=progress,
-    )  # fmt: skip
-    result = write(replace(work, module=done.module, trained=done, untrained=before), progress)
-    Timed.forget(request)
+    with Timed.needed(request):
+        done, file = train(
+            work.module, work.opened, teacher, training=training, running=request.running, output=request.output,
+            recipe=work.recipe, progress=progress,
+        )  # fmt: skip
+        result = write(replace(work, module=done.module, trained=done, untrained=before), progress)
     file.remove()
     return result
 

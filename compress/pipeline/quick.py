@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from torch import fx
 
 from compress.budget import Budget
+from compress.errors import InputError
 from compress.graph import slice_graph
 from compress.latency import meet, tables
 from compress.latency.rounds import Removed
@@ -19,6 +21,7 @@ from compress.pipeline.training import state_folder
 from compress.plan import Plan
 from compress.plugin import Context
 from compress.progress import Progress
+from compress.recover import StateFile
 from compress.request import PruneRequest
 
 MICRO = 1e6
@@ -82,18 +85,40 @@ class Timed:
 
     @staticmethod
     def read(request: PruneRequest) -> Timed | None:
-        """What an interrupted run of the same command found; None without one."""
+        """What an interrupted run of the same command found; None without one.
+
+        Raises:
+            InputError: Its file is damaged.
+        """
         path = _beside(request)
         if not request.running.resume or not path.is_file():
             return None
-        found = json.loads(path.read_text("utf-8"))
-        removed = {name: np.asarray(units, dtype=np.int64) for name, units in found["removed"].items()}
-        return Timed(Budget("latency", found["microseconds"]), removed)
+        try:
+            found = json.loads(path.read_text("utf-8"))
+            removed = {name: np.asarray(units, dtype=np.int64) for name, units in found["removed"].items()}
+            return Timed(Budget("latency", float(found["microseconds"])), removed)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(f"{path} is damaged: {error}", "leave out --resume to start anew") from error
 
     @staticmethod
     def forget(request: PruneRequest) -> None:
-        """Delete it."""
-        _beside(request).unlink(missing_ok=True)
+        """Delete it, and its folder where that holds nothing else."""
+        path = _beside(request)
+        path.unlink(missing_ok=True)
+        if path.parent.is_dir() and not any(path.parent.iterdir()):
+            path.parent.rmdir()
+
+    @staticmethod
+    @contextlib.contextmanager
+    def needed(request: PruneRequest) -> Iterator[None]:
+        """Through a training and the writing of its result: it goes unless there is a state that may be resumed."""
+        try:
+            yield
+        except BaseException:
+            if not StateFile(_beside(request).parent, {}).exists:
+                Timed.forget(request)
+            raise
+        Timed.forget(request)
 
 
 def _beside(request: PruneRequest) -> Path:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import fx
 
+from compress.budget import Outcome
 from compress.counting import count_nonzero, count_parameters, tensor_bytes
 from compress.evaluate import Accuracy, evaluate
 from compress.graph import Coupling, Program, macs
@@ -73,9 +75,7 @@ def _written(work: Work, content: Content, size: int, reload: float, onnx: Slice
     module = module_file(work.sliced.in_place, work.module, examples) if request.keep_module else None
     progress.step("Measuring")
     before, after, speed = _measured(work, {"model.safetensors": size, **onnx.sizes}, progress)
-    budget = reached(work.context, work.sliced, size)
-    if budget is not None and budget.kind == "latency":
-        budget = replace(budget, reached=_within(work, speed))
+    budget = _reached(work, size, speed)
     limited = tell(budget, work.sliced, progress) if budget is not None and work.kind == "criterion" else None
     facts = Facts(
         request, opened, work.context.coupling, work.sliced, work.refit, work.recipe, before, after, speed, reload,
@@ -87,7 +87,7 @@ def _written(work: Work, content: Content, size: int, reload: float, onnx: Slice
         _tell_odd_widths(report, request, progress)
     drawings = {f"figures/{figure.name}.svg": svg(figure) for figure in work.sliced.plan.figures}
     pages = {"report.html": html(report, drawings), **drawings}
-    files = {
+    files: dict[str, bytes | Path] = {
         **({} if module is None else {module[1].file: module[0]}),
         **{name: text.encode() for name, text in pages.items()},
         **onnx.files,
@@ -155,10 +155,12 @@ def _measured(work: Work, written: Mapping[str, int], progress: Progress) -> tup
     return before, after, speed
 
 
-def _within(work: Work, speed: LatencyPair) -> float:
-    """Microseconds that count against a latency budget."""
-    given = 1.0 if work.request.budget is None else work.request.budget.value
-    return MICRO * counted(speed, work.context.budget.value / given / MICRO, given)
+def _reached(work: Work, size: int, speed: LatencyPair) -> Outcome | None:
+    """What the budget came to; of a latency what was measured, as a run that was resumed predicts none."""
+    budget, given = work.context.budget, work.request.budget
+    if budget.kind != "latency" or given is None:
+        return reached(work.context, work.sliced, size)
+    return Outcome(budget.kind, budget.value, MICRO * counted(speed, budget.value / given.value / MICRO, given.value))
 
 
 def _nominal(work: Work) -> tuple[int | None, int | None]:

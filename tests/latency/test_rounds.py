@@ -119,7 +119,7 @@ def test_a_corrected_aim_that_is_out_of_reach(tries: Any, slower: float, met: bo
     def once(limit: float) -> Plan:
         if made.aims:
             raise ModelError("this aim is too small")
-        return made.fit(limit)  # type: ignore[no-any-return]
+        return made.fit(limit)
 
     if met:
         _, real = made.meet(0.7, once)

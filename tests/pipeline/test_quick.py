@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from torch import Tensor, nn
 
+from compress.errors import ModelError
 from compress.latency import tables
 from compress.latency.layers import Layer
 from compress.latency.timer import Whole
@@ -110,3 +111,49 @@ def test_what_cannot_be_is_refused(
     done = invoke("prune", str(MLP), *words)
     assert (done.code, said in done.err) == (code, True), done.err
     assert not Path("compressed").exists()
+
+
+TRAINED = ("--latency", "0.6", "--data", "digits", "--epochs", "1", "--no-calibrate", "-o", "quick")
+UNITS = Path("quick.training", "units.json")
+
+
+def test_what_was_timed_serves_the_run_that_goes_on(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut off before its result is there, it is not timed again; afterwards nothing is left of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.import_module("compress.pipeline.prune"), "write", interrupt)
+        assert invoke("prune", str(MLP), *TRAINED).code == 130
+    kept = json.loads(UNITS.read_text("utf-8"))
+    monkeypatch.setattr("compress.latency.rounds.in_turns", interrupt)
+    done = invoke("prune", str(MLP), *TRAINED, "--resume")
+    assert done.code == 0, done.err
+    assert not UNITS.parent.exists()
+    report = json.loads(Path("quick", "report.json").read_text("utf-8"))
+    gone = {group["name"]: group["before"] - group["after"] for group in report["groups"]}
+    assert gone == {name: len(units) for name, units in kept["removed"].items()} and any(gone.values())
+    budget = report["method"]["budget"]
+    assert 0.95 * budget["target"] <= budget["reached"] <= budget["target"] == kept["microseconds"]
+
+
+def test_what_was_timed_goes_with_a_training_that_fails(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing could go on from it: no state was saved."""
+
+    def fails(*_: Any, **__: Any) -> None:
+        assert UNITS.is_file()
+        raise ModelError("it cannot be trained")
+
+    monkeypatch.setattr(importlib.import_module("compress.pipeline.training"), "finetune", fails)
+    done = invoke("prune", str(MLP), *TRAINED)
+    assert (done.code, "it cannot be trained" in done.err) == (3, True), done.err
+    assert not UNITS.parent.exists()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"microseconds": 3.0, "removed": 1}', '{"removed": {}}'])
+def test_what_was_timed_and_damaged(invoke: Invoke, text: str) -> None:
+    UNITS.parent.mkdir()
+    UNITS.write_text(text)
+    done = invoke("prune", str(MLP), *TRAINED, "--resume")
+    assert (done.code, "units.json is damaged" in done.err) == (2, True), done.err
+
+
+def interrupt(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from compress.budget import Budget
+from compress.counting import count_parameters
 from compress.errors import InputError, ModelError
-from compress.measure import count_parameters
 from compress.plugin import Context
 from compress.recover import Hook
 from compress.recover.loop import Loop
