@@ -74,19 +74,19 @@ def _prune(
 
     [bold]Examples[/bold]
 
-      compress prune resnet18.pth --ratio 0.3
+      compress prune sample_models/digits_mlp.pt --ratio 0.3 --data digits
 
-      compress prune model.safetensors --arch models.py:build --data digits --macs 0.5
+      compress prune sample_models/digits_resnet.safetensors --arch sample_models/architectures.py:residual_cnn
 
-      compress prune resnet18.pth --macs 0.5 --round-to auto --allocation block
+      compress prune sample_models/digits_vit.pt2 --macs 0.5 --round-to auto --allocation block -o small
 
-      compress prune model.pt --method tetris --bin 500 -o smaller
+      compress prune sample_models/digits_mlp.pt --method tetris --bin 500 -o smaller
 
-      compress prune resnet.safetensors --arch models.py:build --data digits --ratio 0.5 --epochs 20
+      compress prune sample_models/digits_mlp.pt --data digits --ratio 0.5 --epochs 20
 
-      compress prune model.pt --method annealing --keep 0.3 --data digits --epochs 20
+      compress prune sample_models/digits_mlp.pt --method annealing --keep 0.3 --data digits --epochs 20
 
-      compress prune vit.pth --params 3M --exclude 'blocks.0.*' --exclude head
+      compress prune sample_models/digits_vit.pt2 --params 60k --exclude 'blocks.0.*' --exclude head
     """
     out = shared.output()
     path, options = sort_words(context, model.model, method)

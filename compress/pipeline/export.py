@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.errors import InputError
+from compress.export.opset import check_opset
 from compress.pipeline import formats
 from compress.pipeline.opening import Opened, open_model
 from compress.progress import Progress
@@ -26,6 +27,8 @@ def export_model(request: ExportRequest, progress: Progress) -> Exported:
     source = request.model.path
     folder = request.output or (source if source.is_dir() else source.parent)
     jobs = [job for name in request.formats for job in _jobs(folder, name, source, request)]
+    if request.opset is not None:
+        check_opset(request.opset)
     opened = open_model(request.model, request.settings, request.data, progress)
     try:
         folder.mkdir(parents=True, exist_ok=True)
