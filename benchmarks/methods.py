@@ -17,18 +17,17 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
+from subject import opened, parser, row
 from torch import Tensor, fx
 
 from compress.budget import Budget
-from compress.checkpoint.read import load_model
-from compress.data import Data, Split, load_data
+from compress.data import Data
 from compress.errors import ModelError
 from compress.evaluate import evaluate
-from compress.graph import Coupling, analyse, macs, parameters, slice_verified, trace
+from compress.graph import Coupling, macs, parameters, slice_verified
 from compress.pipeline.slicing import slice_weights
 from compress.plan import Plan
 from compress.plugin import Context, granularities, make_plan
@@ -108,7 +107,7 @@ def line(name: str, gone: str, results: Sequence[Result]) -> str:
     cells = [name, gone, *(spread([r.accuracies[i] for r in results]) for i in range(3))]
     cells += [f"{statistics.fmean(r.parameters for r in results) / 1e3:.1f} k"]
     cells += [f"{statistics.fmean(r.macs for r in results) / 1e6:.2f} M"]
-    return _row([*cells, f"{statistics.fmean(r.seconds for r in results):.1f}"])
+    return row([*cells, f"{statistics.fmean(r.seconds for r in results):.1f}"])
 
 
 def scored(setting: Setting, ratio: float) -> None:
@@ -128,7 +127,7 @@ def deciding(setting: Setting) -> None:
         try:
             found = run(setting, name, options, None, 0)
         except ModelError as error:
-            print(_row([words, str(error), *[""] * 6]), flush=True)
+            print(row([words, str(error), *[""] * 6]), flush=True)
             continue
         gone = found.zeros if weights else 1 - found.macs / macs(setting.coupling)
         text = f"{gone:.0%} of weights" if weights else f"{gone:.0%} of MACs"
@@ -141,28 +140,16 @@ def _random(setting: Setting, budget: Budget) -> list[Result]:
     return [run(setting, "random", {}, budget, seed) for seed in range(setting.options.seeds)]
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def main() -> None:
     options = _options()
-    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    data = load_data(options.data, mean=options.mean, std=options.std)
-    if data.train is None:
-        raise SystemExit("the data has no training part")
-    data = Data(
-        data.name, data.train, Split(data.test.inputs[: options.test], data.test.targets[: options.test]), data.classes
-    )
-    module = load_model(options.checkpoint, arch=options.arch, input_shape=(data.input_shape,)).module
-    coupling = analyse(trace(module, (torch.randn(2, *data.input_shape),)))
+    coupling, data = opened(options)
     inputs, _ = Context(coupling, data=data).samples(options.samples)
     setting = Setting(coupling, data, inputs, options)
     print(
         f"dense {_accuracy(coupling.program.module, data):.1f} %, {parameters(coupling) / 1e3:.1f} k parameters, "
         f"{macs(coupling) / 1e6:.2f} M MACs; {len(data.test):,} test samples, {len(inputs):,} for the refit, "
-        f"{options.threads} threads\n\n{_row(HEAD)}\n{_row([':---', ':---', *['---:'] * 6])}"
+        f"{options.threads} threads\n\n{row(HEAD)}\n{row([':---', ':---', *['---:'] * 6])}"
     )
     for ratio in options.ratios:
         scored(setting, ratio)
@@ -170,26 +157,11 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--arch", help="FILE.py:FUNCTION or MODULE:FUNCTION that makes the network")
-    parser.add_argument("--data", required=True, help="as for `compress prune --data`")
-    parser.add_argument("--mean", type=_numbers)
-    parser.add_argument("--std", type=_numbers)
-    parser.add_argument("--only", action="append", default=[])
-    parser.add_argument("--exclude", action="append", default=[])
-    parser.add_argument("--granularity", choices=("unit", "weight"), default="unit")
-    parser.add_argument("--deciding", default=",".join(DECIDING), help="methods that decide; empty for none")
-    parser.add_argument("--ratios", type=_numbers, default=(0.3, 0.5))
-    parser.add_argument("--seeds", type=int, default=5, help="of random choices")
-    parser.add_argument("--samples", type=int, default=1000, help="training samples for the refit")
-    parser.add_argument("--test", type=int, help="test samples; all if left out")
-    parser.add_argument("--threads", type=int, default=1)
-    return parser.parse_args()
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(",") if part)
+    made = parser(__doc__, (0.3, 0.5), "the refit", 1)
+    made.add_argument("--granularity", choices=("unit", "weight"), default="unit")
+    made.add_argument("--deciding", default=",".join(DECIDING), help="methods that decide; empty for none")
+    made.add_argument("--seeds", type=int, default=5, help="of random choices")
+    return made.parse_args()
 
 
 if __name__ == "__main__":

@@ -16,17 +16,16 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
+from subject import opened, parser, row
 from torch import fx
 
 from compress.budget import Allocation, Budget, multiple
-from compress.checkpoint.read import load_model
-from compress.data import Data, Split, load_data
+from compress.data import Data, Split
 from compress.evaluate import evaluate
-from compress.graph import Coupling, analyse, macs, parameters, slice_verified, trace
+from compress.graph import Coupling, macs, parameters, slice_verified
 from compress.latency.sessions import exported
 from compress.measure import latency
 from compress.plugin import Context, make_plan
@@ -52,8 +51,8 @@ class Setting:
     options: argparse.Namespace
 
 
-def row(setting: Setting, method: str, ratio: float, rounding: str) -> list[str]:
-    """One row of the table."""
+def results(setting: Setting, method: str, ratio: float, rounding: str) -> list[str]:
+    """The cells of one row of the table."""
     options, coupling = setting.options, setting.coupling
     allocation = Allocation(round_to=multiple(_rounding(rounding), "onnxruntime-cpu"))
     context = Context(
@@ -112,14 +111,8 @@ def _rounding(text: str) -> Any:
 
 def main() -> None:
     options = _options()
-    torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
-    data = load_data(options.data, mean=options.mean, std=options.std)
-    if options.test:
-        test = Split(data.test.inputs[: options.test], data.test.targets[: options.test])
-        data = Data(data.name, data.train, test, data.classes)
-    module = load_model(options.checkpoint, arch=options.arch, input_shape=(data.input_shape,)).module
-    coupling = analyse(trace(module, (torch.randn(2, *data.input_shape),)))
+    coupling, data = opened(options)
     epochs = tuple(int(n) for n in options.epochs.split(",") if n)
     training = Training(batch_size=options.batch_size, lr=options.lr, precision=options.precision)
     setting = Setting(coupling, data, training, epochs, options)
@@ -131,44 +124,25 @@ def main() -> None:
     head = ["method", "gone", "widths", "sliced", *(name for name, _ in KINDS)]
     head += [f"+ {n} epoch{'s' if n > 1 else ''}" for n in epochs]
     head += ["params", "MACs", "ms", "speed-up", "realised", "choice s", "refit s"]
-    print(_line(head) + "\n" + _line([":---", *("---:" for _ in head[1:])]))
+    print(row(head) + "\n" + row([":---", *("---:" for _ in head[1:])]))
     for method in options.methods.split(","):
         for ratio in options.ratios:
             for rounding in options.round_to.split(","):
-                print(_line(row(setting, method, ratio, rounding)), flush=True)
-
-
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+                print(row(results(setting, method, ratio, rounding)), flush=True)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--arch", help="FILE.py:FUNCTION or MODULE:FUNCTION that makes the network")
-    parser.add_argument("--data", required=True, help="as for `compress prune --data`")
-    parser.add_argument("--mean", type=_numbers)
-    parser.add_argument("--std", type=_numbers)
-    parser.add_argument("--only", action="append", default=[])
-    parser.add_argument("--exclude", action="append", default=[])
-    parser.add_argument("--methods", default="reconstruct")
-    parser.add_argument("--ratios", type=_numbers, default=(0.3, 0.5, 0.7))
-    parser.add_argument("--round-to", default="none,auto", help="none, auto or numbers, with commas between")
-    parser.add_argument("--epochs", default="1,3,10", help="numbers of epochs; empty for no training")
-    parser.add_argument("--train", type=int, help="training samples; all if left out")
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=0.05)
-    parser.add_argument("--precision", default="no", help="no, bf16 or fp16")
-    parser.add_argument("--device", default="cpu", help="where networks are trained")
-    parser.add_argument("--samples", type=int, default=1000, help="training samples for choice and refit")
-    parser.add_argument("--test", type=int, help="test samples; all if left out")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    return parser.parse_args()
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(","))
+    made = parser(__doc__, (0.3, 0.5, 0.7), "choice and refit", 2)
+    made.add_argument("--methods", default="reconstruct")
+    made.add_argument("--round-to", default="none,auto", help="none, auto or numbers, with commas between")
+    made.add_argument("--epochs", default="1,3,10", help="numbers of epochs; empty for no training")
+    made.add_argument("--train", type=int, help="training samples; all if left out")
+    made.add_argument("--batch-size", type=int, default=128)
+    made.add_argument("--lr", type=float, default=0.05)
+    made.add_argument("--precision", default="no", help="no, bf16 or fp16")
+    made.add_argument("--device", default="cpu", help="where networks are trained")
+    made.add_argument("--seed", type=int, default=0)
+    return made.parse_args()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -61,7 +60,3 @@ def plan_json(plan: Plan, coupling: Coupling) -> dict[str, Any]:
 
 def _zeros(mask: Tensor) -> dict[str, Any]:
     return {"shape": list(mask.shape), "zero": (~mask).flatten().nonzero().flatten().tolist()}
-
-
-def dump(plan: Mapping[str, Any]) -> str:
-    return json.dumps(plan, separators=(",", ":"), sort_keys=True) + "\n"

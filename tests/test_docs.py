@@ -70,6 +70,17 @@ def test_anchors_lead_somewhere(page: Path) -> None:
         assert anchor in anchors(page.parent / target if target else page), (target, anchor)
 
 
+@pytest.mark.parametrize(
+    ("page", "folder"), [("docs/architecture.md", "compress"), ("compress/graph/README.md", "compress/graph")]
+)
+def test_tables_of_files_are_complete(page: str, folder: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    known = {name.removeprefix(f"{folder}/") for name in re.findall(r"`([\w/]+(?:\.py|/))`", text)}
+    files = {path.name for path in (ROOT / folder).glob("*.py") if not path.name.startswith("__")}
+    folders = {f"{path.parent.name}/" for path in (ROOT / folder).glob("*/__init__.py")}
+    assert files | folders <= known, sorted((files | folders) - known)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_exist(page: Path) -> None:
     known = {command.name for command in app.registered_commands}

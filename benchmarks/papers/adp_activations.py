@@ -17,7 +17,8 @@ from statistics import mean
 
 import torch
 from adp_network import Hidden, Watch, Way, as_coded, double_softmax_loss, draw_lecun, network, right, train
-from adp_page import Bound, Samples, bounds, cell, parser, samples, size_line, start, table, write
+from adp_page import Samples, parser, samples, size_line
+from pages import Bound, bounds, cell, start, table, write
 
 from compress.figures import Figure, Series
 

@@ -14,8 +14,9 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping
 from statistics import mean
 
-from adp_page import Samples, bounds, cell, parser, samples, size_line, start, table, within, write
+from adp_page import Samples, parser, samples, size_line
 from adp_runs import MU, Case, Outcome, Sizes, as_the_code_does, done_right
+from pages import bounds, cell, start, table, within, write
 
 from compress.figures import Figure, Series
 from compress.schedules import annealed

@@ -16,8 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 
-from adp_page import Bound, Samples, bounds, cell, parser, samples, size_line, start, table, within, write
+from adp_page import Samples, parser, samples, size_line
 from adp_runs import Case, Sizes, as_the_code_does, done_right
+from pages import Bound, bounds, cell, start, table, within, write
 
 from compress.figures import Figure, Series
 from compress.fsa import CompressionFactor, FSASettings, compression_factor, select_features

@@ -17,7 +17,8 @@ from statistics import mean
 
 import torch
 from adp_network import Way, accuracy, as_coded, network, right, train, weights_behind_the_first
-from adp_page import Bound, Samples, bounds, cell, parser, samples, size_line, start, table, within, write
+from adp_page import Samples, parser, samples, size_line
+from pages import Bound, bounds, cell, start, table, within, write
 from torch import Tensor, nn
 
 from compress.figures import Figure

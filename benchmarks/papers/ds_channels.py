@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-from adp_page import Bound, bounds, cell, table, write
 from ds_networks import DenseNet
+from pages import Bound, bounds, cell, table, write
 from torch import fx, nn
 
 from compress.budget import Budget

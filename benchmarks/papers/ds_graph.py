@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import mean
 
-from adp_page import Bound, bounds, cell, start, table, write
 from ds_graph_runs import LEAST, LOWEST, Case, Outcome, Series, Sizes, diffusion, roads, run
+from pages import Bound, bounds, cell, start, table, write
 
 from compress import figures
 from compress.figures import Figure

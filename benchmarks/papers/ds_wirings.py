@@ -20,7 +20,7 @@ from statistics import mean
 from typing import Any
 
 import torch
-from adp_page import Bound, bounds, cell, start, table, write
+from pages import Bound, bounds, cell, start, table, write
 from torch import Tensor, fx, nn
 
 from compress.data import Split, load_data

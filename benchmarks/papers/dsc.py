@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 
-from adp_page import Bound, bounds, cell, start, table, within, write
 from dsc_runs import Outcome, Recorded, as_recorded, done_right, pruned, settings
+from pages import Bound, bounds, cell, start, table, within, write
 from torch import Tensor
 
 from compress.data import Split, load_data

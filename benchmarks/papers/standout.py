@@ -16,8 +16,8 @@ from pathlib import Path
 from statistics import mean
 
 import torch
-from adp_page import bounds, cell, start, table, within, write
 from mgf_runs import SYSTEMS, WIDE, Case, Curve, Protocol, Samples, down, trained
+from pages import bounds, cell, start, table, within, write
 
 from compress.data import load_data
 from compress.figures import Figure, Series

@@ -15,7 +15,7 @@ from compress.cli.groups import LAST, Data, LastBundle, Shared, flag, grouped
 from compress.cli.output import Output
 from compress.errors import GateFailed, InputError
 from compress.files import write_whole
-from compress.gate import CheckRequest, Format, read_gate, texts
+from compress.gate import CheckRequest, Format, Gate, read_gate, texts
 from compress.gate.request import Where
 
 if TYPE_CHECKING:
@@ -34,6 +34,52 @@ class Subject(LastBundle):
     ] = LAST
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What has to hold."""
+
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="Where the limits are. Where left out: tool.compress.check in the nearest pyproject.toml.",
+            show_default=False,
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="A limit, such as max_bytes=5MB; counts before the config's. Repeatable.",
+            show_default=False,
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="What relative limits compare with, such as max_bytes_growth.",
+            show_default=False,
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None
+    update_baseline: Annotated[
+        bool,
+        flag(
+            "--update-baseline",
+            help="Write the baseline anew; what compares with it is not judged then.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = False
+
+    def gate(self) -> Gate:
+        """The limits of the config, under those that were typed. Raises InputError."""
+        gate = read_gate(self.config, self.limit or ())
+        return replace(gate, baseline=self.baseline or gate.baseline)
+
+
 def add_to(app: typer.Typer) -> None:
     """Registers the command."""
     app.command(
@@ -46,41 +92,7 @@ def add_to(app: typer.Typer) -> None:
 def _check(
     *,
     model: Subject,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.toml",
-            help="Where the limits are. Where left out: tool.compress.check in the nearest pyproject.toml.",
-            show_default=False,
-            rich_help_panel=_LIMITS,
-        ),
-    ] = None,
-    limit: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="A limit, such as max_bytes=5MB; counts before the config's. Repeatable.",
-            show_default=False,
-            rich_help_panel=_LIMITS,
-        ),
-    ] = None,
-    baseline: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.json",
-            help="What relative limits compare with, such as max_bytes_growth.",
-            show_default=False,
-            rich_help_panel=_LIMITS,
-        ),
-    ] = None,
-    update_baseline: Annotated[
-        bool,
-        flag(
-            "--update-baseline",
-            help="Write the baseline anew; what compares with it is not judged then.",
-            rich_help_panel=_LIMITS,
-        ),
-    ] = False,
+    limits: Limits,
     against: Annotated[
         Path | None,
         typer.Option(
@@ -126,13 +138,13 @@ def _check(
     out = shared.output()
     if model.model == LAST and not LAST.exists():
         raise InputError(f"{LAST} does not exist", "compress prune writes it; or name a model: compress check MODEL")
-    gate = read_gate(config, limit or ())
+    gate = limits.gate()
     request = CheckRequest(
         model=model.source(),
-        gate=replace(gate, baseline=baseline or gate.baseline),
+        gate=gate,
         against=model.source(against) if against else None,
         data=data.source(),
-        update=update_baseline,
+        update=limits.update_baseline,
         runtime=runtime,
         runs=runs,
         settings=shared.settings(),

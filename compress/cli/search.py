@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,60 @@ _FLOOR = "Floor (one of these)"
 _STUDY = "Study"
 
 
+@dataclass(frozen=True)
+class Floors:
+    """The accuracy that has to hold."""
+
+    min_accuracy: Annotated[
+        float | None,
+        typer.Option(help="The lowest accuracy, as in 0.98.", show_default=False, rich_help_panel=_FLOOR),
+    ] = None
+    max_drop: Annotated[
+        float | None,
+        typer.Option(
+            help="Points of accuracy that may be lost, as in 0.5: from 98 % to 97.5 %.",
+            show_default=False,
+            rich_help_panel=_FLOOR,
+        ),
+    ] = None
+
+    def source(self) -> Floor:
+        """The one floor that was given. Raises InputError for none, two, or nonsense."""
+        least, drop = self.min_accuracy, self.max_drop
+        if (least is None) == (drop is None):
+            wrong = "the search needs a floor" if least is None else "--min-accuracy and --max-drop are both a floor"
+            raise InputError(wrong, hint="--min-accuracy 0.98, or --max-drop 0.5")
+        return Floor("min-accuracy", least) if least is not None else Floor("max-drop", drop or 0.0)
+
+
+@dataclass(frozen=True)
+class Study:
+    """How long is searched, and where candidates are written down."""
+
+    trials: Annotated[int, typer.Option(help="Candidates of the study in all.", rich_help_panel=_STUDY)] = (
+        SearchRequest.trials
+    )
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="Begin no candidate after so long.", show_default=False, rich_help_panel=_STUDY
+        ),
+    ] = None
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where candidates are written down: sqlite:///FILE or another database. Where left out: "
+            "DIR.search/study.db.",
+            show_default=False,
+            rich_help_panel=_STUDY,
+        ),
+    ] = None
+    study: Annotated[str, typer.Option(metavar="NAME", help="Its name in the storage.", rich_help_panel=_STUDY)] = (
+        SearchRequest.study
+    )
+
+
 def add_to(app: typer.Typer) -> None:
     """Registers the command."""
     app.command(
@@ -36,18 +91,7 @@ def add_to(app: typer.Typer) -> None:
 def _search(
     *,
     model: Model,
-    min_accuracy: Annotated[
-        float | None,
-        typer.Option(help="The lowest accuracy, as in 0.98.", show_default=False, rich_help_panel=_FLOOR),
-    ] = None,
-    max_drop: Annotated[
-        float | None,
-        typer.Option(
-            help="Points of accuracy that may be lost, as in 0.5: from 98 % to 97.5 %.",
-            show_default=False,
-            rich_help_panel=_FLOOR,
-        ),
-    ] = None,
+    floor: Floors,
     objective: Annotated[Objective, typer.Option(help="What is to be small.")] = SearchRequest.objective,
     methods: Annotated[
         str, typer.Option("--methods", "-m", metavar="NAMES", help="Methods that score units, to be chosen from.")
@@ -63,28 +107,7 @@ def _search(
     samples: Annotated[int, typer.Option(help="Validation samples to judge on, at most.")] = SearchRequest.samples,
     output: Bundle = LAST,
     force: Force = False,
-    trials: Annotated[
-        int, typer.Option(help="Candidates of the study in all.", rich_help_panel=_STUDY)
-    ] = SearchRequest.trials,
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SECONDS", help="Begin no candidate after so long.", show_default=False, rich_help_panel=_STUDY
-        ),
-    ] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Where candidates are written down: sqlite:///FILE or another database. Where left out: "
-            "DIR.search/study.db.",
-            show_default=False,
-            rich_help_panel=_STUDY,
-        ),
-    ] = None,
-    study: Annotated[
-        str, typer.Option(metavar="NAME", help="Its name in the storage.", rich_help_panel=_STUDY)
-    ] = SearchRequest.study,
+    study: Study,
     scope: Scope,
     basics: AfterPruning,
     data: Data,
@@ -112,13 +135,10 @@ def _search(
         model=model.source(),
         data=source,
         output=output,
-        floor=_floor(min_accuracy, max_drop),
+        floor=floor.source(),
         objective=objective,
         methods=tuple(name.strip() for name in methods.split(",") if name.strip()),
-        trials=trials,
-        timeout=timeout,
-        storage=storage,
-        study=study,
+        **vars(study),
         sensitivity=sensitivity,
         samples=samples,
         scope=scope.source(),
@@ -132,14 +152,6 @@ def _search(
 
     result = pipeline.search(request, out)
     out.result(result.to_json(), _page(result, source), str(result.bundle))
-
-
-def _floor(least: float | None, drop: float | None) -> Floor:
-    """The one floor that was given. Raises InputError for none, two, or nonsense."""
-    if (least is None) == (drop is None):
-        wrong = "the search needs a floor" if least is None else "--min-accuracy and --max-drop are both a floor"
-        raise InputError(wrong, hint="--min-accuracy 0.98, or --max-drop 0.5")
-    return Floor("min-accuracy", least) if least is not None else Floor("max-drop", drop or 0.0)
 
 
 def _page(result: Searched, data: DataSource) -> str:

@@ -73,12 +73,7 @@ def remove_dead(coupling: Coupling, masks: Mapping[str, Tensor], groups: Collect
     dead = unread(coupling, facts, [g.name for g in coupling.groups] if groups is None else groups, where)
     moved = carried(coupling, facts, where, dead, _attributes(reference))
     prepared = _with_tensors(coupling, moved.tensors)
-    expected = Wide(reference).outputs(inputs)
-    if not all(bool(y.isfinite().all()) for y in expected if y.is_floating_point()):
-        raise ModelError(
-            "with its masked weights at zero the network gives numbers that are not finite",
-            "a layer may divide by the norm of its weights: leave it out with --exclude",
-        )
+    expected = _finite(Wide(reference).outputs(inputs))
 
     def check(_: Coupling, alive: NDArray[np.bool_], sliced: fx.GraphModule) -> Verification:
         try:
@@ -102,6 +97,15 @@ def remove_dead(coupling: Coupling, masks: Mapping[str, Tensor], groups: Collect
         verification=done.verification,
         rolled_back=done.rolled_back,
     )
+
+
+def _finite(outputs: list[Tensor]) -> list[Tensor]:
+    if not all(bool(y.isfinite().all()) for y in outputs if y.is_floating_point()):
+        raise ModelError(
+            "with its masked weights at zero the network gives numbers that are not finite",
+            "a layer may divide by the norm of its weights: leave it out with --exclude",
+        )
+    return outputs
 
 
 def dead_units(coupling: Coupling, groups: Collection[str]) -> dict[str, Ints]:

@@ -103,36 +103,6 @@ def signed(alpha: Tensor, beta: Tensor, dims: Dims = None, *, rectify: bool = Fa
     return alpha.sign() * (rectified(above) if rectify else functional.relu(above))
 
 
-def nonnegative(
-    alpha: Tensor,
-    beta: Tensor,
-    dims: Dims = None,
-    *,
-    normalise: bool = True,
-    rectify: bool = False,
-    guard: bool = True,
-) -> Tensor:
-    """max(0, gamma - sigmoid(beta) sum gamma) with gamma = exp(alpha), divided by its sum (equations 9 to 11).
-
-    Args:
-        alpha: Of the components, any shape.
-        beta: One number for each group.
-        dims: Where a group's components lie.
-        normalise: Whether the components of a group sum to 1.
-        rectify: Take the gradient of `rectified`.
-        guard: Keep the largest component of a group where all would be zero; without it, such a group stays zero.
-    """
-    where = _dims(alpha, dims)
-    # The quotient does not depend on a common factor, and this one keeps exp from overflowing
-    gamma = (alpha - alpha.detach().amax(where, keepdim=True)).exp() if normalise else alpha.exp()
-    above = gamma - threshold(gamma, beta, dims, guard=guard)
-    kept = rectified(above) if rectify else functional.relu(above)
-    if not normalise:
-        return kept
-    total = kept.sum(where, keepdim=True)
-    return kept / torch.where(total > 0, total, torch.ones_like(total))
-
-
 def l1(values: Tensor) -> Tensor:
     """Sum |a|: components go one by one."""
     return values.abs().sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,10 +16,27 @@ from compress.errors import ModelError
 from compress.graph import analyse, trace
 from compress.plugin import Context
 from compress_plugins.dsc_columns import fewest, most, order
-from compress_plugins.dsc_counts import parameter_count
-from compress_plugins.dsc_layers import convert, short_circuits
+from compress_plugins.dsc_layers import Form, convert, short_circuits
 from compress_plugins.dsc_stacks import find_stacks
 from compress_plugins.dsc_transfer import block_rates, network_rate, settled
+
+
+def parameter_count(inputs: int, widths: Sequence[int], form: Form) -> int:
+    """Parameters of the layers: weights, biases, and for ``dsc`` one gate for every input of every layer.
+
+    The tables of DSC (3 and 4) count the hidden layers alone; with the width of the output layer as the last of
+    ``widths`` it is the whole network. The paper's sums run over one source too many: a layer does not read itself.
+
+    Args:
+        inputs: Of the network.
+        widths: Outputs of the layers.
+        form: ``ffn``: every layer reads the one before it; else all before it and the input.
+    """
+    sizes, total = [inputs, *widths], 0
+    for n, width in enumerate(widths, 1):
+        reads = sizes[n - 1] if form == "ffn" else sum(sizes[:n])
+        total += reads * width + width + (reads if form == "dsc" else 0)
+    return total
 
 
 @pytest.mark.parametrize(

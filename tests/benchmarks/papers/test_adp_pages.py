@@ -113,7 +113,7 @@ def test_what_trains_in_each_way() -> None:
 
 
 def test_bounds() -> None:
-    page = script("adp_page")
+    page = script("pages")
     found = [page.within("a", [0.93, 0.96], 0.93, 0.965), page.within("b", [0.97], 0.975)]
     assert [line for line in page.bounds(found)][-2:] == ["| a | 0.9300 to 0.9600 | yes |", "| b | 0.9700 | no |"]
     assert page.cell([0.5]) == "0.5000" and page.cell([1, 3], 1) == "2.0 ± 1.4"
