@@ -121,7 +121,7 @@ def _search(
 
       compress search sample_models/digits_mlp.pt --data digits --max-drop 0.5
 
-      compress search sample_models/digits_mlp.pt --data digits --min-accuracy 0.98 --objective params --trials 50 -o small
+      compress search sample_models/digits_mlp.pt --data digits --min-accuracy 0.98 --objective params -o small
 
       compress search sample_models/digits_mlp.pt --data digits --max-drop 1 --sensitivity sensitivity/sensitivity.json
 

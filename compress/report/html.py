@@ -181,10 +181,10 @@ def _module(report: Mapping[str, Any]) -> dict[str, Any] | None:
     found = report.get("module")
     if not found:
         return None
-    rows = [(layer or "the model", kind, what) for layer, kind, what in argument_rows(report)]
+    rows = [(layer or "the model", f"{kind}: {what}") for layer, kind, what in argument_rows(report)]
     told = f"The bundle has the smaller state dict of the original class, {found['file']}. "
     told += "It fits where these layers are made with other arguments." if rows else "No argument changes for it."
-    table = Table("Arguments of the class for which it fits", ("layer", "class", "arguments"), rows) if rows else None
+    table = Table("Arguments of the class for which it fits", ("layer", "class and arguments"), rows) if rows else None
     return {"sentence": told, "table": table}
 
 

@@ -277,5 +277,5 @@ def test_a_bundle_that_could_not_be_replaced_is_seen_before_any_work(
     (tmp_path / "small").mkdir()
     check_output(tmp_path / "small")
     monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)
-    with pytest.raises(InputError, match="cannot be made: .* is not a writable directory"):
+    with pytest.raises(InputError, match=r"cannot be made: .* is not a writable directory"):
         check_output(tmp_path / "small")

@@ -55,7 +55,7 @@ def test_every_command_has_examples_and_the_shared_options(run: Call, command: s
 
 def _examples() -> Iterator[list[str]]:
     for command in app.registered_commands:
-        lines = (line.strip() for line in inspect.getdoc(command.callback).splitlines())  # type: ignore[arg-type]
+        lines = (line.strip() for line in (inspect.getdoc(command.callback) or "").splitlines())
         yield from (shlex.split(line)[1:] for line in lines if line.startswith("compress "))
 
 

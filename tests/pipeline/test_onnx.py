@@ -155,6 +155,14 @@ def test_an_old_file_stays_one(tmp_path: Path, invoke: Invoke) -> None:
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     refitted = [n for n, note in report["method"]["notes"].items() if "error after refit / before" in note]
     assert "times.W_0" in refitted
+    # it is judged by the size of the ONNX file, as the report does
+    bundle, size = tmp_path / "out", (tmp_path / "out" / "model.onnx").stat().st_size
+    given = ("--limit", f"max_bytes={size}", "--limit", "max_bytes_growth=10 %", "--json")
+    for subject in (bundle, bundle / "report.json"):
+        done = invoke("check", str(subject), *given)
+        assert done.code == 0, done.err
+        found = {each["name"]: each for each in json.loads(done.out)["limits"]}
+        assert (found["max_bytes"]["found"], found["max_bytes_growth"]["reference"]) == (size, path.stat().st_size)
     # and the bundle is exported with the same names; in int8 in the opset that has scales per channel
     words = ("--onnx", "--quantize", "int8", "--data", "digits")
     done = invoke("export", str(tmp_path / "out"), *words, "-o", str(tmp_path / "again"))
