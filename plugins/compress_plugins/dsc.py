@@ -70,11 +70,11 @@ class DSC:
         if self.keep is not None:
             for name in ("min_accuracy", "max_drop"):
                 if getattr(self, name) is not None:
-                    raise ValueError(f"keep: it and {name} both say how much stays, give one")
+                    raise ValueError(f"keep: it and --{name.replace('_', '-')} both say how much stays, give one")
             if self.gates not in ("effective", "contribution"):
                 raise ValueError(f"keep: with --gates {self.gates} gates alone decide; leave it out, or give a --ratio")
         if self.min_accuracy is not None and self.max_drop is not None:
-            raise ValueError("min_accuracy: it and max_drop are both a floor, give one")
+            raise ValueError("min_accuracy: it and --max-drop are both a floor, give one")
         if self.min_accuracy is not None and not 0 < self.min_accuracy <= 1:
             raise ValueError(f"min_accuracy: must be above 0 and at most 1, got {self.min_accuracy:g}")
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:

@@ -129,9 +129,9 @@ class Wired(Session):
         self._count(loop)
 
     def ready(self, loop: Loop) -> bool:
-        """From the last cut on; without any in the last epoch."""
+        """From the last cut on; without any in the last epoch. Ranked edges are cut throughout, and have to train."""
         if self.method.by == "dnw":
-            return True
+            return loop.step > 0
         return loop.step == loop.total if self.keep is None else self._is_cut(loop)
 
     def numbers(self, loop: Loop) -> Mapping[str, float]:

@@ -231,6 +231,7 @@ def test_two_processes_mask_what_one_masks(invoke: Invoke, site: Path) -> None:
         (("retrain", "--mode", NAME, *DATA, "--unit-method", "tetris"), "tetris is a pruner and scores no units"),
         (("retrain", "--mode", NAME, "--data", "npz:test.npz"), "there is no training part"),
         (("retrain", "--mode", NAME, *DATA, "--lr", "1e30", "--epochs", "4"), "no epoch before it can be kept"),
+        (("retrain", "--mode", "wiring", "--by", "dnw", *DATA, "--lr", "1e30", "--epochs", "1"), "nothing was learned"),
     ],
 )
 def test_what_is_refused(invoke: Invoke, words: tuple[str, ...], said: str) -> None:

@@ -91,7 +91,7 @@ def test_a_channel_of_a_stream_goes_when_all_that_write_it_are_zero() -> None:
         session.network.get_parameter("branches.0.1.weight")[2] = 1e-6
     zeros = session.parts.zeros(session.parts.values(session.network))
     assert {name: units.tolist() for name, units in zeros.items() if len(units)} == {"stem": [0], "branches.0.0": [2]}
-    dead = Context(given).on(session.fold(session.network)).dead()
+    dead = Context(given).on(session.fold(session.network)).remove_dead()
     assert {name: units.tolist() for name, units in dead.removed.items()} == {"stem": [0], "branches.0.0": [2]}
     assert not dead.carried
 

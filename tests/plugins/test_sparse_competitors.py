@@ -132,6 +132,12 @@ def test_options_that_are_refused(make: Any, said: str) -> None:
         make()
 
 
+def test_less_than_a_layer_can_keep() -> None:
+    with pytest.raises(ModelError, match="cannot be met: the smallest allowed widths") as found:
+        Proximal(keep=0.01).start(Context(coupling(mlp), has_budget=False))
+    assert (found.value.hint or "").startswith("a larger --keep or budget")
+
+
 def test_networks_without_norms() -> None:
     with pytest.raises(ModelError, match="no units can be switched off") as found:
         train(Slim(), coupling(mlp), SETTINGS)
