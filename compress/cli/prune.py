@@ -78,15 +78,15 @@ def _prune(
 
       compress prune sample_models/digits_resnet.safetensors --arch sample_models/architectures.py:residual_cnn
 
-      compress prune sample_models/digits_vit.pt2 --macs 0.5 --round-to auto --allocation block -o small
+      compress prune sample_models/digits_mlp.pt --macs 0.5 --round-to auto --data digits -o small
 
-      compress prune sample_models/digits_mlp.pt --method tetris --bin 500 -o smaller
+      compress prune sample_models/digits_mlp.pt --method tetris --bin 500 --data digits -o smaller
 
       compress prune sample_models/digits_mlp.pt --data digits --ratio 0.5 --epochs 20
 
       compress prune sample_models/digits_mlp.pt --method annealing --keep 0.3 --data digits --epochs 20
 
-      compress prune sample_models/digits_vit.pt2 --params 60k --exclude 'blocks.0.*' --exclude head
+      compress prune sample_models/digits_vit.pt2 --params 60k --allocation block --exclude 'blocks.0.*' -o narrow
     """
     out = shared.output()
     path, options = sort_words(context, model.model, method)
