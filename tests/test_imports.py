@@ -88,14 +88,16 @@ def test_one_place_prints() -> None:
         ["--version"],
         ["methods"],
         ["methods", "tetris"],
-        *([c, "--help"] for c in ("prune", "retrain", "check", "compare", "run")),
+        *([c, "--help"] for c in ("prune", "retrain", "check", "compare", "init", "run", "export", "search")),
+        ["init", "/dev/null"],
         ["prun"],
     ],
 )
 def test_no_torch_before_it_is_needed(words: list[str]) -> None:
     code = (
         "import sys; from compress.cli import main; main(sys.argv[1:]); "
-        "sys.exit(int('torch' in sys.modules or 'compress_plugins' in sys.modules))"
+        "heavy = {'torch', 'onnx', 'onnxruntime', 'jinja2', 'matplotlib', 'compress_plugins'} & set(sys.modules); "
+        "sys.exit(', '.join(heavy) or 0)"
     )
     run = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr

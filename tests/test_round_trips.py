@@ -71,6 +71,10 @@ def _pt2(module: nn.Module, folder: Path) -> Path:
     return export_pt2(module, (torch.randn(2, 6),), folder / "model.pt2").path
 
 
+def _onnx(module: nn.Module, folder: Path) -> Path:
+    return export_onnx(module, (torch.randn(2, 6),), folder / "model.onnx").path
+
+
 def _bundle(module: nn.Module, folder: Path) -> Path:
     content = bundle_bytes(trace(module, (torch.randn(2, 6),)).module, INPUTS, None, {})
     (folder / "model.safetensors").write_bytes(content)
@@ -88,6 +92,7 @@ FORMS_IN: dict[str, tuple[Callable[[nn.Module, Path], Path], bool]] = {  # and w
     "module": (_save(lambda m: m), False),
     "pt2": (_pt2, False),
     "bundle": (_bundle, False),
+    "ONNX": (_onnx, False),
 }  # fmt: skip
 
 Run = Callable[[Tensor], Any]
@@ -122,7 +127,12 @@ FORMS_OUT: dict[str, tuple[Callable[[nn.Module, Tensor, Path], Run], float]] = {
 
 
 # A graph has no class
-PAIRS = [(a, b) for a in FORMS_IN for b in FORMS_OUT if not (a in ("pt2", "bundle") and b == "state dict of the class")]
+PAIRS = [
+    (a, b)
+    for a in FORMS_IN
+    for b in FORMS_OUT
+    if not (a in ("pt2", "bundle", "ONNX") and b == "state dict of the class")
+]
 
 
 @pytest.fixture

@@ -16,15 +16,13 @@ FIGURES = "figures"  # the one folder in a folder of results
 
 
 def check_place(path: Path) -> None:
-    """See that a folder can be made there, or is there already.
+    """See that a folder can be made or replaced there: it is made beside its place and moved there.
 
     Raises:
         InputError: It is a file, or lies where nothing can be written.
     """
-    if path.exists():
-        if not path.is_dir():
-            raise InputError(f"{path} is a file, and a directory is written", "choose another name")
-        return
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file, and a directory is written", "choose another name")
     blocked = next((parent for parent in path.absolute().parents if parent.exists()), path)
     if not blocked.is_dir() or not os.access(blocked, os.W_OK):
         raise InputError(f"{path} cannot be made: {blocked} is not a writable directory", "choose another")
@@ -53,7 +51,7 @@ def write_folder(target: Path, content: Mapping[str, bytes | Path], *, ours: Col
                     shutil.copyfile(value, fresh / name)
             _put(fresh, target, ours, last)
     except OSError as error:
-        raise InputError(f"{target} cannot be written: {error}", "choose another --output") from error
+        raise InputError(f"{target} cannot be written: {error.strerror or error}", "choose another --output") from error
 
 
 @contextmanager

@@ -144,5 +144,5 @@ def _usage(error: Any, words: Sequence[str]) -> tuple[str, str]:
 
 
 def _lowered(message: str) -> str:
-    text = message.strip().rstrip(".")
+    text = message.strip().rstrip(".").replace("Value error, ", "")  # of a check of ours, in the words of typer
     return text[:1].lower() + text[1:]

@@ -34,7 +34,7 @@ def _evaluate(
 
       compress eval compressed --data digits
 
-      compress eval resnet18.pth --data folder:photos --mean .485,.456,.406 --std .229,.224,.225
+      compress eval sample_models/digits_mlp.pt --data digits --mean 0 --std 1
     """
     output = shared.output()
     source = data.source()

@@ -89,7 +89,7 @@ def _export(
 
       compress export compressed --onnx --pt2
 
-      compress export resnet18.pth --onnx -o deploy
+      compress export sample_models/digits_vit.pt2 --onnx --opset 17 -o deploy
 
       compress export compressed --quantize int8 --data digits
     """

@@ -55,7 +55,7 @@ def _finetune(
 
       compress finetune compressed --data digits --epochs 20
 
-      compress finetune compressed --data digits --teacher resnet.safetensors --arch models.py:build -o finetuned
+      compress finetune compressed --data digits --teacher sample_models/digits_mlp.pt -o taught
 
       compress finetune compressed --data digits --epochs 20 --resume
     """

@@ -29,9 +29,9 @@ def _inspect(model: Model, shared: Shared) -> None:
 
     [bold]Examples[/bold]
 
-      compress inspect resnet18.pth
+      compress inspect sample_models/digits_mlp.pt
 
-      compress inspect model.safetensors --arch models.py:build --input-shape 1,28,28
+      compress inspect sample_models/digits_resnet.safetensors --arch sample_models/architectures.py:residual_cnn
 
       compress inspect compressed --json
     """

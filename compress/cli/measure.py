@@ -47,9 +47,9 @@ def _measure(
 
       compress measure compressed
 
-      compress measure resnet18.pth --against compressed --runs 200 --threads 1
+      compress measure sample_models/digits_mlp.pt --against compressed --runs 200 --threads 1
 
-      compress measure resnet18.pth --against compressed --runtime onnxruntime
+      compress measure sample_models/digits_mlp.pt --against compressed --runtime onnxruntime
     """
     output = shared.output()
     request = MeasureRequest(

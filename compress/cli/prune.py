@@ -74,19 +74,19 @@ def _prune(
 
     [bold]Examples[/bold]
 
-      compress prune resnet18.pth --ratio 0.3
+      compress prune sample_models/digits_mlp.pt --ratio 0.3 --data digits
 
-      compress prune model.safetensors --arch models.py:build --data digits --macs 0.5
+      compress prune sample_models/digits_resnet.safetensors --arch sample_models/architectures.py:residual_cnn
 
-      compress prune resnet18.pth --macs 0.5 --round-to auto --allocation block
+      compress prune sample_models/digits_mlp.pt --macs 0.5 --round-to auto --data digits -o small
 
-      compress prune model.pt --method tetris --bin 500 -o smaller
+      compress prune sample_models/digits_mlp.pt --method tetris --bin 500 --data digits -o smaller
 
-      compress prune resnet.safetensors --arch models.py:build --data digits --ratio 0.5 --epochs 20
+      compress prune sample_models/digits_mlp.pt --data digits --ratio 0.5 --epochs 20
 
-      compress prune model.pt --method annealing --keep 0.3 --data digits --epochs 20
+      compress prune sample_models/digits_mlp.pt --method annealing --keep 0.3 --data digits --epochs 20
 
-      compress prune vit.pth --params 3M --exclude 'blocks.0.*' --exclude head
+      compress prune sample_models/digits_vit.pt2 --params 60k --allocation block --exclude 'blocks.0.*' -o narrow
     """
     out = shared.output()
     path, options = sort_words(context, model.model, method)
@@ -188,8 +188,5 @@ def next_commands(bundle: Path, data: DataSource | None) -> list[str]:
     where = shlex.quote(str(bundle))
     commands = [f"compress export {where} --onnx"]
     if data is not None:
-        words = ["--data", data.spec]
-        for flag, values in (("--mean", data.mean), ("--std", data.std)):
-            words += [flag, ",".join(f"{value:g}" for value in values)] if values else []
-        commands.append(f"compress eval {where} {shlex.join(words)}")
+        commands.append(f"compress eval {where} --data {shlex.quote(data.spec)}")  # it has --mean and --std in it
     return commands

@@ -68,11 +68,11 @@ def _retrain(
 
     [bold]Examples[/bold]
 
-      compress retrain model.pt --mode annealing --data digits --epochs 20
+      compress retrain sample_models/digits_mlp.pt --mode annealing --data digits --epochs 20
 
-      compress retrain model.pt --keep 0.2 --granularity weight --data digits
+      compress retrain sample_models/digits_mlp.pt --keep 0.2 --granularity weight --data digits
 
-      compress retrain resnet.safetensors --arch models.py:build --unit-method dependency --macs 0.5 --data digits
+      compress retrain sample_models/digits_vit.pt2 --unit-method dependency --macs 0.5 --data digits
     """
     _check(mode)
     out = shared.output()

@@ -43,7 +43,7 @@ def _init(
 
     [bold]Examples[/bold]
 
-      compress init
+      compress init --model sample_models/digits_mlp.pt
 
       compress init small.toml --model sample_models/digits_mlp.pt
     """

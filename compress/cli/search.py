@@ -119,13 +119,13 @@ def _search(
 
     [bold]Examples[/bold]
 
-      compress search model.pt --data digits --max-drop 0.5
+      compress search sample_models/digits_mlp.pt --data digits --max-drop 0.5
 
-      compress search model.pt --data digits --min-accuracy 0.98 --objective params --trials 100 -o small
+      compress search sample_models/digits_mlp.pt --data digits --min-accuracy 0.98 --objective params -o small
 
-      compress search vit.pth --data folder:images --max-drop 1 --sensitivity sensitivity/sensitivity.json
+      compress search sample_models/digits_mlp.pt --data digits --max-drop 1 --sensitivity sensitivity/sensitivity.json
 
-      compress search resnet.safetensors --arch models.py:build --data digits --max-drop 1 --epochs 20
+      compress search sample_models/digits_vit.pt2 --data digits --max-drop 1 --epochs 20 -o found
     """
     out = shared.output()
     source = data.source()

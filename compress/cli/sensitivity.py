@@ -62,11 +62,11 @@ def _sensitivity(
 
     [bold]Examples[/bold]
 
-      compress sensitivity model.pt --data digits
+      compress sensitivity sample_models/digits_mlp.pt --data digits
 
-      compress sensitivity vit.pth --data folder:images --ratios .25,.5,.75 --only 'blocks.*.mlp.*'
+      compress sensitivity sample_models/digits_vit.pt2 --data digits --ratios .25,.5,.75 --only 'blocks.*.mlp.*' -o vit
 
-      compress sensitivity resnet.safetensors --arch models.py:build --data digits --calibrate -o refitted
+      compress sensitivity sample_models/digits_mlp.pt --data digits --calibrate -o refitted
     """
     out = shared.output()
     source = data.source()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from compress.errors import InputError
+
+OLDEST = 7  # that ONNX Runtime runs
 OLDEST_EXPORT = 18  # of PyTorch's exporter
 _LARGEST = 1_000_000_000  # bytes; above, copies for every version would take too much memory
 # Inputs that were attributes before a version, by their position
@@ -40,6 +44,26 @@ def older(model: Any, wanted: int) -> Iterator[Any]:
 def version_of(model: Any) -> int:
     """The version of the ONNX operators that a model uses."""
     return max(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+
+
+def check_opset(wanted: int) -> None:
+    """See before any work that there is such a version.
+
+    Raises:
+        InputError: It is older than what runs, or newer than the newest.
+    """
+    from onnx import defs
+
+    newest = defs.onnx_opset_version()
+    if not OLDEST <= wanted <= newest:
+        raise InputError(f"--opset {wanted}: there is no such version to write", f"{OLDEST} to {newest}")
+
+
+def opset_of(file: Path) -> int:
+    """The same of a file, whose weights are left where they are."""
+    import onnx
+
+    return version_of(onnx.load(file, load_external_data=False))
 
 
 def declared(model: Any, version: int) -> Any | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import InputError
+from compress.report.table import counterpart
 
 BASELINE = "compress.baseline/1"
 NOW, REPORTED = "now", "report"  # where a number comes from: measured or counted now, or what a report says
@@ -48,7 +49,7 @@ class Facts:
     """One model; None is what nobody counted or measured.
 
     Attributes:
-        bytes: Of its file on disk; of a bundle's ``model.safetensors``.
+        bytes: Of its file on disk; of a bundle's ``model.safetensors``, or ``model.onnx`` where it is made of one.
         params: Parameters that it holds.
         macs: Multiply-accumulates for one sample.
         source: Where the counts come from.
@@ -66,8 +67,8 @@ class Facts:
 def of_report(report: Mapping[str, Any], side: str, model: str) -> Facts:
     """What report.json says of one side, "before" or "after"."""
     measures, data = report[side], report["data"]
-    files = measures["files"]
-    size = files.get("model.safetensors") if side == "after" else sum(files.values()) or None
+    before, after = report["before"]["files"], report["after"]["files"]
+    size = after.get(counterpart(before, after)) if side == "after" else sum(before.values()) or None
     return Facts(
         model,
         size,

@@ -44,12 +44,11 @@ def provenance(opened: Opened, seed: int) -> dict[str, Any]:
 
 
 def file_facts(opened: Opened) -> dict[str, Any]:
-    """What the file said that the graph does not: mean and deviation of the inputs, the names of an ONNX model."""
-    loaded = opened.loaded
-    onnx = {} if loaded.onnx is None else {"onnx": loaded.onnx.to_json()}
-    if loaded.mean is None or loaded.std is None:
+    """What the graph does not say: mean and deviation of the inputs, the names of an ONNX model."""
+    onnx = {} if opened.loaded.onnx is None else {"onnx": opened.loaded.onnx.to_json()}
+    if opened.mean is None or opened.std is None:
         return onnx
-    return {"mean": list(loaded.mean), "std": list(loaded.std), **onnx}
+    return {"mean": list(opened.mean), "std": list(opened.std), **onnx}
 
 
 @dataclass(frozen=True)

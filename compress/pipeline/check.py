@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from compress.checkpoint.bundle import is_bundle, weights_of
+from compress.checkpoint.bundle import is_bundle
 from compress.counting import count_macs, count_parameters
 from compress.errors import CompressError, InputError, ModelError
 from compress.evaluate import accuracy_of, answers
@@ -27,6 +27,7 @@ from compress.gate import (
 from compress.pipeline.measure import measure_model
 from compress.pipeline.opening import Opened, open_model
 from compress.pipeline.original import original_of
+from compress.pipeline.sliced_onnx import NAME as ONNX
 from compress.progress import Progress
 from compress.report import read_report
 from compress.request import MeasureRequest, ModelSource, Runtime
@@ -67,6 +68,8 @@ def _measured(request: CheckRequest, progress: Progress) -> tuple[Facts, Facts |
     """The model as it lies there, and its original as far as limits need it."""
     source, limits = request.model, request.gate.limits
     opened = open_model(source, request.settings, request.data, progress)
+    if request.data is not None:  # the original is judged on the same values
+        request = replace(request, data=replace(request.data, mean=opened.mean, std=opened.std))
     report = _report_of(source)
     model = _counted(source, opened)
     if report is not None and report["after"]["params"] != model.params:
@@ -96,13 +99,21 @@ def _report_of(source: ModelSource) -> Report | None:
 
 def _counted(source: ModelSource, opened: Opened) -> Facts:
     """What needs no data and no clock."""
-    file = weights_of(source.path) if source.path.is_dir() else source.path
     module = opened.loaded.module
     try:
         macs = count_macs(module, opened.examples(2)).total
     except ModelError:  # some were exported for one sample
         macs = count_macs(module, opened.examples(1)).total
-    return Facts(str(source.path), file.stat().st_size, count_parameters(module), macs)
+    return Facts(str(source.path), _bytes(source, opened), count_parameters(module), macs)
+
+
+def _bytes(source: ModelSource, opened: Opened) -> int:
+    """Of the file; of a bundle of an ONNX model those of its ONNX file, if it is there."""
+    file = source.path / ONNX
+    if opened.loaded.onnx is None or not file.is_file():
+        return opened.loaded.bytes
+    beside = file.with_name(f"{ONNX}.data")
+    return file.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)
 
 
 def _evaluated(request: CheckRequest, opened: Opened, progress: Progress) -> Scored:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compress.errors import InputError
+from compress.export.opset import check_opset
 from compress.pipeline import formats
 from compress.pipeline.opening import Opened, open_model
 from compress.progress import Progress
@@ -26,6 +27,8 @@ def export_model(request: ExportRequest, progress: Progress) -> Exported:
     source = request.model.path
     folder = request.output or (source if source.is_dir() else source.parent)
     jobs = [job for name in request.formats for job in _jobs(folder, name, source, request)]
+    if request.opset is not None:
+        check_opset(request.opset)
     opened = open_model(request.model, request.settings, request.data, progress)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -34,7 +37,8 @@ def export_model(request: ExportRequest, progress: Progress) -> Exported:
     artifacts: list[Artifact] = []
     for job in jobs:
         progress.step(f"Writing {job.target}")
-        artifacts.append(formats.judged(_written(job, opened, request, artifacts), opened, progress))
+        made = _written(job, opened, request, artifacts, progress)
+        artifacts.append(formats.judged(made, opened, progress))
     _tell(artifacts, progress)
     return Exported(tuple(artifacts))
 
@@ -59,10 +63,10 @@ def _jobs(folder: Path, name: ExportFormat, source: Path, request: ExportRequest
     return [_Job(name, _target(folder, name, source, request)), quantised]
 
 
-def _written(job: _Job, opened: Opened, request: ExportRequest, before: list[Artifact]) -> Artifact:
+def _written(job: _Job, opened: Opened, request: ExportRequest, before: list[Artifact], progress: Progress) -> Artifact:
     if job.precision == "int8":
         source = next(each for each in before if each.format == "onnx")
-        return formats.int8(opened, source.path, job.target, request.settings.seed)
+        return formats.int8(opened, source.path, job.target, request.settings.seed, progress)
     if job.format == "onnx":
         return formats.onnx(opened, job.target, job.precision, request.opset)
     if job.format == "pt2":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from compress.checkpoint.bundle import load_bundle
 from compress.checkpoint.pt2 import read_pt2
 from compress.errors import InputError
 from compress.evaluate import evaluate
+from compress.export.opset import opset_of
 from compress.export.precision import lowered
 from compress.export.pt2 import export_pt2
 from compress.export.quantize import calibration_samples, export_int8
@@ -26,6 +28,7 @@ from compress.result import Artifact
 
 TYPES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 CALIBRATION = 512  # samples that show how large activations get
+PER_CHANNEL = 13  # the opset from which on DequantizeLinear has an axis
 
 
 def onnx(opened: Opened, target: Path, precision: Precision | None = None, opset: int | None = None) -> Artifact:
@@ -36,8 +39,10 @@ def onnx(opened: Opened, target: Path, precision: Precision | None = None, opset
     return Artifact(done.path, "onnx", done.bytes, done.max_error, precision or "fp32")
 
 
-def int8(opened: Opened, source: Path, target: Path, seed: int) -> Artifact:
+def int8(opened: Opened, source: Path, target: Path, seed: int, progress: Progress) -> Artifact:
     """An ONNX file in eight bits, from one in float32 and training samples.
+
+    One of an older opset than 13 is written anew for it, with the same names, as older ones have no scales per channel.
 
     Raises:
         InputError: There are no training samples.
@@ -49,7 +54,12 @@ def int8(opened: Opened, source: Path, target: Path, seed: int) -> Artifact:
             "name data with a training part, or --quantize fp16",
         )
     samples = calibration_samples(opened.data.train.inputs, CALIBRATION, seed)
-    done = export_int8(source, samples, target, against=opened.loaded.module)
+    with tempfile.TemporaryDirectory() as folder:
+        if opset_of(source) < PER_CHANNEL:
+            progress.step(f"{target} has opset {PER_CHANNEL} or later: int8 has a scale for each channel from there on")
+            network, source = opened.loaded.module, Path(folder, "model.onnx")
+            export_as(network, opened, 2, source, opset=PER_CHANNEL, exact=False)
+        done = export_int8(source, samples, target, against=opened.loaded.module)
     return Artifact(done.path, "onnx", done.bytes, done.max_error, "int8")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,7 @@ class Opened:
         data: The user's data in the model's input shape, if any.
         device: Where networks are run for accuracy and speed.
         types: Of each input.
+        mean, std: By which inputs are normalised, where the user or the file says so.
     """
 
     loaded: LoadedModel
@@ -37,6 +39,8 @@ class Opened:
     data: Data | None
     device: torch.device
     types: tuple[InputType, ...] = ()
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     def examples(self, batch: int, seed: int = 0) -> tuple[Tensor, ...]:
         """Random inputs (standard normal where they are floats), the same for the same seed."""
@@ -93,9 +97,11 @@ def open_model(
         progress.step(f"Loaded {loaded.path}: {loaded.form}, {loaded.architecture}")
         for note in loaded.notes:
             progress.detail(note)
+    mean, std = (loaded.mean, loaded.std) if data is None or data.mean is None else (data.mean, data.std)
     read = None
     if data is not None:
-        mean, std = (data.mean, data.std) if data.mean is not None else (loaded.mean, loaded.std)
+        if data.mean is None and mean is not None and std is not None and progress is not None:
+            progress.step(f"Normalising as the file says: --mean {joined(mean)} --std {joined(std)}")
         read = load_data(data.spec, mean=mean, std=std)
     shapes = loaded.input_shapes or (None if read is None else (read.input_shape,))
     if read is not None and loaded.usual_shape and len(read.input_shape) == 3:
@@ -116,9 +122,14 @@ def open_model(
         if any(t.dtype != "float32" for t in loaded.input_types):
             raise InputError(f"the model reads {loaded.input_types[0]}, data feeds float32", "leave out --data")
         read = read.fit_to(shapes[0])
-    opened = Opened(loaded, shapes, read, device, types_of(loaded.input_types, len(shapes)))
+    opened = Opened(loaded, shapes, read, device, types_of(loaded.input_types, len(shapes)), mean, std)
     _try_out(opened, given=source.input_shapes is not None)
     return opened
+
+
+def joined(numbers: Sequence[float]) -> str:
+    """As an option takes them."""
+    return ",".join(f"{number:g}" for number in numbers)
 
 
 def _tell_imports(source: ModelSource, progress: Progress) -> None:

@@ -69,6 +69,7 @@ def export_as(
     target: Path,
     *,
     opset: int | None = None,
+    exact: bool = True,
     against: nn.Module | None = None,
 ) -> OnnxExport:
     """The network in ONNX, as the ONNX model that it came from names its ports and its opset; else by default.
@@ -78,7 +79,8 @@ def export_as(
         opened: Where it comes from.
         batch: Of the examples.
         target: The file.
-        opset: Exactly this version of the operators.
+        opset: This version of the operators.
+        exact: Another one than `opset` is an error; else the oldest that can express the network will do.
         against: What the file is compared with; None for `module`.
 
     Raises:
@@ -86,9 +88,10 @@ def export_as(
     """
     facts, examples = opened.loaded.onnx, opened.examples(batch)
     ports = None if facts is None else Ports(facts.inputs, facts.outputs, facts.names)
+    exact = exact and opset is not None
     if opset is None and facts is not None:
-        return export_onnx(module, examples, target, opset=facts.opset, ports=ports, against=against)
-    return export_onnx(module, examples, target, opset=opset, exact=True, ports=ports, against=against)
+        opset = facts.opset
+    return export_onnx(module, examples, target, opset=opset, exact=exact, ports=ports, against=against)
 
 
 def _odd(done: OnnxExport, opened: Opened) -> Iterator[str]:

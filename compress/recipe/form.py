@@ -63,6 +63,8 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         InputError: It cannot be read, or a key or value in it or in the changes is wrong.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a directory", f"of a bundle the recipe: {path / 'recipe.toml'}")
     try:
         recipe = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:

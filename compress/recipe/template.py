@@ -11,7 +11,7 @@ schema = "compress.recipe/1"
 seed = 0
 
 [model]
-{path} # a checkpoint (.pt, .pth, .safetensors, .pt2) or a bundle
+{path} # a checkpoint (.pt, .pth, .safetensors, .pt2, .onnx) or a bundle
 {arch}
 # arch_args = {{ num_classes = 10 }}
 # input_shapes = [[3, 224, 224]]        # where the file does not say it, without the batch, one list per input

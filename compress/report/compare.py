@@ -11,7 +11,7 @@ from typing import Any, Literal
 from compress.errors import InputError
 from compress.figures import Figure, Series
 from compress.report.reading import read_report
-from compress.report.table import amount, milliseconds
+from compress.report.table import amount, counterpart, milliseconds
 
 SCHEMA = "compress.comparison/1"
 Axis = Literal["macs", "params", "bytes", "latency", "accuracy"]
@@ -59,7 +59,7 @@ def document(paths: Sequence[Path]) -> dict[str, Any]:
 
 
 def _row(name: str, report: Mapping[str, Any], side: str) -> dict[str, Any]:
-    measures, files = report[side], report[side]["files"]
+    measures, before, after = report[side], report["before"]["files"], report["after"]["files"]
     accuracy, latency = measures["accuracy"], measures["latency"]
     return {
         "name": name,
@@ -67,7 +67,7 @@ def _row(name: str, report: Mapping[str, Any], side: str) -> dict[str, Any]:
         "method": report["method"]["name"],
         "params": measures["params"],
         "macs": measures["macs"],
-        "bytes": files.get("model.safetensors") if side == "after" else sum(files.values()) or None,
+        "bytes": after.get(counterpart(before, after)) if side == "after" else sum(before.values()) or None,
         "accuracy": accuracy and {**{key: accuracy[key] for key in _ACCURACY}, "data": _data(report)},
         "latency": latency,
     }

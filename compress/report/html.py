@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from compress.report import classes, search, sides, words
 from compress.report.network import network
 from compress.report.plots import inline, svg
-from compress.report.table import summary_rows
+from compress.report.table import argument_rows, summary_rows
 from compress.report.training import curves
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ def html(
         layers=network(report),
         classes=_classes(report),
         training=_training(report),
+        module=_module(report),
         notes=_notes(report),
         **_drawings(report, drawings or {}),
         **_held(report),
@@ -173,6 +174,18 @@ def _training(report: Mapping[str, Any]) -> dict[str, Any] | None:
         "drawings": [_drawing(svg(each), each.name, each.title) for each in curves(report)],
         "table": Table("Epochs; 0 is the network as it came", names, rows, _set(0, len(names))),
     }
+
+
+def _module(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """How the class of the original has to be called for its smaller state dict."""
+    found = report.get("module")
+    if not found:
+        return None
+    rows = [(layer or "the model", f"{kind}: {what}") for layer, kind, what in argument_rows(report)]
+    told = f"The bundle has the smaller state dict of the original class, {found['file']}. "
+    told += "It fits where these layers are made with other arguments." if rows else "No argument changes for it."
+    table = Table("Arguments of the class for which it fits", ("layer", "class and arguments"), rows) if rows else None
+    return {"sentence": told, "table": table}
 
 
 def _notes(report: Mapping[str, Any]) -> Table | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from compress.report.table import amount, change, confident, milliseconds
+from compress.report.table import amount, change, confident, counterpart, milliseconds
 
 _RUNTIMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
 _COUNTS = (
@@ -55,8 +55,8 @@ def pairs(report: Mapping[str, Any]) -> list[Pair]:
         zeros = any((side.get("nonzero") or 0) < 0.99 * side["params"] for side in (before, after))
         if key != "nonzero" or zeros:
             found += _counted(label, before.get(key), after.get(key), unit)
-    files = [sum(before["files"].values()) or None, after["files"].get("model.safetensors")]
-    found += _counted("File on disk", files[0], files[1], "B")
+    written = after["files"].get(counterpart(before["files"], after["files"]))
+    found += _counted("File on disk", sum(before["files"].values()) or None, written, "B")
     if before["accuracy"] and after["accuracy"]:
         found += _accuracy(before["accuracy"], after["accuracy"])
     if before["latency"] and after["latency"]:

@@ -58,10 +58,15 @@ def _compared(label: str, before: float | None, after: float | None, unit: str =
 
 def _files(before: Mapping[str, int], after: Mapping[str, int]) -> list[Row]:
     """The file that was given against the bundle's weights, an ONNX model against one; others have no counterpart."""
-    onnx = _ONNX in after and before and all(name.endswith(".onnx") for name in before)
-    of_its_kind = _ONNX if onnx else _WEIGHTS
+    of_its_kind = counterpart(before, after)
     rows = [_compared("file on disk", sum(before.values()) or None, after.get(of_its_kind), "B")]
     return rows + [_compared(name, None, size, "B") for name, size in after.items() if name != of_its_kind]
+
+
+def counterpart(before: Mapping[str, int], after: Mapping[str, int]) -> str:
+    """Which of the files of a bundle is compared with the one that was given: of an ONNX model an ONNX model."""
+    onnx = _ONNX in after and before and all(name.endswith(".onnx") for name in before)
+    return _ONNX if onnx else _WEIGHTS
 
 
 def _accuracy(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Row:

@@ -70,13 +70,16 @@ def epochs(report: Mapping[str, Any]) -> str:
 
 
 def checks(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(what was compared, largest relative difference) of every check; that of ONNX where it was run."""
-    found = report["verification"]
-    return [
+    """(what was compared, largest relative difference) of every check; of ONNX and of the class where that was run."""
+    found, module = report["verification"], report.get("module")
+    told = [
         (label, "not run" if found[key] is None else f"{found[key]:.1e}")
         for key, label in CHECKS
         if key != "onnx" or found[key] is not None  # a bundle is often exported later, or never
     ]
+    if module:
+        told.append((f"{module['file']} in the original class, against what was written", f"{module['reload']:.1e}"))
+    return told
 
 
 def pins_by_reason(report: Mapping[str, Any]) -> dict[tuple[str, str], list[str]]:

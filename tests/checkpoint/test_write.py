@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -268,3 +269,13 @@ def test_many_zeros_are_packed_and_older_bundles_still_read(tmp_path: Path) -> N
     _rewrite(tmp_path / "model.safetensors", stored="[]")
     with pytest.raises(InputError, match="damaged"):
         load_bundle(tmp_path)
+
+
+def test_a_bundle_that_could_not_be_replaced_is_seen_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small").mkdir()
+    check_output(tmp_path / "small")
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)
+    with pytest.raises(InputError, match=r"cannot be made: .* is not a writable directory"):
+        check_output(tmp_path / "small")

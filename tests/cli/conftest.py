@@ -44,7 +44,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
     fake = FakePipeline()
     module = types.ModuleType("compress.pipeline")
     answered = ("inspect_model", "prune", "finetune_model", "evaluate_model", "measure_model", "export_model")
-    for name in (*answered, "search", "sensitivity"):
+    for name in (*answered, "check", "search", "sensitivity"):
         setattr(module, name, fake)
     monkeypatch.setitem(sys.modules, "compress.pipeline", module)
     monkeypatch.setattr(compress, "pipeline", module, raising=False)

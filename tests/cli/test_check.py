@@ -149,6 +149,20 @@ def test_accuracy_is_measured_where_there_is_data(check: Check) -> None:
     assert found["max_accuracy_drop"]["reference"] == report["before"]["accuracy"]["accuracy"]
 
 
+def test_a_bundle_knows_how_its_data_was_normalised(check: Check, invoke: Callable[..., Any]) -> None:
+    """A file of numbers does not: what was said when it was pruned holds for it and for its original."""
+    words = ("dense.pt", "--arch", "mlp:64-32-10", "--data", "digits", "--mean", "0.3", "--std", "0.1", "-o", "small")
+    assert invoke("prune", *words, "--ratio", "0.5", "--no-calibrate").code == 0
+    report = json.loads(Path("small/report.json").read_text())
+    done = invoke("eval", "small", "--data", "digits", "--json")
+    assert json.loads(done.out)["accuracy"]["correct"] == report["after"]["accuracy"]["correct"]
+    assert "Normalising as the file says: --mean 0.3 --std 0.1" in done.err
+    found = limits(check("small", "--data", "digits", "--limit", "max_accuracy_drop=99 %", "--json"))
+    assert found["max_accuracy_drop"]["reference"] == report["before"]["accuracy"]["accuracy"]
+    plain = json.loads(invoke("eval", "small", "--data", "digits", "--mean", "0", "--std", "1", "--json").out)
+    assert plain["accuracy"]["correct"] != report["after"]["accuracy"]["correct"]
+
+
 def test_other_data_measures_the_original_too(check: Check) -> None:
     Path("half.py").write_text(
         "def load():\n    from sklearn.datasets import load_digits\n    d = load_digits()\n"

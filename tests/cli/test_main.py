@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from compress import __version__
+from compress.cli import app
 from compress.errors import CompressError, GateFailed, InputError, ModelError, PluginError
 
 Call = Callable[..., Any]
-COMMANDS = ("inspect", "methods", "prune", "finetune", "eval", "measure", "export", "check", "compare", "init", "run")
+COMMANDS = (
+    "inspect", "methods", "sensitivity", "search", "prune", "retrain", "finetune", "eval", "measure", "export", "check",
+    "compare", "init", "run",
+)  # fmt: skip
+ROOT = Path(__file__).parents[2]
 
 
 def test_version(run: Call) -> None:
@@ -43,6 +51,35 @@ def test_every_command_has_examples_and_the_shared_options(run: Call, command: s
         "--debug",
     ):
         assert flag in done.out
+
+
+def _examples() -> Iterator[list[str]]:
+    for command in app.registered_commands:
+        lines = (line.strip() for line in (inspect.getdoc(command.callback) or "").splitlines())
+        yield from (shlex.split(line)[1:] for line in lines if line.startswith("compress "))
+
+
+@pytest.mark.parametrize("words", list(_examples()), ids=" ".join)
+def test_examples_can_be_typed_where_the_sample_models_are(
+    run: Call, pipeline: Any, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is wrong with any of them, up to the point where a model would be opened."""
+    monkeypatch.chdir(tmp_path)
+    Path("sample_models").symlink_to(ROOT / "sample_models")
+    Path("compressed").mkdir()
+    if words[0] == "check":
+        Path("compressed/report.json").touch()
+        Path("gate.toml").write_text("max_bytes = 1\n")
+    elif words[0] == "run":
+        assert run("init", words[1], "--model", "sample_models/digits_mlp.pt").code == 0
+    pipeline.answer = ModelError("reached")
+    done = run(*words)
+    if words[0] in ("methods", "init") or "--dry-run" in words:
+        assert done.code == 0, done.err
+    elif words[0] == "compare":  # reads reports, and there are none
+        assert done.code == 2 and done.err.startswith("error: small ")
+    else:
+        assert (done.code, done.err.splitlines()[-1]) == (3, "error: reached")
 
 
 @pytest.mark.parametrize(

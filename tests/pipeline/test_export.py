@@ -99,3 +99,10 @@ def test_an_artifact_that_computes_something_else_is_told(model: Path) -> None:
     news = News()
     export_model(ExportRequest(ModelSource(model), ("onnx", "pt2")), news)
     assert news.warnings == [f"what {model.with_suffix('.pt2')} computes differs from the model by 5.0e-01"]
+
+
+@pytest.mark.parametrize("opset", [6, 99])
+def test_an_opset_that_nobody_writes_is_refused_at_once(model: Path, opset: int) -> None:
+    with pytest.raises(InputError, match=f"--opset {opset}: there is no such version"):
+        export_model(ExportRequest(ModelSource(model), ("onnx",), opset=opset), Silent())
+    assert not model.with_suffix(".onnx").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+
+from compress.checkpoint import load_model
+from compress.checkpoint.write import bundle_bytes
+from compress.graph import trace
+from compress.measure import latency_pair
 
 MLP = Path(__file__).resolve().parents[2] / "sample_models" / "digits_mlp.pt"
 
@@ -20,6 +26,24 @@ def test_one_model_in_onnx_runtime(invoke: Callable[..., Any]) -> None:
     assert (found["runtime"], found["device"], found["batch_size"]) == ("onnxruntime", "cpu", 3)
     assert found["ratio"] is None and 0 < found["models"][0]["p50"] <= found["models"][0]["p90"]
     assert found["models"][0]["macs"] == 50200
+
+
+def test_a_model_of_classes_is_timed_as_a_graph_beside_one(
+    invoke: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the ratio would be another one than that of the report, which times two graphs."""
+    network = trace(load_model(MLP).module, (torch.rand(2, 64),)).module
+    (tmp_path / "model.safetensors").write_bytes(bundle_bytes(network, [{"shape": [64], "dtype": "float32"}], None, {}))
+    kinds = []
+
+    def pair(first: torch.nn.Module, second: torch.nn.Module, inputs: Any, **settings: Any) -> Any:
+        kinds.append([isinstance(each, torch.fx.GraphModule) for each in (first, second)])
+        return latency_pair(first, second, inputs, **{**settings, "min_seconds": 0})
+
+    monkeypatch.setattr(importlib.import_module("compress.pipeline.measure"), "latency_pair", pair)
+    for other, graph in ((tmp_path, True), (MLP, False)):
+        assert invoke("measure", str(MLP), "--against", str(other), "--runs", "2").code == 0
+        assert kinds.pop() == [graph, graph]
 
 
 FACTORY = """

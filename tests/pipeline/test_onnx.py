@@ -155,11 +155,23 @@ def test_an_old_file_stays_one(tmp_path: Path, invoke: Invoke) -> None:
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     refitted = [n for n, note in report["method"]["notes"].items() if "error after refit / before" in note]
     assert "times.W_0" in refitted
-    # and the bundle is exported with the same names
-    done = invoke("export", str(tmp_path / "out"), "--onnx", "-o", str(tmp_path / "again"))
+    # it is judged by the size of the ONNX file, as the report does
+    bundle, size = tmp_path / "out", (tmp_path / "out" / "model.onnx").stat().st_size
+    given = ("--limit", f"max_bytes={size}", "--limit", "max_bytes_growth=10 %", "--json")
+    for subject in (bundle, bundle / "report.json"):
+        done = invoke("check", str(subject), *given)
+        assert done.code == 0, done.err
+        found = {each["name"]: each for each in json.loads(done.out)["limits"]}
+        assert (found["max_bytes"]["found"], found["max_bytes_growth"]["reference"]) == (size, path.stat().st_size)
+    # and the bundle is exported with the same names; in int8 in the opset that has scales per channel
+    words = ("--onnx", "--quantize", "int8", "--data", "digits")
+    done = invoke("export", str(tmp_path / "out"), *words, "-o", str(tmp_path / "again"))
     assert done.code == 0, done.err
-    again = onnx.load(tmp_path / "again" / "model.onnx")
-    assert (again.graph.input[0].name, again.graph.output[0].name) == ("image", "scores")
+    for name, version in (("model.onnx", 8), ("model.int8.onnx", 13)):
+        again = onnx.load(tmp_path / "again" / name)
+        assert (again.graph.input[0].name, again.graph.output[0].name) == ("image", "scores")
+        assert opset(tmp_path / "again" / name) == version
+    assert "model.int8.onnx has opset 13 or later" in done.err
 
 
 def test_inspect_eval_and_measure(tmp_path: Path, invoke: Invoke) -> None:

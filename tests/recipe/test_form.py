@@ -81,6 +81,12 @@ def test_amounts_have_units(tmp_path: Path) -> None:
         assert isinstance(request, PruneRequest) and request.budget is not None and request.budget.value == value
 
 
+def test_a_bundle_is_no_recipe_but_has_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is a directory") as caught:
+        read_recipe(tmp_path)
+    assert str(tmp_path / "recipe.toml") in caught.value.hint
+
+
 def test_values_for_one_run(tmp_path: Path) -> None:
     recipe = read(
         tmp_path,

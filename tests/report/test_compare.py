@@ -71,6 +71,14 @@ def test_ratios_to_the_common_original(write: Write) -> None:
     )
 
 
+def test_of_an_onnx_model_an_onnx_model_is_compared(write: Write) -> None:
+    place = write("a", files={"model.safetensors": 2000, "model.onnx": 1000}) / "report.json"
+    report = json.loads(place.read_text())
+    report["before"]["files"] = {"0.onnx": 4000}
+    place.write_text(json.dumps(report))
+    assert compare.document([place])["rows"][1]["ratios"]["bytes"] == 0.25
+
+
 def test_ratios_to_the_first_of_different_models(write: Write) -> None:
     found = compare.document([write("a"), write("b", digest="1", files={"model.safetensors": 1000})])
     first, second = found["rows"]

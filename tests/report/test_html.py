@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from typing import Any
 
@@ -69,8 +70,8 @@ def test_full_page(full: dict[str, Any], drawn: dict[str, str]) -> None:
     assert page.open == []
     assert page.of("h1") == ["my model.pth, pruned by tetris"]
     assert page.of("h2") == [
-        "Before and after", "The network, layer by layer", "Class by class", "Training", "What the method decided",
-        "What kept its size, and why", "Checks", "How to repeat it",
+        "Before and after", "The network, layer by layer", "The original class", "Class by class", "Training",
+        "What the method decided", "What kept its size, and why", "Checks", "How to repeat it",
     ]  # fmt: skip
     assert "it runs 2.00 times as fast." in page.of("p")[0]
     for row in (
@@ -83,6 +84,8 @@ def test_full_page(full: dict[str, Any], drawn: dict[str, str]) -> None:
         ["2", "0.125", "0.1"],
         ["ONNX Runtime against the model", "3.0e-06"],
         ["0", "3"],
+        ["0", "Linear: out_features 8 -&gt; 4"],
+        ["module.safetensors in the original class, against what was written", "1.0e-07"],
     ):
         assert row in cells
     for told in ("The batch size is fixed.", "1: error 0.2", "latency"):
@@ -93,6 +96,14 @@ def test_full_page(full: dict[str, Any], drawn: dict[str, str]) -> None:
     assert {"0" * 64, "digits (64 calibration, 100 test)", "cpu, 1 thread", "bin = 500"} <= set(page.of("dd"))
     drawings = {attributes["aria-label"] for tag, attributes in page.elements if tag == "svg" and "role" in attributes}
     assert {"0.weight", "Loss"} <= drawings
+
+
+def test_an_onnx_model_is_compared_with_one_wherever_files_are(full: dict[str, Any]) -> None:
+    full["before"] = replace(full["before"], files={"m.onnx": 4000})
+    text = html(build_report(**full))
+    figure = next(each for each in re.findall("<figure>.*?</figure>", text, re.DOTALL) if "File on disk" in each)
+    assert "-37.5" in figure and "2.50" in figure
+    assert ["file on disk", "4.00 kB", "2.50 kB", "-37.5 %"] in rows(text)
 
 
 def test_least_page_leaves_out_what_is_missing(least: dict[str, Any]) -> None:
