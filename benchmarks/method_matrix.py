@@ -123,10 +123,10 @@ def _problem(output: Path, report: dict, onnx: bool) -> str:
     return f"export: exit code {code}: {said}" if code else ""
 
 
-def spoken(words: Sequence[str]) -> tuple[int, str]:
-    """Exit code of a command, and its last error."""
+def spoken(words: Sequence[str], out: io.StringIO | None = None) -> tuple[int, str]:
+    """Exit code of a command, and its last error; what it prints goes to ``out``."""
     err = io.StringIO()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
+    with contextlib.redirect_stdout(out or io.StringIO()), contextlib.redirect_stderr(err):
         code = command(list(words))
     errors = [line for line in err.getvalue().splitlines() if line.startswith("error")]
     return code, errors[-1].removeprefix("error: ") if errors else err.getvalue()[-500:]

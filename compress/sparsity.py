@@ -27,7 +27,7 @@ def fraction(budget: Budget, module: fx.GraphModule, weights: Mapping[str, Tenso
     if budget.kind != "params":
         raise ModelError(
             f"zeros change nothing about --{budget.kind}: the tensors keep their sizes",
-            "leave out --granularity weight, or give --ratio or --params",
+            "give --ratio or --params, or remove whole units",
         )
     unique = {id(p): p for p in module.parameters()}
     total = sum(p.numel() for p in unique.values())

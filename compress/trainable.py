@@ -62,8 +62,11 @@ class Trainable:
         """By parameter, of its shape: True where a value stays when these units go; only parameters that lose some."""
         return unit_masks(self.coupling, removed)
 
-    def dead(self) -> DeadRemoval:
-        """Of the groups that may shrink, the units that zeros have left without effect, and the network without them.
+    def remove_dead(self) -> DeadRemoval:
+        """The network without the units that zeros have left without effect, of the groups that may shrink.
+
+        Unlike `dead_units`, which finds those alone that nothing reads, it has constants carried into biases and
+        proves the slice, which takes longer.
 
         Raises:
             ModelError: The network gives no finite numbers.

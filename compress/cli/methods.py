@@ -13,6 +13,8 @@ from compress.cli.output import Output
 from compress.errors import InputError
 from compress.registry import Description, Method
 
+_EXAMPLES = {"float": "0.5", "int": "20"}  # values of options that have no default
+
 
 def add_to(app: typer.Typer) -> None:
     """Registers the command."""
@@ -101,10 +103,11 @@ def _example(method: Method, description: Description) -> str:
     words = ["compress", "prune", "model.pt", "--method", method.name]
     if method.kind == "retrain":
         words = ["compress", "retrain", "model.pt", "--data", "digits", "--mode", method.name]
-    for option in description.options[:1]:
+    shown = [o for o in description.options if o.default not in ("", "none") or o.type in _EXAMPLES]
+    for option in shown[:1]:
         words.append(option.flag)
         if not option.is_flag:
-            words.append(option.type.upper() if option.default in ("", "none") else option.default)
+            words.append(_EXAMPLES[option.type] if option.default in ("", "none") else option.default)
     if method.kind == "criterion":
         words += ["--ratio", "0.3"]
     return " ".join(words)

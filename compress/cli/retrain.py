@@ -41,7 +41,12 @@ def _retrain(
     model: Model,
     mode: Annotated[
         str,
-        typer.Option("--mode", metavar="NAME", help="A method of the kind retrain.", autocompletion=complete),
+        typer.Option(
+            "--mode",
+            metavar="NAME",
+            help="annealing, diffsparse, dsc, standout, wiring or another of `compress methods`.",
+            autocompletion=complete,
+        ),
     ] = "annealing",
     budget: Budget,
     scope: Kinds,
@@ -71,6 +76,8 @@ def _retrain(
       compress retrain sample_models/digits_mlp.pt --mode annealing --data digits --epochs 20
 
       compress retrain sample_models/digits_mlp.pt --keep 0.2 --granularity weight --data digits
+
+      compress retrain sample_models/digits_mlp.pt --mode diffsparse --params 0.3 --data digits --epochs 20
 
       compress retrain sample_models/digits_vit.pt2 --unit-method dependency --macs 0.5 --data digits
     """

@@ -129,7 +129,7 @@ def _write(start: Traced, target: Path, asked: _Asked) -> OnnxExport:
             if found is not None:
                 return found
     version = version_of(model)
-    if asked.exact and version != opset:
+    if asked.exact and opset not in (None, version):
         raise ModelError(f"opset {opset} cannot express this model", f"--opset {version}")
     return _saved(start, target, model, asked.against)
 

@@ -82,7 +82,8 @@ def _written(work: Work, content: Content, size: int, reload: float, onnx: Slice
         onnx_error=onnx.error, warnings=onnx.warnings,
     )  # fmt: skip
     report = document(facts)
-    _tell_odd_widths(report, request, progress)
+    if work.kind != "retrain" and request.granularity == "unit":  # the others cannot be told to round
+        _tell_odd_widths(report, request, progress)
     drawings = {f"figures/{figure.name}.svg": svg(figure) for figure in work.sliced.plan.figures}
     pages = {"report.html": html(report, drawings), **drawings}
     files: dict[str, bytes | Path] = {
@@ -162,10 +163,15 @@ def _reached(work: Work, size: int, speed: LatencyPair) -> Outcome | None:
 
 
 def _nominal(work: Work) -> tuple[int | None, int | None]:
-    """Weights of the masked tensors that are not zero, before and after, whatever is cut out of them besides."""
+    """Weights of the masked tensors that are not zero, before and after, whatever is cut out of them besides.
+
+    Before is the network that came in: one that was trained for its slice has the zeros already.
+    """
     masks = work.sliced.plan.masks
     if not masks:
         return None, None
-    nonzero = {name: work.context.weight(name) != 0 for name in masks}
-    kept = sum(int((nonzero[name] & mask).sum()) for name, mask in masks.items())
-    return sum(int(each.sum()) for each in nonzero.values()), kept
+    original = work.program.module
+    came = dict(original.named_parameters(remove_duplicate=False)) | dict(original.named_buffers())
+    trained = {name: work.context.weight(name) for name in masks}
+    whole = sum(int(torch.count_nonzero(came.get(name, weight))) for name, weight in trained.items())
+    return whole, sum(int(((weight != 0) & masks[name]).sum()) for name, weight in trained.items())

@@ -75,8 +75,8 @@ def matrices(network: fx.GraphModule, name: str | None) -> dict[str, Tensor]:
     """
     square = mixing_matrices(network)
     found = {n: t.detach() for n, t in square.items() if not bool((t < 0).any()) and bool((t > 0).any())}
-    if name is not None and name not in found:
-        why = "has negative elements, or nothing else than zeros" if name in square else "is not among them"
+    if name is not None and name not in found and square:
+        why = "has negative elements, or nothing else than zeros" if name in square else "is no adjacency matrix"
         raise InputError(
             f"--matrix {name} {why}", f"matrices are {', '.join(found)}" if found else "leave out --matrix"
         )

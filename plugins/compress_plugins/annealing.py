@@ -11,11 +11,14 @@ import torch
 from torch import Tensor, fx
 
 from compress.plugin import Context, InputError, Loop, Plan, Session, option
+from compress_plugins.amounts import check_fraction, check_one_size
 from compress_plugins.narrowing import Units, Weights, nonzero_figure
 
 Variant = Literal["during", "before", "scratch"]
 Scope = Literal["layer", "all"]
 Every = Literal["epoch", "step"]
+
+_KEEP = 0.5  # where nobody says how much
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Annealing:
         "schedule of Barbu et al., Feature Selection with Annealing, TPAMI 2017"
     )
 
-    keep: float = option(0.5, "fraction of each layer's weights that stays; where a budget is given, that decides")
+    keep: float | None = option(None, "fraction of each layer's weights that stays: 0.5 where no budget is given")
     mu: float = option(10.0, "how early the most is masked; 0 masks evenly over the first half of the training")
     variant: Variant = option(
         "during",
@@ -39,8 +42,7 @@ class Annealing:
     unit_method: str | None = option(None, "mask whole units, those that this criterion scores lowest, not weights")
 
     def __post_init__(self) -> None:
-        if not 0 < self.keep < 1:
-            raise ValueError(f"keep: must be above 0 and below 1, got {self.keep:g}")
+        check_fraction(self.keep)
         if not 0 <= self.mu < math.inf:
             raise ValueError(f"mu: must be 0 or more, got {self.mu:g}")
         if self.unit_method is not None and (self.scope == "all" or self.first_layer):
@@ -48,9 +50,11 @@ class Annealing:
 
     def start(self, context: Context) -> Annealed:
         """A session; raises InputError or ModelError where there is nothing to mask."""
+        check_one_size(context, self.keep)
+        keep = _KEEP if self.keep is None else self.keep
         if self.unit_method is not None:
-            return Annealed(self, context, Units(context, self.unit_method, self.keep, self.mu))
-        weights = Weights(context, self.keep, self.mu, stacked=self.scope == "all", first=self.first_layer)
+            return Annealed(self, context, Units(context, self.unit_method, keep, self.mu))
+        weights = Weights(context, keep, self.mu, stacked=self.scope == "all", first=self.first_layer)
         return Annealed(self, context, weights)
 
 

@@ -89,7 +89,13 @@ class UnitScales:
             if group.name not in scores:
                 mass = torch.stack(self.context.unit_mass(group, 1)).sum(0).cpu()
                 scores[group.name] = most * (1 + mass / mass.max().clamp(min=1e-30))
-        plan = self._ranking.plan_from_scores(scores)
+        try:
+            plan = self._ranking.plan_from_scores(scores)
+        except ModelError as error:
+            hint = (
+                "a larger --keep or budget: units of all layers compete, and a layer keeps a tenth of its own at least"
+            )
+            raise ModelError(str(error), hint) from error
         return {name: torch.as_tensor(units, dtype=torch.int64) for name, units in plan.removed.items() if len(units)}
 
     def masks(self, removed: Removed) -> dict[str, Tensor]:
@@ -103,7 +109,7 @@ class UnitScales:
             context: Of the folded network.
             closed: What was switched off for good while the network trained.
         """
-        dead = context.dead()
+        dead = context.remove_dead()
         if dead.carried and all(len(dead.removed.get(n, ())) >= len(units) for n, units in closed.items()):
             # Constants go into the biases behind them, which only masks that mask nothing ask for
             return Plan(masks={name: weight != 0 for name, weight in context.layers().items()})
@@ -256,7 +262,7 @@ def _switchable(context: Context, network: fx.GraphModule, found: Members, norms
             for scale, index in sites:
                 for each in (scale, str(parameter(network, norms[scale].args[2]))):
                     copy.get_parameter(each)[index[: off[name]].flatten()] = 0
-    dead = context.on(copy).dead().removed
+    dead = context.on(copy).remove_dead().removed
     bad = {name for name, count in off.items() if not {*range(count)} <= {*dead.get(name, [])}}
     return {name: sites for name, sites in found.items() if name not in bad}
 

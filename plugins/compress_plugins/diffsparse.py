@@ -32,13 +32,13 @@ class DiffSparse:
 
     granularities: ClassVar[tuple[str, ...]] = ("unit",)
 
+    keep: float | None = option(None, "fraction of the units that stays: 0.5 where no budget, keep or lam is given")
     on: On = option(
         "auto",
         "what has a scale: batchnorm, the channels of batch norms; units, gates on layers; blocks, residual branches; "
         "auto: batchnorm where the network has any, else units",
     )
     lam: float | None = option(None, "weight of the regulariser in the loss; with a budget, where its control starts")
-    share: float = option(0.5, "of all channels, how many go, where neither a budget nor lam is given")
     press: Press = option(
         "chosen",
         "with a budget, which scales lambda presses on: chosen, those that the budget takes now; all, as the paper",
@@ -52,13 +52,13 @@ class DiffSparse:
     def __post_init__(self) -> None:
         if not 0 < self.p < 1:
             raise ValueError(f"p: must be above 0 and below 1, got {self.p:g}")
-        check_options(self.lam, self.share, self.settle)
+        check_options(self.lam, self.keep, self.settle)
         if self.gate == "after" and self.on in ("batchnorm", "blocks"):
             raise ValueError("gate: says where gates on units stand, choose --on units")
 
     def start(self, context: Context) -> Sparse:
         """A session; raises InputError or ModelError where nothing can have a scale."""
-        context = with_budget(context, self.lam, self.share)
+        context = with_budget(context, self.lam, self.keep)
         network, budget = context.copy(), context.has_budget
         return Sparse(
             context, network, self._components(context, network), self._norm(), lam=self.lam,

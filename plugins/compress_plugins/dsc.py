@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from compress.plugin import Context, Session, option
+from compress_plugins.amounts import check_fraction
 from compress_plugins.dsc_session import Circuits
 
 Form = Literal["ffn", "gsc", "dsc"]
@@ -27,6 +28,7 @@ class DSC:
         "Polytechnic Institute 2020, eqs. 3 to 10"
     )
 
+    keep: float | None = option(None, "fraction of the inputs of layers that stays: 0.5 where nothing else says it")
     form: Form = option(
         "dsc", "what layers read: ffn, the one before; gsc, all before and the input; dsc, these by gates"
     )
@@ -34,9 +36,6 @@ class DSC:
         "contribution",
         "by what inputs go: effective, gate times norm of the column; contribution, that times size of the feature; "
         "threshold, the gate alone; ste and bernoulli, the gate, shut below tau or drawn at random while it trains",
-    )
-    keep: float = option(
-        0.5, "fraction of the inputs of layers that stays, without a budget and where not the gates alone decide"
     )
     tau: float = option(0.5, "gates below it are shut, where they alone decide and there is no budget")
     scope: Scope = option("layer", "layer: every layer keeps its fraction; all: inputs of all layers compete")
@@ -56,9 +55,9 @@ class DSC:
     conv: bool = option(False, "stacks of convolutions as well, their resolutions aligned by adaptive max pooling")
 
     def __post_init__(self) -> None:
-        for name, value in (("keep", self.keep), ("tau", self.tau)):
-            if not 0 < value < 1:
-                raise ValueError(f"{name}: must be above 0 and below 1, got {value:g}")
+        check_fraction(self.keep)
+        if not 0 < self.tau < 1:
+            raise ValueError(f"tau: must be above 0 and below 1, got {self.tau:g}")
         if not 0 < self.learn <= 1:
             raise ValueError(f"learn: must be above 0 and at most 1, got {self.learn:g}")
         for name, value in (("strength", self.strength), ("settled", self.settled)):
@@ -68,8 +67,14 @@ class DSC:
             raise ValueError(f"window: must be at least 1, got {self.window}")
         if self.form != "dsc" and self.gates not in ("effective", "contribution"):
             raise ValueError(f"gates: {self.form} has none, so inputs go by the norms of their columns: leave it out")
+        if self.keep is not None:
+            for name in ("min_accuracy", "max_drop"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"keep: it and --{name.replace('_', '-')} both say how much stays, give one")
+            if self.gates not in ("effective", "contribution"):
+                raise ValueError(f"keep: with --gates {self.gates} gates alone decide; leave it out, or give a --ratio")
         if self.min_accuracy is not None and self.max_drop is not None:
-            raise ValueError("min_accuracy: it and max_drop are both a floor, give one")
+            raise ValueError("min_accuracy: it and --max-drop are both a floor, give one")
         if self.min_accuracy is not None and not 0 < self.min_accuracy <= 1:
             raise ValueError(f"min_accuracy: must be above 0 and at most 1, got {self.min_accuracy:g}")
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, fx
 
 from compress.plugin import Context, InputError, Loop, ModelError, everything, size_of
+from compress_plugins.amounts import check_one_size
 from compress_plugins.dsc_columns import Order, drop, fewest, most, order, scores
 from compress_plugins.dsc_fold import folded_network
 from compress_plugins.dsc_layers import Gating, short_circuits
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from compress_plugins.dsc import DSC
 
 
+_KEEP = 0.5  # of the inputs, where nobody says how much
 _TRIES = 20  # inputs that may be given back
 
 
@@ -33,6 +35,8 @@ class Goal:
 
     def __init__(self, context: Context, method: DSC) -> None:
         self.context, self.method = context, method
+        self.keep = _KEEP if method.keep is None else method.keep
+        check_one_size(context, method.keep)
         self.floor = method.min_accuracy is not None or method.max_drop is not None
         budget = context.budget
         if self.floor and context.has_budget:
@@ -57,7 +61,7 @@ class Goal:
     @property
     def ratio(self) -> float:
         """The share of inputs that goes, where that is what was asked for."""
-        return self.context.budget.value if self.kind == "ratio" else 1 - self.method.keep
+        return self.context.budget.value if self.kind == "ratio" else 1 - self.keep
 
     def check(self, network: fx.GraphModule) -> None:
         """See before the training that the goal can be met, whatever goes first.
@@ -68,7 +72,7 @@ class Goal:
         steps = self._order(network, "effective")
         least = steps.total - len(steps.steps)
         if self.kind in ("ratio", "keep"):
-            asked = f"--ratio {self.ratio:g}" if self.kind == "ratio" else f"--keep {self.method.keep:g}"
+            asked = f"--ratio {self.ratio:g}" if self.kind == "ratio" else f"--keep {self.keep:g}"
             left = (1 - self.ratio) * steps.total
             if left < least - 1e-9:
                 raise ModelError(

@@ -8,13 +8,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, fx
 
-from compress.plugin import Context, Loop, option
+from compress.plugin import Context, Loop, ModelError, option
 from compress_plugins.components import Norms, UnitScales
 from compress_plugins.gates import made_by_layers
 from compress_plugins.sparse import Sparse, check_options, with_budget
 from compress_plugins.thresholds import prox_l1, prox_l12, prox_l21
 
-On = Literal["batchnorm", "filters"]
+On = Literal["auto", "batchnorm", "filters"]
 Press = Literal["chosen", "all"]
 Norm = Literal["l1", "l21", "l12"]
 Variant = Literal["exact", "printed"]
@@ -31,9 +31,13 @@ class Proximal:
 
     granularities: ClassVar[tuple[str, ...]] = ("unit",)
 
-    on: On = option("batchnorm", "what shrinks: batchnorm, scales of channels; filters, all weights that make a unit")
+    keep: float | None = option(None, "fraction of the units that stays: 0.5 where no budget, keep or lam is given")
+    on: On = option(
+        "auto",
+        "what shrinks: batchnorm, scales of channels; filters, all weights that make a unit; auto: batchnorm where the "
+        "network has any, else filters",
+    )
     lam: float | None = option(None, "weight of the norm; with a budget, where its control starts")
-    share: float = option(0.5, "of all units, how many go, where neither a budget nor lam is given")
     press: Press = option(
         "chosen", "with a budget, what is shrunk: chosen, what the budget takes now; all, as the paper"
     )
@@ -42,16 +46,24 @@ class Proximal:
     settle: float = option(0.25, "the last part of the training, in which what is zero stays so")
 
     def __post_init__(self) -> None:
-        check_options(self.lam, self.share, self.settle)
-        if self.norm == "l21" and self.on == "batchnorm":
+        check_options(self.lam, self.keep, self.settle)
+        if self.norm == "l21" and self.on != "filters":
             raise ValueError("norm: l21 takes whole groups, and a group of scales is a layer; choose --on filters")
 
     def start(self, context: Context) -> Shrunk:
         """A session; raises ModelError where there is nothing to shrink."""
-        context = with_budget(context, self.lam, self.share)
+        context = with_budget(context, self.lam, self.keep)
         network = context.copy()
-        parts: UnitScales = Norms(context, network) if self.on == "batchnorm" else Filters(context, network)
-        return Shrunk(self, context, network, parts)
+        return Shrunk(self, context, network, self._parts(context, network))
+
+    def _parts(self, context: Context, network: fx.GraphModule) -> UnitScales:
+        if self.on != "filters":
+            try:
+                return Norms(context, network)
+            except ModelError:
+                if self.on == "batchnorm":
+                    raise
+        return Filters(context, network)
 
 
 class Filters(UnitScales):

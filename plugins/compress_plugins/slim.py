@@ -19,16 +19,16 @@ class Slim:
 
     granularities: ClassVar[tuple[str, ...]] = ("unit",)
 
+    keep: float | None = option(None, "fraction of the channels that stays: 0.5 where no budget and no keep is given")
     lam: float = option(1e-4, "weight of the sum of all |scale| in the loss")
-    share: float = option(0.5, "of all channels, how many go; where a budget is given, that decides")
     finetune: float = option(0.5, "last part of the training, after the cut, with a learning rate schedule of its own")
 
     def __post_init__(self) -> None:
-        check_options(self.lam, self.share, self.finetune, "finetune")
+        check_options(self.lam, self.keep, self.finetune, "finetune")
 
     def start(self, context: Context) -> Slimmed:
         """A session; raises ModelError where no batch norm has scales to press on."""
-        context = with_budget(context, None, self.share)
+        context = with_budget(context, None, self.keep)
         network = context.copy()
         # The derivative of |scale| that autograd takes is the sign, the paper's subgradient
         return Slimmed(

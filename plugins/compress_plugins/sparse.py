@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, fx
 
 from compress.plugin import Budget, Context, Figure, InputError, Loop, Plan, Series, Session
+from compress_plugins.amounts import check_fraction, check_one_size
 from compress_plugins.components import Removed, Values, scale_figure
 from compress_plugins.steering import Steering
 
 _GOAL = 0.85  # of the way until components are closed, where those that the budget takes are to be zero
+_KEEP = 0.5  # where nobody says how much
 _SMALL = 1e-4  # what is counted as nearly zero
 
 
@@ -246,19 +248,23 @@ class Sparse(Session):
         }
 
 
-def with_budget(context: Context, lam: float | None, share: float) -> Context:
-    """The context; where neither a budget nor lambda is given, with that share of all units as its budget."""
-    if context.has_budget or lam is not None:
+def with_budget(context: Context, lam: float | None, keep: float | None) -> Context:
+    """The context; without a budget, with one that leaves a fraction of all units, unless lambda alone is given.
+
+    Raises:
+        InputError: Both say how much stays.
+    """
+    check_one_size(context, keep)
+    if context.has_budget or (keep is None and lam is not None):
         return context
-    return replace(context, budget=Budget("ratio", share), has_budget=True)
+    return replace(context, budget=Budget("ratio", 1 - (_KEEP if keep is None else keep)), has_budget=True)
 
 
-def check_options(lam: float | None, share: float, settle: float, last: str = "settle") -> None:
+def check_options(lam: float | None, keep: float | None, settle: float, last: str = "settle") -> None:
     """Raises ValueError for what cannot be meant."""
     if lam is not None and not 0 < lam < math.inf:
         raise ValueError(f"lam: must be above 0, got {lam:g}")
-    if not 0 < share < 1:
-        raise ValueError(f"share: must be above 0 and below 1, got {share:g}")
+    check_fraction(keep)
     if not 0 <= settle < 1:
         raise ValueError(f"{last}: must be from 0 to below 1, got {settle:g}")
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.plugin import Context, Loop, Plan, Session, annealed, option, share_of_zeros
+from compress_plugins.amounts import check_fraction, check_one_size
 from compress_plugins.edges import (
     Strongest,
     Thresholded,
@@ -50,8 +51,8 @@ class Wiring:
     )
     granularities: ClassVar[tuple[str, ...]] = ("weight",)
 
-    by: By = option("ds", "ds: learned thresholds; dnw: the largest edges are used, all trained; proximal")
     keep: float | None = option(None, "fraction of the edges that stays: 0.2 where no budget, keep or lam is given")
+    by: By = option("ds", "ds: learned thresholds; dnw: the largest edges are used, all trained; proximal")
     lam: float | None = option(None, "ds, proximal: weight of the norm, which follows where a fraction is to stay")
     group: Groups = option("matrix", "which edges share a threshold: those of a weight matrix, or of one output")
     rectified: bool = option(False, "ds: edges that are zero keep a gradient and can come back")
@@ -60,8 +61,7 @@ class Wiring:
     begin: Start = option("trained", "begin with the trained weights, exactly, or with new ones")
 
     def __post_init__(self) -> None:
-        if self.keep is not None and not 0 < self.keep < 1:
-            raise ValueError(f"keep: must be above 0 and below 1, got {self.keep:g}")
+        check_fraction(self.keep)
         if self.lam is not None and not 0 <= self.lam < math.inf:
             raise ValueError(f"lam: must be 0 or more, got {self.lam:g}")
         if self.rectified and self.by != "ds":
@@ -70,7 +70,7 @@ class Wiring:
             raise ValueError(f"norm: {self.norm} is a step of --by proximal; {self.by} has none")
 
     def start(self, context: Context) -> Wired:
-        """A session; raises ModelError where there are no edges, or where zeros cannot meet the budget."""
+        """A session; raises InputError or ModelError where there are no edges, or zeros cannot meet the budget."""
         return Wired(self, context)
 
 
@@ -129,9 +129,9 @@ class Wired(Session):
         self._count(loop)
 
     def ready(self, loop: Loop) -> bool:
-        """From the last cut on; without any in the last epoch."""
+        """From the last cut on; without any in the last epoch. Ranked edges are cut throughout, and have to train."""
         if self.method.by == "dnw":
-            return True
+            return loop.step > 0
         return loop.step == loop.total if self.keep is None else self._is_cut(loop)
 
     def numbers(self, loop: Loop) -> Mapping[str, float]:
@@ -256,6 +256,7 @@ class Wired(Session):
 
 def _kept_share(method: Wiring, context: Context, weights: Mapping[str, Tensor]) -> float | None:
     """The fraction of the edges that is to stay, where anyone said so."""
+    check_one_size(context, method.keep)
     if context.has_budget:
         return 1 - share_of_zeros(context.budget, context.module, weights)
     if method.keep is None and (method.by == "dnw" or method.lam is None):

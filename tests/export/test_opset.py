@@ -73,6 +73,11 @@ def test_names_of_weights_and_ports(tmp_path: Path, wanted: int) -> None:
     assert list(module.state_dict()) == ["val_3"]
 
 
+def test_no_version_asked_for_is_the_exporters_own(tmp_path: Path) -> None:
+    done = export_onnx(Scaled(), (torch.randn(2, 6),), tmp_path / "m.onnx", exact=True)
+    assert done.opset == version_of(onnx.load(done.path)) and done.max_error <= 1e-6
+
+
 def test_a_graph_apart_computes_the_same() -> None:
     module = trace(Scaled(), (torch.randn(2, 6),)).module
     x = torch.randn(3, 6)

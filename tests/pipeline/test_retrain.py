@@ -56,6 +56,7 @@ def test_two_commands_for_one_thing(invoke: Invoke) -> None:
     assert one.code == 0, one.err
     two = invoke("retrain", "--mode", NAME, *words, "-o", "two")
     assert two.code == 0, two.err
+    assert "--round-to" not in two.err  # which this command does not have
     assert Path("one/model.safetensors").read_bytes() == Path("two/model.safetensors").read_bytes()
     report = report_of("one")
     assert report["before"]["params"] == report["before"]["nonzero"] == 50_610
@@ -145,49 +146,52 @@ def test_weights_that_stay_zero(invoke: Invoke) -> None:
     assert done.code == 0, done.err
     plan = json.loads(Path("zeros/plan.json").read_text())
     assert {n: len(m["zero"]) for n, m in plan["masks"].items()} == {"3.weight": 27_000, "5.weight": 900}
-    assert report_of("zeros")["after"]["nonzero"] < 20_000 + 3_100
+    report = report_of("zeros")
+    assert report["after"]["nonzero"] < 20_000 + 3_100
+    assert (report["before"]["nominal"], report["after"]["nominal"]) == (31_000, 3_100)
     assert any(len(units) for units in plan["removed_units"].values())  # some were dead
 
 
-def test_killed_and_resumed_is_uninterrupted(invoke: Invoke, site: Path) -> None:
-    """kill -9 while masks are still growing."""
-    words = [
-        "retrain",
-        str(MLP),
-        "--mode",
-        NAME,
-        "--every",
-        "step",
-        *DATA,
-        "--epochs",
-        "8",
-        "--save-every",
-        "5",
-        "--no-calibrate",
-    ]
-    running = subprocess.Popen(
-        [sys.executable, "-m", "compress", *words, "-o", "killed"],
-        env=environment(site),
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
-    state = Path("killed.training/state.pt")
-    deadline = time.monotonic() + 60
-    while not state.exists() and running.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    running.kill()
-    assert running.wait() == -signal.SIGKILL
-    saved = torch.load(state, weights_only=True)
-    assert 5 <= saved["step"] < 8 * 21 and not Path("killed").exists()
-    other = invoke(*words, "--keep", "0.6", "--resume", "-o", "killed")
-    assert other.code == 2 and "is of another run: prune.options.keep (0.5, now 0.6)" in other.err
+@pytest.mark.parametrize(
+    ("mode", "after"),
+    [
+        (f"{NAME} --every step", 5),
+        ("dsc --scope all", 90),  # inputs were chosen after 84 of 168 steps
+        ("standout --phases", 60),  # between the pruning and Adam
+        ("diffsparse", 20),
+        ("wiring", 50),
+    ],
+)
+def test_killed_and_resumed_is_uninterrupted(invoke: Invoke, site: Path, mode: str, after: int) -> None:
+    """kill -9 while masks, gates or thresholds are still on their way."""
+    words = ["retrain", str(MLP), "--mode", *mode.split(), *DATA, "--epochs", "8", "--save-every", "5"]
+    words += ["--no-calibrate"]
+    saved = kill_after([*words, "-o", "killed"], Path("killed.training/state.pt"), after, environment(site))
+    assert after <= saved < 8 * 21 and not Path("killed").exists()
+    if after == 5:
+        other = invoke(*words, "--keep", "0.6", "--resume", "-o", "killed")
+        assert other.code == 2 and "is of another run: prune.options.keep (None, now 0.6)" in other.err
     resumed = invoke(*words, "--resume", "-o", "killed")
-    assert resumed.code == 0 and f"Going on after step {saved['step']} of {8 * 21}" in resumed.err, resumed.err
-    assert not state.exists()
+    assert resumed.code == 0 and f"Going on after step {saved} of {8 * 21}" in resumed.err, resumed.err
+    assert not Path("killed.training").exists()
     assert invoke(*words, "-o", "whole").code == 0
     for name in ("model.safetensors", "plan.json"):
         assert Path("killed", name).read_bytes() == Path("whole", name).read_bytes()
     assert report_of("killed")["history"] == report_of("whole")["history"]
+
+
+def kill_after(words: list[str], state: Path, step: int, environment: dict[str, str]) -> int:
+    """Kills a command once its state is of a step or a later one; which one it left."""
+    null = subprocess.DEVNULL
+    running = subprocess.Popen([sys.executable, "-m", "compress", *words], env=environment, stderr=null, stdout=null)
+    deadline = time.monotonic() + 60
+    while running.poll() is None and time.monotonic() < deadline:
+        if state.exists() and torch.load(state, weights_only=True)["step"] >= step:
+            break
+        time.sleep(0.005)
+    running.kill()
+    assert running.wait() == -signal.SIGKILL
+    return int(torch.load(state, weights_only=True)["step"])
 
 
 def test_two_processes_mask_what_one_masks(invoke: Invoke, site: Path) -> None:
@@ -227,6 +231,7 @@ def test_two_processes_mask_what_one_masks(invoke: Invoke, site: Path) -> None:
         (("retrain", "--mode", NAME, *DATA, "--unit-method", "tetris"), "tetris is a pruner and scores no units"),
         (("retrain", "--mode", NAME, "--data", "npz:test.npz"), "there is no training part"),
         (("retrain", "--mode", NAME, *DATA, "--lr", "1e30", "--epochs", "4"), "no epoch before it can be kept"),
+        (("retrain", "--mode", "wiring", "--by", "dnw", *DATA, "--lr", "1e30", "--epochs", "1"), "nothing was learned"),
     ],
 )
 def test_what_is_refused(invoke: Invoke, words: tuple[str, ...], said: str) -> None:

@@ -170,7 +170,7 @@ def test_which_matrices_are_found() -> None:
     with pytest.raises(InputError, match="--matrix signed has negative elements") as found:
         Adjacency(matrix="signed").start(context)
     assert found.value.hint == "matrices are left, named, right"
-    with pytest.raises(InputError, match="--matrix scale is not among them"):
+    with pytest.raises(InputError, match="--matrix scale is no adjacency matrix"):
         Adjacency(matrix="scale").start(context)
 
 
@@ -178,6 +178,8 @@ def test_a_network_without_a_graph() -> None:
     mlp = analyse(trace(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval(), (torch.randn(2, 4),)))
     with pytest.raises(ModelError, match="no adjacency matrix: a square parameter or buffer A"):
         Adjacency().start(context_of(mlp))
+    with pytest.raises(ModelError, match="no adjacency matrix: a square parameter or buffer A"):
+        Adjacency(matrix="0.weight").start(context_of(mlp))
     with pytest.raises(ModelError, match="A @ H: mix has negative elements"):
         Adjacency().start(context_of(graphs(matrix=-ring())))
 

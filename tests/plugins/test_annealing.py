@@ -212,9 +212,7 @@ def test_units_that_are_masked_do_not_return() -> None:
 def test_a_budget_decides(unit_method: str | None) -> None:
     coupling = mlp()
     budget = Budget("params", 0.5)
-    done = Done(
-        Annealing(keep=0.9, unit_method=unit_method), coupling, granularity="unit", budget=budget, has_budget=True
-    )
+    done = Done(Annealing(unit_method=unit_method), coupling, granularity="unit", budget=budget, has_budget=True)
     left = parameters(done.after, done.after.alive(done.plan.removed))
     assert 0.4 * parameters(coupling) < left <= 0.5 * parameters(coupling)
     nonzero = done.trained.history[-1]["nonzero"]

@@ -32,7 +32,7 @@ LONGER = Training(**{**vars(SETTINGS), "epochs": 10})
 def test_the_start_computes_what_came(make: Any, on: Any, gate: Any) -> None:
     for dtype, bound in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
         given = coupling(make, dtype)
-        session = DiffSparse(on, gate=gate).start(Context(given))
+        session = DiffSparse(on=on, gate=gate).start(Context(given))
         x = samples(given).inputs
         with torch.no_grad():
             for got in (session.network, session.fold(session.network)):
@@ -70,7 +70,7 @@ def test_scales_that_cannot_hold_their_shift() -> None:
 def test_what_is_zero_goes_without_a_trace(make: Any, on: Any) -> None:
     """In float64, with zero padding, residual sums, concatenations, and a sigmoid that makes 0.5 of zero."""
     given = coupling(make, torch.float64)
-    done = train(DiffSparse(on), given)
+    done = train(DiffSparse(on=on), given)
     assert done.difference() <= 1e-9
     left = sum(p.numel() for p in done.sliced.parameters())
     assert left < 0.75 * parameters(given)
@@ -91,7 +91,7 @@ def test_a_channel_of_a_stream_goes_when_all_that_write_it_are_zero() -> None:
         session.network.get_parameter("branches.0.1.weight")[2] = 1e-6
     zeros = session.parts.zeros(session.parts.values(session.network))
     assert {name: units.tolist() for name, units in zeros.items() if len(units)} == {"stem": [0], "branches.0.0": [2]}
-    dead = Context(given).on(session.fold(session.network)).dead()
+    dead = Context(given).on(session.fold(session.network)).remove_dead()
     assert {name: units.tolist() for name, units in dead.removed.items()} == {"stem": [0], "branches.0.0": [2]}
     assert not dead.carried
 
@@ -156,7 +156,7 @@ def test_lambda_alone_decides_where_no_budget_is_given() -> None:
 
 
 def test_a_share_goes_where_nothing_is_said() -> None:
-    done = train(DiffSparse(share=0.4), coupling(mlp), budget=None)
+    done = train(DiffSparse(keep=0.6), coupling(mlp), budget=None)
     assert done.session.closed is not None
     assert sum(len(units) for units in done.session.closed.values()) == 13  # of 20 + 12, rounded up
 
@@ -172,13 +172,13 @@ def test_blocks_go_physically() -> None:
     assert [(b.total[:3], b.parameters) for b in residual_blocks(given.program.module)] == [
         ("add", 438 + 440 + 12 + 16)
     ] * 2
-    done = train(DiffSparse("blocks", lam=1.0), given)
+    done = train(DiffSparse(on="blocks", lam=1.0), given)
     convolutions = [n for n in done.sliced.graph.nodes if "conv2d" in str(n.target)]
     assert len(convolutions) == 3 and done.difference() <= 1e-9
     with pytest.raises(InputError, match="--macs: blocks are counted by number or parameters"):
-        train(DiffSparse("blocks"), given, budget=Budget("macs", 0.5))
+        train(DiffSparse(on="blocks"), given, budget=Budget("macs", 0.5))
     with pytest.raises(ModelError, match="0 residual branches"):
-        train(DiffSparse("blocks"), coupling(mlp))
+        train(DiffSparse(on="blocks"), coupling(mlp))
 
 
 @pytest.mark.parametrize(("gate", "acts"), [("before", False), ("after", True)])
@@ -187,7 +187,7 @@ def test_where_the_rectified_gradient_acts(gate: Any, acts: bool) -> None:
     given = coupling(lambda: nn.Sequential(nn.Linear(10, 8), nn.ReLU(), nn.Linear(8, 3)), torch.float64)
     found = []
     for rectified in (False, True):
-        session = DiffSparse("units", gate=gate, rectified=rectified).start(Context(given))
+        session = DiffSparse(on="units", gate=gate, rectified=rectified).start(Context(given))
         alpha = session.network.get_parameter("sparse_gate_0_weight.alpha")
         with torch.no_grad():
             alpha[2] = 1e-3
@@ -219,7 +219,7 @@ def test_thresholds_do_not_decay() -> None:
         ({"lam": 0.0}, "lam: must be above 0"),
         ({"p": 1.0}, "p: must be above 0 and below 1"),
         ({"settle": 1.0}, "settle: must be from 0 to below 1"),
-        ({"share": 0.0}, "share: must be above 0 and below 1"),
+        ({"keep": 0.0}, "keep: must be above 0 and below 1"),
         ({"gate": "after", "on": "blocks"}, "gate: says where gates on units stand"),
     ],
 )
@@ -230,9 +230,9 @@ def test_options_that_are_refused(options: dict[str, Any], said: str) -> None:
 
 def test_networks_that_are_refused() -> None:
     with pytest.raises(ModelError, match="no units can be switched off by the scales of batch norms"):
-        DiffSparse("batchnorm").start(Context(coupling(mlp)))
+        DiffSparse(on="batchnorm").start(Context(coupling(mlp)))
     with pytest.raises(InputError, match="--only and --exclude choose layers"):
-        DiffSparse("blocks").start(Context(coupling(Residual), exclude=("stem",)))
+        DiffSparse(on="blocks").start(Context(coupling(Residual), exclude=("stem",)))
 
 
 def test_the_contract() -> None:

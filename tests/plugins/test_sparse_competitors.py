@@ -7,15 +7,21 @@ from typing import Any
 import pytest
 import torch
 
-from compress.errors import ModelError
+from compress.budget import Budget
+from compress.counting import count_parameters
+from compress.errors import InputError, ModelError
 from compress.plugin import Context
 from compress.recover import Hook
 from compress.recover.loop import Loop
 from compress.testing import check_plugin
+from compress_plugins.annealing import Annealing
+from compress_plugins.diffsparse import DiffSparse
+from compress_plugins.dsc import DSC
 from compress_plugins.proximal import Proximal
 from compress_plugins.slim import Slim
 from compress_plugins.steering import Steering
 from compress_plugins.thresholds import prox_l1
+from compress_plugins.wiring import Wiring
 from tests.plugins.sparse_networks import SETTINGS, Dense, Residual, coupling, mlp, train
 
 
@@ -49,7 +55,7 @@ def test_slimming_ranks_all_layers_together() -> None:
     given = coupling(Residual, torch.float64)
     with torch.no_grad():
         given.program.module.get_parameter("branches.0.1.weight")[:5] = 0.01
-    done = train(Slim(share=0.25), given, budget=None)
+    done = train(Slim(keep=0.75), given, budget=None)
     assert done.plan.removed["branches.0.0"].tolist() == [0, 1, 2, 3, 4]
 
 
@@ -115,7 +121,7 @@ def test_lambda_finds_the_speed() -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: Slim(share=1.0), "share: must be above 0 and below 1"),
+        (lambda: Slim(keep=1.0), "keep: must be above 0 and below 1"),
         (lambda: Slim(finetune=1.0), "finetune: must be from 0 to below 1"),
         (lambda: Proximal(norm="l21"), "a group of scales is a layer"),
         (lambda: Proximal(lam=-1.0), "lam: must be above 0"),
@@ -126,10 +132,31 @@ def test_options_that_are_refused(make: Any, said: str) -> None:
         make()
 
 
+def test_less_than_a_layer_can_keep() -> None:
+    with pytest.raises(ModelError, match="cannot be met: the smallest allowed widths") as found:
+        Proximal(keep=0.01).start(Context(coupling(mlp), has_budget=False))
+    assert (found.value.hint or "").startswith("a larger --keep or budget")
+
+
 def test_networks_without_norms() -> None:
     with pytest.raises(ModelError, match="no units can be switched off") as found:
         train(Slim(), coupling(mlp), SETTINGS)
     assert "--mode diffsparse" in (found.value.hint or "")
+
+
+def test_filters_shrink_where_there_is_no_norm() -> None:
+    given = coupling(mlp, torch.float64)
+    done = train(Proximal(), given, budget=None)
+    assert count_parameters(done.sliced) < 0.6 * count_parameters(given.program.module)
+    assert "units zero" in done.trained.history[0] and done.difference() <= 1e-9
+    with pytest.raises(ModelError, match="no units can be switched off"):
+        train(Proximal(on="batchnorm"), coupling(mlp), SETTINGS)
+
+
+@pytest.mark.parametrize("method", [Annealing, DSC, DiffSparse, Proximal, Slim, Wiring])
+def test_two_sizes_are_refused(method: Any) -> None:
+    with pytest.raises(InputError, match="--keep and --params both say how much stays"):
+        method(keep=0.4).start(Context(coupling(mlp), Budget("params", 0.5)))
 
 
 @pytest.mark.parametrize("method", [Slim(), Proximal(on="filters", norm="l21")], ids=str)

@@ -217,7 +217,7 @@ def test_a_fraction_is_met_on_the_schedule_of_annealing(by: Any) -> None:
 
 @pytest.mark.parametrize("by", ["ds", "dnw", "proximal"])
 def test_a_budget_decides(by: Any) -> None:
-    done = Done(Wiring(by=by, keep=0.9), mlp(), budget=Budget("params", 200), has_budget=True)
+    done = Done(Wiring(by=by), mlp(), budget=Budget("params", 200), has_budget=True)
     nonzero = sum(int(torch.count_nonzero(p)) for p in done.after.program.module.parameters())
     assert 180 <= nonzero <= 200 and done.trained.history[-1]["nonzero"] == nonzero
     with pytest.raises(ModelError, match="zeros change nothing about --macs"):
