@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from compress.checkpoint.bundle import is_bundle
+from compress.checkpoint.bundle import is_bundle, read_metadata
 from compress.counting import count_macs, count_parameters
 from compress.errors import CompressError, InputError, ModelError
 from compress.evaluate import accuracy_of, answers
@@ -24,6 +24,7 @@ from compress.gate import (
     of_report,
     read_baseline,
 )
+from compress.inputs import recorded_type
 from compress.pipeline.measure import measure_model
 from compress.pipeline.opening import Opened, open_model
 from compress.pipeline.original import original_of
@@ -156,6 +157,13 @@ def _found(request: CheckRequest, progress: Progress) -> ModelSource | None:
         return None
     try:
         source, digest = original_of(request.model)
+        if source.input_shapes is None:  # the data said it then, and the bundle says it now
+            inputs = read_metadata(request.model.path)["inputs"]
+            source = replace(
+                source,
+                input_shapes=tuple(tuple(each["shape"]) for each in inputs),
+                input_types=tuple(map(recorded_type, inputs)),
+            )
         opened = open_model(source, request.settings)
         if opened.loaded.sha256 != digest:
             raise InputError(f"{source.path} is not the file any more that it was")

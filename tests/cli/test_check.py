@@ -189,6 +189,19 @@ def test_a_plain_model_has_sizes_and_an_original_that_is_named(check: Check) -> 
     assert check(*words, "--against", "dense.pt", "--limit", "max_params_growth=0").code == 0
 
 
+def test_the_original_takes_what_the_bundle_takes(check: Check, invoke: Callable[..., Any]) -> None:
+    """Its file does not say it: the data did when it was pruned."""
+    Path("net.py").write_text(
+        "from collections import OrderedDict\nfrom torch import nn\n\ndef build():\n"
+        "    parts = {'flat': nn.Flatten(), '0': nn.Linear(64, 32), '1': nn.ReLU(), '2': nn.Linear(32, 10)}\n"
+        "    return nn.Sequential(OrderedDict(parts))\n"
+    )
+    arch = ("--arch", "net.py:build")
+    assert invoke("prune", "dense.pt", *arch, "--data", "digits", "--no-calibrate", "-o", "small").code == 0
+    done = check("small", *arch, "--limit", "max_latency_ratio=1000", *TORCH)
+    assert done.code == 0, done.err
+
+
 def test_a_report_alone(check: Check) -> None:
     done = check("compressed/report.json", "--json", gate=EVERYTHING.replace("20kB", "21kB"))
     assert done.code == 0, done.err
