@@ -83,6 +83,11 @@ def _written(work: Work, content: Content, size: int, reload: float, onnx: Slice
         onnx_error=onnx.error, warnings=onnx.warnings, untrained=work.untrained,
     )  # fmt: skip
     report = document(facts)
+    if after.parameters > before.parameters:
+        progress.warn(
+            f"the result has {after.parameters:,} parameters, and what came in {before.parameters:,}: a budget such as "
+            "--params 0.5 counts in the result"
+        )
     if work.kind != "retrain" and request.granularity == "unit":  # the others cannot be told to round
         _tell_odd_widths(report, request, progress)
     drawings = {f"figures/{figure.name}.svg": svg(figure) for figure in work.sliced.plan.figures}

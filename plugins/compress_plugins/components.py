@@ -36,6 +36,7 @@ class UnitScales:
 
     def __init__(self, context: Context, members: Members) -> None:
         self.context, self.members = context, members
+        self._asked: tuple[Removed | None, dict[str, Tensor]] = (None, {})
         self.removable = self.indices({name: torch.arange(len(sites[0][1])) for name, sites in members.items()})
         self.size = sum(len(sites[0][1]) for sites in members.values())
         self._ranking = replace(context, allocation=replace(context.allocation, by="global"))
@@ -59,11 +60,14 @@ class UnitScales:
         """By site the indices that these units hold; None for all that may go."""
         if units is None:
             return self.removable
+        if units is self._asked[0]:  # in every step of an epoch
+            return self._asked[1]
         found: dict[str, list[Tensor]] = {}
         for group, each in units.items():
             for name, index in self.members.get(group, ()):
                 found.setdefault(name, []).append(index[each].flatten())
-        return {name: torch.cat(parts).unique() for name, parts in found.items()}
+        self._asked = (units, {name: torch.cat(parts).unique() for name, parts in found.items()})
+        return self._asked[1]
 
     def scores(self, values: Values) -> dict[str, Tensor]:
         """By group the sum of |a| over the scales of each unit, (units,), float64."""

@@ -58,6 +58,7 @@ class Thresholded(nn.Module):
     def __init__(self, alpha: Tensor, dims: Dims, rectify: bool) -> None:
         super().__init__()
         self.dims, self.rectify = dims, rectify
+        self.made: Tensor | None = None  # by the last pass of the training, with its gradient
         where = tuple(range(alpha.dim())) if dims is None else dims
         shape = [1 if dim in where else size for dim, size in enumerate(alpha.shape)]
         size = alpha.numel() // torch.Size(shape).numel()
@@ -68,7 +69,16 @@ class Thresholded(nn.Module):
         # A matrix keeps an edge; an output may lose all of its own
         where = tuple(range(alpha.dim())) if self.dims is None else self.dims
         edges = signed(alpha, self.beta, where, rectify=self.rectify, guard=self.dims is None)
-        return edges * self.kept
+        kept: Tensor = edges * self.kept
+        self.made = kept if kept.requires_grad else None
+        return kept
+
+    def taken(self, alpha: Tensor) -> Tensor:
+        """The edges of the last pass, once; made anew where there was none."""
+        made, self.made = self.made, None
+        if made is None:
+            made, self.made = self(alpha), None
+        return made
 
 
 class Strongest(nn.Module):

@@ -94,13 +94,14 @@ class Sparse(Session):
         self.counts: list[list[float]] = []  # epoch, components left
         self._masks: dict[str, Tensor] = {}
         self._final: Values = {}
+        self._now: Values = {}  # of this step
 
     def begin(self, loop: Loop) -> None:
         end = self.end(loop) * loop.steps_per_epoch
         rates = torch.tensor([loop.rate(step) for step in range(end)], dtype=torch.float64).clamp(min=1e-12)
         self.way = torch.cat((torch.zeros(1, dtype=torch.float64), rates.cumsum(0))) / rates.sum()
         if self.steered and self.steering is None:
-            lam = self.lam or self._mean(loop.network) / (float(rates.sum()) * self.speed(loop))
+            lam = self.lam or self._mean(self._values(loop.network)) / (float(rates.sum()) * self.speed(loop))
             self.steering = Steering(lam, end, _GOAL)
             if self.kept_steering:
                 self.steering.load(self.kept_steering)
@@ -128,7 +129,9 @@ class Sparse(Session):
         # Half of the time to learn to do without the constants
         self.parts.withdraw(loop.network, max(0.0, 1 - 2 * loop.step / (len(self.way) - 1)))
         if self.steering is not None:
-            mean = self._mean(loop.network)
+            # The same numbers, with their gradients, are what the norm of this step is of
+            self._now = self.parts.values(loop.network)
+            mean = self._mean(self._now)
             self.pressing = mean > 0
             self.steering.look(float(self.way[loop.step]), mean)
             self.lam = self.steering.lam
@@ -136,7 +139,8 @@ class Sparse(Session):
     def penalty(self, loop: Loop) -> Tensor | None:
         if self.norm is None or not self.force:
             return None
-        pressed = self.parts.pressed(self.parts.values(loop.network), self._pressed_on())
+        now, self._now = self._now or self.parts.values(loop.network), {}
+        pressed = self.parts.pressed(now, self._pressed_on())
         return self.force * self.norm(pressed) if pressed else None
 
     @property
@@ -145,6 +149,7 @@ class Sparse(Session):
         return self.lam if self.pressing and self.closed is None else 0.0
 
     def after_step(self, loop: Loop) -> None:
+        self._now = {}
         self._mask(loop.network)
 
     def after_epoch(self, loop: Loop) -> None:
@@ -206,11 +211,11 @@ class Sparse(Session):
         with torch.no_grad():
             return self.parts.values(network)
 
-    def _mean(self, network: fx.GraphModule) -> float:
+    def _mean(self, values: Values) -> float:
         """Of the components that the budget takes."""
         if not self.wanted:
             return 0.0
-        scores = self.parts.scores(self._values(network))
+        scores = self.parts.scores(values)
         own = [scores[name][units] for name, units in self.wanted.items() if name in scores]
         return float(torch.cat(own).mean()) if own else 0.0
 
@@ -230,7 +235,7 @@ class Sparse(Session):
         )
 
     def _mask(self, network: fx.GraphModule) -> None:
-        parameters = dict(network.named_parameters())
+        parameters = dict(network.named_parameters()) if self._masks else {}
         with torch.no_grad():
             for name, mask in self._masks.items():
                 self._masks[name] = mask = mask.to(parameters[name].device)

@@ -114,9 +114,14 @@ class Wired(Session):
     def penalty(self, loop: Loop) -> Tensor | None:
         if self.method.by != "ds" or self._is_cut(loop) or not self.lam:
             return None
-        return self.lam * torch.stack([l1(edges) for edges in self._values(loop.network).values()]).sum()
+        read = {name: loop.network.get_submodule(reader) for name, reader in self.readers.items()}
+        edges = [m.taken(loop.network.get_parameter(n)) for n, m in read.items() if isinstance(m, Thresholded)]
+        return self.lam * torch.stack([l1(each) for each in edges]).sum()
 
     def after_step(self, loop: Loop) -> None:
+        for reader in map(loop.network.get_submodule, self.readers.values()):
+            if isinstance(reader, Thresholded):
+                reader.made = None  # of a step without a norm
         if self.method.by == "dnw":
             self._rank(loop.network)
             return

@@ -47,6 +47,12 @@ def report_of(bundle: str) -> dict[str, Any]:
     return found
 
 
+def test_a_result_that_grew_is_told(invoke: Invoke) -> None:
+    done = invoke(*WORDS, "--keep", "0.97", "--epochs", "1", "--no-calibrate", "-o", "grown")
+    assert done.code == 0, done.err
+    assert f"the result has {report_of('grown')['after']['params']:,} parameters, and what came in 50,610" in done.err
+
+
 def test_a_budget_from_file_to_file(invoke: Invoke) -> None:
     done = invoke(*WORDS, "--params", "0.4", "--epochs", "4", "-o", "small")
     assert done.code == 0, done.err
