@@ -120,7 +120,7 @@ class Loop:
     def _step(self) -> None:
         """One step of the optimizer. What it draws at random depends on seed, step and process alone."""
         self.model.train()
-        torch.manual_seed(samples.stream(self.seed, "step", self.step, self.rank))
+        self._seed(samples.stream(self.seed, "step", self.step, self.rank))
         rate = self.rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -140,6 +140,12 @@ class Loop:
         self.step += 1
         for hook in self.hooks:
             hook.after_step(self)
+
+    def _seed(self, seed: int) -> None:
+        # What torch.manual_seed does where it matters here; for a step of milliseconds that takes long
+        torch.default_generator.manual_seed(seed)
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _penalty(self) -> Tensor | float:
         found = [penalty for hook in self.hooks if (penalty := hook.penalty(self)) is not None]
