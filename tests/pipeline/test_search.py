@@ -11,6 +11,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -247,6 +248,8 @@ def test_an_interrupt_ends_it_and_keeps_what_is_known(invoke: Invoke) -> None:
     running = subprocess.Popen(
         [*command, "--trials", "100000"], stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        # A shell makes what it runs in the background deaf to Ctrl-C, tests and their children included
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     limit = time.monotonic() + 60
     from compress.search import trials_of
