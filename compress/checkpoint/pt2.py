@@ -28,6 +28,7 @@ import torch
 from torch import fx, nn
 
 from compress.checkpoint.pt2_ops import Unreadable, argument, checked_dtype, checked_name, operator_of
+from compress.checkpoint.tensors import register
 from compress.errors import InputError
 from compress.inputs import InputType, recorded_type
 
@@ -163,7 +164,7 @@ def _program(content: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Archi
             types.append(recorded_type({"dtype": str(checked_dtype(meta["dtype"])).removeprefix("torch.")}))
         elif kind in ("parameter", "buffer", "tensor_constant"):
             name = value[f"{kind}_name"] if kind != "tensor_constant" else value["tensor_constant_name"]
-            _register(built.root, name, tensors[name])
+            register(built.root, checked_name(name), tensors[name])
             built.values[value["arg"]["name"]] = built.graph.get_attr(name)
         else:
             raise Unreadable(f"an input that is no tensor ({kind}) cannot be read")
@@ -243,19 +244,6 @@ def _bind(built: _Building, output: dict[str, Any], made: fx.Node) -> None:
             _bind(built, {"as_tensor": each}, built.graph.call_function(operator.getitem, (made, index)))
     elif kind != "as_none":
         built.values[value["name"] if kind == "as_tensor" else value["as_name"]] = made
-
-
-def _register(root: nn.Module, name: str, tensor: torch.Tensor) -> None:
-    """Put `tensor` at the dotted `name` below `root`, as a parameter or a buffer."""
-    *folders, leaf = checked_name(name).split(".")
-    for folder in folders:
-        if folder not in root._modules:
-            root.add_module(folder, nn.Module())
-        root = root.get_submodule(folder)
-    if isinstance(tensor, nn.Parameter):
-        root.register_parameter(leaf, tensor)
-    else:
-        root.register_buffer(leaf, tensor)
 
 
 def _shape(sizes: list[Any], label: str) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import signal
@@ -17,19 +16,17 @@ import pytest
 import torch
 
 import compress
-from compress.measure import latency_pair
 
 ROOT = Path(__file__).resolve().parents[2]
 MLP = ROOT / "sample_models" / "digits_mlp.pt"
-pruning = importlib.import_module("compress.pipeline.writing")
 Invoke = Callable[..., Any]
 NAME = "circuits-elsewhere"
 WORDS = ("retrain", str(MLP), "--mode", NAME, "--data", "digits")
 
 
 @pytest.fixture(autouse=True)
-def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """In an empty folder, with dsc registered by another distribution, and without a second of timing."""
+def site(fast: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """In an empty folder, with dsc registered by another distribution."""
     info = tmp_path / "site" / "elsewhere-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
@@ -37,8 +34,6 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.syspath_prepend(str(info.parent))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(pruning, "reloaded", lambda *_: 0.0)
-    monkeypatch.setattr(pruning, "latency_pair", lambda *a, **k: latency_pair(*a, **k, min_seconds=0, min_runs=2))
     return info.parent
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +12,9 @@ import pytest
 import torch
 
 import compress
-from compress.measure import latency_pair
 
 ROOT = Path(__file__).resolve().parents[2]
 MLP = str(ROOT / "sample_models" / "digits_mlp.pt")
-writing = importlib.import_module("compress.pipeline.writing")
 Invoke = Callable[..., Any]
 
 NETWORK = """
@@ -43,8 +40,8 @@ class Net(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """In an empty folder, with the mode registered by another distribution, and without a second of timing."""
+def site(fast: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In an empty folder, with the mode registered by another distribution."""
     info = tmp_path / "site" / "elsewhere-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
@@ -52,8 +49,6 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(info.parent))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(writing, "reloaded", lambda *_: 0.0)
-    monkeypatch.setattr(writing, "latency_pair", lambda *a, **k: latency_pair(*a, **k, min_seconds=0, min_runs=2))
 
 
 def report_of(bundle: str) -> dict[str, Any]:

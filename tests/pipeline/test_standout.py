@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -15,11 +14,9 @@ import torch
 from torch import nn
 
 import compress
-from compress.measure import latency_pair
 
 ROOT = Path(__file__).resolve().parents[2]
 MLP = ROOT / "sample_models" / "digits_mlp.pt"
-pruning = importlib.import_module("compress.pipeline.writing")
 Invoke = Callable[..., Any]
 NAME = "standout-elsewhere"
 DATA = ("--data", "digits")
@@ -36,8 +33,8 @@ def build():
 
 
 @pytest.fixture(autouse=True)
-def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """In an empty folder, with the method registered by another distribution, and without a second of timing."""
+def site(fast: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In an empty folder, with the method registered by another distribution."""
     info = tmp_path / "site" / "elsewhere-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
@@ -45,8 +42,6 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.syspath_prepend(str(info.parent))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.setattr(pruning, "reloaded", lambda *_: 0.0)
-    monkeypatch.setattr(pruning, "latency_pair", lambda *a, **k: latency_pair(*a, **k, min_seconds=0, min_runs=2))
 
 
 def report_of(bundle: str) -> dict[str, Any]:

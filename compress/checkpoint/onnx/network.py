@@ -15,6 +15,7 @@ from compress.checkpoint.onnx.names import valid_names
 from compress.checkpoint.onnx.numeric import SHAPES, demanded, evaluate
 from compress.checkpoint.onnx.prepare import Graph
 from compress.checkpoint.onnx.registry import Array, Node, Operator, Untranslatable, axis_of, find
+from compress.checkpoint.tensors import register
 from compress.errors import ModelError
 
 _ = operators  # importing them fills the table
@@ -64,7 +65,7 @@ class Network(nn.Module):
         statistics = _statistics(graph)
         for name, valid in self.names.items():
             values = torch.from_numpy(np.array(graph.constants[name]))
-            _register(self, valid, values if name in statistics else nn.Parameter(values))
+            register(self, valid, values if name in statistics else nn.Parameter(values))
 
     def forward(self, *inputs: Tensor) -> Any:
         if torch.compiler.is_compiling():  # shapes are plain numbers here, which torch.export would take for constants
@@ -188,15 +189,3 @@ def _all_known(operands: list[Any]) -> bool:
 
 def _tensor_of(value: Any) -> Any:
     return torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
-
-
-def _register(root: nn.Module, name: str, tensor: Tensor) -> None:
-    *folders, leaf = name.split(".")
-    for folder in folders:
-        if folder not in root._modules:
-            root.add_module(folder, nn.Module())
-        root = root.get_submodule(folder)
-    if isinstance(tensor, nn.Parameter):
-        root.register_parameter(leaf, tensor)
-    else:
-        root.register_buffer(leaf, tensor)
