@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from compress.checkpoint.onnx.reading import read_onnx
 from compress.checkpoint.read import load_model
 from compress.errors import InputError, ModelError
 from tests.checkpoint.onnx.models import run, values, write
+
+# Two runtimes add up float32 in different orders, on every processor in another
+close = partial(torch.testing.assert_close, rtol=1e-4, atol=1e-4)
 
 CONV = helper.make_node("Conv", ["x", "conv1.weight", "conv1.bias"], ["c"], "conv1", pads=[1, 1, 1, 1])
 WEIGHTS = {"conv1.weight": values(4, 3, 3, 3), "conv1.bias": values(4)}
@@ -50,7 +54,7 @@ def test_a_network_of_any_opset(tmp_path: Path, opset: int) -> None:
     assert loaded.onnx.names == {"fc.w_0": "fc/w:0"}
     assert [name for name, _ in loaded.module.named_parameters()] == ["conv1.weight", "conv1.bias", "fc.w_0", "fc.bias"]
     x = torch.randn(5, 3, 6, 6)
-    torch.testing.assert_close(loaded.module(x), run(path, x)[0])
+    close(loaded.module(x), run(path, x)[0])
     assert path.read_bytes() == before
 
 
@@ -82,7 +86,7 @@ def test_positions_of_words(tmp_path: Path) -> None:
     found = read_onnx(path, ((5,),))
     assert [str(kind) for kind in found.types] == ["int64<11"]
     x = torch.randint(11, (3, 5))
-    torch.testing.assert_close(found.module(x), run(path, x)[0])
+    close(found.module(x), run(path, x)[0])
 
 
 def test_a_view_that_is_written_as_a_look_up(tmp_path: Path) -> None:
@@ -112,7 +116,7 @@ def test_a_batch_that_the_file_fixes_is_freed(tmp_path: Path) -> None:
     found = read_onnx(path)
     assert "the file fixes the batch at 1, and the network takes any" in found.notes
     x = torch.randn(3, 3, 4, 4)
-    torch.testing.assert_close(found.module(x), torch.cat([run(path, row[None])[0] for row in x]))
+    close(found.module(x), torch.cat([run(path, row[None])[0] for row in x]))
 
 
 def test_a_batch_that_cannot_be_freed(tmp_path: Path) -> None:
@@ -144,7 +148,7 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     found = read_onnx(path)
     a, b = torch.randn(3, 4), torch.randn(3, 4)
     for made, expected in zip(found.module(a, b), run(path, a, b), strict=True):
-        torch.testing.assert_close(made, expected)
+        close(made, expected)
 
 
 def test_damaged_and_foreign_files(tmp_path: Path) -> None:
@@ -172,7 +176,7 @@ def test_weights_in_another_file(tmp_path: Path) -> None:
     path = network(tmp_path / "m.onnx")
     onnx.save_model(onnx.load(path), path, save_as_external_data=True, location="m.data", size_threshold=16)
     x = torch.randn(2, 3, 6, 6)
-    torch.testing.assert_close(load_model(path).module(x), run(path, x)[0])
+    close(load_model(path).module(x), run(path, x)[0])
     (tmp_path / "m.data").unlink()
     with pytest.raises(InputError, match="keeps its weights in another file") as caught:
         load_model(path)
