@@ -114,8 +114,11 @@ def scored(setting: Setting, ratio: float) -> None:
     """Random and every criterion, at one share."""
     print(line("random", f"{ratio:.0%}", _random(setting, Budget("ratio", ratio))), flush=True)
     for name in SCORED:
-        if setting.options.granularity in granularities(create(name, {})[1]):
-            print(line(name, f"{ratio:.0%}", [run(setting, name, {}, Budget("ratio", ratio), 0)]), flush=True)
+        if setting.options.granularity not in granularities(create(name, {})[1]):
+            continue
+        found = _attempt(setting, name, {}, Budget("ratio", ratio), name)
+        if found is not None:
+            print(line(name, f"{ratio:.0%}", [found]), flush=True)
 
 
 def deciding(setting: Setting) -> None:
@@ -124,16 +127,25 @@ def deciding(setting: Setting) -> None:
     for name in filter(None, setting.options.deciding.split(",")):
         options = DECIDING[name]
         words = " ".join([name, *(f"--{key} {value}" for key, value in options.items())])
-        try:
-            found = run(setting, name, options, None, 0)
-        except ModelError as error:
-            print(row([words, str(error), *[""] * 6]), flush=True)
+        found = _attempt(setting, name, options, None, words)
+        if found is None:
             continue
         gone = found.zeros if weights else 1 - found.macs / macs(setting.coupling)
         text = f"{gone:.0%} of weights" if weights else f"{gone:.0%} of MACs"
         print(line(words, text, [found]), flush=True)
         budget = Budget("ratio", gone) if weights else Budget("macs", found.macs)
         print(line("random, as much", text, _random(setting, budget)), flush=True)
+
+
+def _attempt(
+    setting: Setting, name: str, options: Mapping[str, str], budget: Budget | None, words: str
+) -> Result | None:
+    """A run, or a row that says why the method cannot do anything with this network."""
+    try:
+        return run(setting, name, options, budget, 0)
+    except ModelError as error:
+        print(row([words, str(error), *[""] * 6]), flush=True)
+        return None
 
 
 def _random(setting: Setting, budget: Budget) -> list[Result]:
