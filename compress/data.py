@@ -12,11 +12,10 @@ from torch import Tensor
 
 from compress import datasets
 from compress.errors import InputError
+from compress.pictures import ImageShape
 from compress.registry.words import did_you_mean
 
-_EXPECTED = (
-    "digits, npz:PATH, folder:PATH, torchvision:NAME[:ROOT], package.module:function or file.py:function"
-)
+_EXPECTED = "digits, npz:PATH, folder:PATH, torchvision:NAME[:ROOT], package.module:function or file.py:function"
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,7 @@ def load_data(
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    image_size: tuple[int, int] | None = None,
+    images: ImageShape | None = None,
 ) -> Data:
     """The data that `spec` names; nothing is downloaded.
 
@@ -86,7 +85,7 @@ def load_data(
             returns (train inputs, train targets, test inputs, test targets) or the last two alone.
         mean: Per channel, or one value for all.
         std: Likewise.
-        image_size: Height and width to which the images of a folder are scaled and cut.
+        images: What the network reads, to which the images of folders and data sets of any size are scaled and cut.
 
     Raises:
         InputError: The source is not known or not there, or what it gives is no labelled data.
@@ -98,7 +97,7 @@ def load_data(
     elif source is not None:
         if not rest:
             raise InputError(f"--data {spec}: nothing after the colon", f"expected {_EXPECTED}")
-        raw = source(rest, image_size)
+        raw = source(rest, images)
     else:
         raw = _from_function(spec, kind)
     return _checked(spec, raw, mean, std)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from torch import Tensor
 
 from compress.checkpoint.userfile import call_user, load_callable, near_or_some
 from compress.errors import InputError
+from compress.pictures import ImageShape, stacked
 
 Pair = tuple[Any, Any]
-Size = tuple[int, int] | None
+Shape = ImageShape | None  # of the images that the network reads
 
-_MOST_BYTES = 8 << 30  # of images held in memory
 _INPUTS, _TARGETS = ("images", "features", "inputs", "x"), ("labels", "targets", "y")
 _IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 
@@ -48,7 +48,7 @@ def digits() -> Raw:
     return Raw((images[train], targets[train]), (images[test], targets[test]), 10)
 
 
-def npz(path: str, image_size: Size = None) -> Raw:
+def npz(path: str, shape: Shape = None) -> Raw:
     """An archive with train_images, train_labels, test_images, test_labels (or features, inputs, x_train).
 
     Images of 8 bits (N x H x W, with channels last or first) are divided by 255; other numbers stay.
@@ -72,11 +72,10 @@ def npz(path: str, image_size: Size = None) -> Raw:
     return Raw(None if train is None else _scaled(train), _scaled(test))
 
 
-def folder(path: str, image_size: Size = None) -> Raw:
+def folder(path: str, shape: Shape = None) -> Raw:
     """Images in one folder per class, below train/ and test/ (or val/), or alone as test images.
 
-    Images become RGB, or grey where all are. Different sizes need `image_size`: the shorter side is scaled to
-    8/7 of it and the middle cut out, as torchvision's classifiers were evaluated.
+    They are made to fit `shape`, see :func:`compress.pictures.stacked`.
     """
     root = Path(path)
     if not root.is_dir():
@@ -89,11 +88,11 @@ def folder(path: str, image_size: Size = None) -> Raw:
     unknown = sorted(set(_class_names(test_root)) - set(names))
     if unknown:
         raise InputError(f"{test_root} has classes that {train_root} has not: {', '.join(unknown[:5])}")
-    train = _images(train_root, names, image_size) if train_root.is_dir() else None
-    return Raw(train, _images(test_root, names, image_size), len(names), tuple(names))
+    train = _images(train_root, names, shape) if train_root.is_dir() else None
+    return Raw(train, _images(test_root, names, shape), len(names), tuple(names))
 
 
-def torchvision_set(spec: str, image_size: Size = None) -> Raw:
+def torchvision_set(spec: str, shape: Shape = None) -> Raw:
     """A data set of torchvision that is already on disk, ``NAME`` or ``NAME:ROOT`` (ROOT is ``data``)."""
     from torchvision import datasets
 
@@ -122,7 +121,7 @@ def torchvision_set(spec: str, image_size: Size = None) -> Raw:
             f"nothing is downloaded here. Fetch it once with torchvision.datasets.{dataset.__name__}"
             f"({str(where)!r}, download=True), or name its folder: torchvision:{name}:ROOT",
         ) from error
-    return Raw(_of_dataset(parts[0]), _of_dataset(parts[1]), names=_names_of(parts[0]))
+    return Raw(_of_dataset(parts[0], shape), _of_dataset(parts[1], shape), names=_names_of(parts[0]))
 
 
 def function(reference: str) -> Raw:
@@ -139,7 +138,7 @@ def function(reference: str) -> Raw:
     )
 
 
-SOURCES: dict[str, Callable[[str, Size], Raw]] = {
+SOURCES: dict[str, Callable[[str, Shape], Raw]] = {
     "npz": npz, "folder": folder, "torchvision": torchvision_set,
 }  # fmt: skip
 
@@ -175,9 +174,7 @@ def _class_names(root: Path) -> list[str]:
     return names
 
 
-def _images(root: Path, names: list[str], size: Size) -> tuple[Tensor, Tensor]:
-    from PIL import Image, UnidentifiedImageError
-
+def _images(root: Path, names: list[str], shape: Shape) -> tuple[Tensor, Tensor]:
     files = [
         (each, index)
         for index, name in enumerate(names)
@@ -186,37 +183,20 @@ def _images(root: Path, names: list[str], size: Size) -> tuple[Tensor, Tensor]:
     ]
     if not files:
         raise InputError(f"{root} has no images in its class folders", f"looked for {' '.join(_IMAGES)}")
-    arrays = []
-    for each, _ in files:
+    images = stacked(lambda: _opened(each for each, _ in files), len(files), str(root), shape)
+    return images, torch.tensor([index for _, index in files])
+
+
+def _opened(files: Iterable[Path]) -> Iterator[Any]:
+    from PIL import Image, UnidentifiedImageError
+
+    for each in files:
         try:
             with Image.open(each) as image:
-                picture = image if image.mode in ("L", "RGB") else image.convert("RGB")
-                arrays.append(np.asarray(picture if size is None else _fitted(picture, size)))
+                image.load()
+                yield image
         except (UnidentifiedImageError, OSError) as error:
             raise InputError(f"{each} is not a readable image: {error}") from error
-        if arrays[0].nbytes * 4 * len(files) > _MOST_BYTES:
-            raise InputError(
-                f"{root}: {len(files):,} images do not fit into memory", "name a folder with fewer of them"
-            )
-    if len({each.shape[:2] for each in arrays}) > 1:
-        raise InputError(f"{root}: the images have different sizes", "say the model's --input-shape")
-    if len({each.ndim for each in arrays}) > 1:  # grey ones among coloured ones
-        arrays = [np.repeat(each[..., None], 3, axis=2) if each.ndim == 2 else each for each in arrays]
-    stacked = torch.from_numpy(np.stack(arrays))
-    stacked = stacked[:, None] if stacked.dim() == 3 else stacked.permute(0, 3, 1, 2).contiguous()
-    return stacked.float().div_(255), torch.tensor([index for _, index in files])
-
-
-def _fitted(image: Any, size: tuple[int, int]) -> Any:
-    from PIL import Image
-
-    height, width = size
-    if (image.height, image.width) == (height, width):
-        return image
-    scale = max(height / image.height, width / image.width) * 8 / 7
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
 
 
 def _names_of(dataset: Any) -> tuple[str, ...]:
@@ -226,16 +206,16 @@ def _names_of(dataset: Any) -> tuple[str, ...]:
     return tuple(str(each[0] if isinstance(each, tuple) and each else each) for each in names or ())
 
 
-def _of_dataset(dataset: Any) -> Pair:
+def _of_dataset(dataset: Any, shape: Shape) -> Pair:
     """All samples of a torchvision data set: from its arrays where it keeps them, else one by one."""
     data, targets = getattr(dataset, "data", None), getattr(dataset, "targets", None)
     if isinstance(data, (np.ndarray, Tensor)) and targets is not None:
         return _scaled((np.asarray(data), np.asarray(targets)))
-    samples = [dataset[index] for index in range(len(dataset))]
-    arrays = [np.asarray(image) for image, _ in samples]
-    if len({each.shape for each in arrays}) > 1:
-        raise InputError(
-            f"{type(dataset).__name__}: the images have different sizes",
-            "write a function that makes them equal: file.py:function",
-        )
-    return _scaled((np.stack(arrays), np.asarray([target for _, target in samples])))
+    from PIL import Image
+
+    count = len(dataset)
+    labels = np.asarray([dataset[index][1] for index in range(count)] if targets is None else targets)
+    if count and isinstance(dataset[0][0], Image.Image):
+        name = f"torchvision's {type(dataset).__name__}"
+        return stacked(lambda: (dataset[index][0] for index in range(count)), count, name, shape), labels
+    return _scaled((np.stack([np.asarray(dataset[index][0]) for index in range(count)]), labels))

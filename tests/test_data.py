@@ -14,6 +14,7 @@ from PIL import Image
 
 from compress.data import Data, Split, load_data
 from compress.errors import InputError
+from compress.pictures import ImageShape
 
 
 def save(path: Path, **arrays: Any) -> str:
@@ -55,9 +56,7 @@ def test_npz_images(layout: str, tmp_path: Path) -> None:
     images[1, 2, 3] = (255, 51, 0)
     given = images if layout == "NHWC" else images.transpose(0, 3, 1, 2)
     labels = np.array([0, 2], np.uint8)
-    spec = save(
-        tmp_path / "d.npz", train_images=given, train_labels=labels, test_images=given[1:], test_labels=[1]
-    )
+    spec = save(tmp_path / "d.npz", train_images=given, train_labels=labels, test_images=given[1:], test_labels=[1])
     data = load_data(spec)
     assert data.train is not None and data.train.inputs.shape == (2, 3, 4, 5)
     torch.testing.assert_close(data.test.inputs[0, :, 2, 3], torch.tensor([1.0, 0.2, 0.0]))
@@ -195,9 +194,41 @@ def test_folder_of_classes_alone_in_grey_and_scaled(tmp_path: Path) -> None:
     picture(tmp_path / "b" / "2.png", (9, 9), 102, "L")
     with pytest.raises(InputError, match="different sizes"):
         load_data(f"folder:{tmp_path}")
-    data = load_data(f"folder:{tmp_path}", image_size=(8, 8))
+    data = load_data(f"folder:{tmp_path}", images=ImageShape(1, 8, 8))
     assert data.train is None and data.test.inputs.shape == (2, 1, 8, 8)
     torch.testing.assert_close(data.test.inputs[:, 0, 4, 4], torch.tensor([0.2, 0.4]))
+    coloured = load_data(f"folder:{tmp_path}", images=ImageShape(3, 8, 8))
+    assert coloured.test.inputs.shape == (2, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "usual", "side"),
+    [
+        ([(6, 6), (6, 6)], True, 6),  # small ones of one size are what the network was trained on
+        ([(6, 6), (7, 6)], True, 8),
+        ([(9, 9), (9, 9)], True, 8),  # photographs
+        ([(6, 6), (6, 6)], False, 8),
+    ],
+)
+def test_a_size_that_is_only_usual(tmp_path: Path, sizes: Any, usual: bool, side: int) -> None:
+    for number, size in enumerate(sizes):
+        picture(tmp_path / "abc"[number] / "1.png", size, 255, "L")
+    data = load_data(f"folder:{tmp_path}", images=ImageShape(3, 8, 8, usual))
+    assert data.test.inputs.shape == (2, 3, side, side)
+    assert bool((data.test.inputs == 1).all())
+
+
+def test_pictures_with_a_palette_or_transparency(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "1.png", (12, 9), (255, 0, 0, 128), "RGBA")
+    Image.new("RGB", (9, 12), (0, 0, 255)).quantize(4).save(tmp_path / "a" / "2.png")
+    data = load_data(f"folder:{tmp_path}", images=ImageShape(3, 8, 8))
+    assert data.test.inputs[:, :, 4, 4].tolist() == [[1, 0, 0], [0, 0, 1]]
+
+
+def test_too_many_pictures(tmp_path: Path) -> None:
+    picture(tmp_path / "a" / "1.png", (9, 9), 0, "L")
+    with pytest.raises(InputError, match="1 images do not fit into memory"):
+        load_data(f"folder:{tmp_path}", images=ImageShape(3, 60_000, 60_000))
 
 
 def test_wrong_folders(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ PLUGINS = ROOT.parent / "plugins" / "compress_plugins"
 
 # A module may import those of its own level and of the levels above it in this list.
 LEVELS = (
-    {"errors", "figures", "progress", "schedules", "training", "inputs", "nn", "fsa", "units", "files"},
+    {"errors", "figures", "progress", "schedules", "training", "inputs", "nn", "fsa", "units", "files", "pictures"},
     {"graph"},
     {"calibration"},
     {"plugin", "methods", "registry", "plan", "budget", "retrain", "sparsity", "trainable", "weights"},

@@ -15,10 +15,13 @@ from compress.errors import InputError, ModelError
 from compress.graph import Coupling, Program, analyse, load_rules, trace
 from compress.graph.features import selections
 from compress.inputs import InputType, types_of, written
+from compress.pictures import ImageShape
 from compress.progress import Progress
 from compress.request import DataSource, ModelSource, Settings
 
 Shapes = tuple[tuple[int, ...], ...]
+
+_IMAGENET = "--mean .485,.456,.406 --std .229,.224,.225"
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,9 @@ def open_model(
     if data is not None:
         if data.mean is None and mean is not None and std is not None and progress is not None:
             progress.step(f"Normalising as the file says: --mean {joined(mean)} --std {joined(std)}")
-        read = load_data(data.spec, mean=mean, std=std)
+        read = load_data(data.spec, mean=mean, std=std, images=_images(loaded))
+        if mean is None and progress is not None and _wants_normalised(loaded, data.spec, read):
+            progress.warn(f"the images are not normalised, as the networks of torchvision mostly are used: {_IMAGENET}")
     shapes = loaded.input_shapes or (None if read is None else (read.input_shape,))
     if read is not None and loaded.usual_shape and len(read.input_shape) == 3:
         shapes = (read.input_shape,)  # images of the data's size are as good as those that are usual
@@ -130,6 +135,20 @@ def open_model(
 def joined(numbers: Sequence[float]) -> str:
     """As an option takes them."""
     return ",".join(f"{number:g}" for number in numbers)
+
+
+def _images(loaded: LoadedModel) -> ImageShape | None:
+    """The images that a model reads; None if it reads something else, or nobody said which."""
+    shapes = loaded.input_shapes or ()
+    if len(shapes) != 1 or len(shapes[0]) != 3:
+        return None
+    return ImageShape(*shapes[0], usual=loaded.usual_shape)
+
+
+def _wants_normalised(loaded: LoadedModel, spec: str, data: Data) -> bool:
+    """Whether a network of torchvision is given images as they are in their files."""
+    of_files = spec.startswith(("folder:", "torchvision:"))
+    return of_files and loaded.architecture.startswith("torchvision:") and data.input_shape[:-2] == (3,)
 
 
 def _tell_imports(source: ModelSource, progress: Progress) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from compress.errors import InputError, ModelError
@@ -144,9 +145,7 @@ def test_inputs_are_float32_whatever_the_weights_are(tmp_path: Path) -> None:
     assert "its weights are bfloat16" in caught.value.hint and "model.float()" in caught.value.hint
 
 
-def test_what_trust_imports_is_told_before_anything_is_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_trust_imports_is_told_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save(Low(), tmp_path / "low.pt")
     listener, loaded = Listener(), []
     monkeypatch.setattr(torch, "load", lambda *_, **__: loaded.append(list(listener.told)))
@@ -185,3 +184,32 @@ def test_a_model_for_one_sample_is_traced_with_one(tmp_path: Path) -> None:
     found = traced(open_model(ModelSource(tmp_path / "one.pt2", input_shapes=((4,),)), Settings()))
     assert found.inputs[0].shape == (1, 4)
     assert not found.dynamic_batch
+
+
+class Warned(Silent):
+    """Keeps what is warned of."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_photographs_are_made_to_fit(tmp_path: Path) -> None:
+    """A state dict of torchvision and a folder of pictures of any size: neither shape nor size has to be said."""
+    from torchvision.models import squeezenet1_1
+
+    torch.save(squeezenet1_1(num_classes=2).state_dict(), tmp_path / "net.pt")
+    for name, size in (("ant", (300, 240)), ("bee", (230, 260))):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", size).save(tmp_path / name / "1.jpg")
+    source, data = ModelSource(tmp_path / "net.pt"), f"folder:{tmp_path}"
+    progress = Warned()
+    opened = open_model(source, Settings(), DataSource(data), progress)
+    assert opened.shapes == ((3, 224, 224),) and opened.data is not None and opened.data.input_shape == (3, 224, 224)
+    assert ["--mean .485" in text for text in progress.texts] == [True]
+    said = open_model(ModelSource(tmp_path / "net.pt", input_shapes=((3, 64, 96),)), Settings(), DataSource(data))
+    assert said.data is not None and said.data.input_shape == (3, 64, 96)
+    open_model(source, Settings(), DataSource(data, mean=(0.5,), std=(0.5,)), progress)
+    assert len(progress.texts) == 1
