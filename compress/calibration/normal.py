@@ -101,7 +101,6 @@ class Moments:
         self.y = torch.zeros(groups, outputs, dtype=torch.float64)
         self.xx = torch.zeros(groups, features, features, dtype=torch.float64)
         self.xy = torch.zeros(groups, features, outputs, dtype=torch.float64)
-        self.yy = torch.zeros(groups, outputs, dtype=torch.float64)
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Rows (groups, N, features) and (groups, N, outputs)."""
@@ -110,7 +109,6 @@ class Moments:
         self.y += y.sum(1)
         self.xx.baddbmm_(x.transpose(1, 2), x)
         self.xy.baddbmm_(x.transpose(1, 2), y)
-        self.yy += y.square().sum(1)
 
     def solve(self, prior: Tensor, ridge: float, intercept: bool) -> tuple[Tensor, Tensor]:
         """Weights (groups, features, outputs) nearest to fitting, pulled towards ``prior``, and the intercept.
@@ -119,8 +117,13 @@ class Moments:
         """
         xx, xy = self.centred() if intercept else (self.xx, self.xy)
         scale = xx.diagonal(dim1=1, dim2=2).mean(1).clamp(min=1e-30)
-        eye = torch.eye(xx.shape[1], dtype=xx.dtype)
-        weight = prior + torch.linalg.solve(xx + ridge * scale[:, None, None] * eye, xy - xx @ prior)
+        left = xy - xx @ prior
+        xx = xx.clone()
+        xx.diagonal(dim1=1, dim2=2).add_(ridge * scale[:, None])
+        factor, failed = torch.linalg.cholesky_ex(xx)
+        # Not positive definite by rounding alone: inputs that depend on each other, and a ridge next to nothing
+        change = torch.linalg.solve(xx, left) if bool(failed.any()) else torch.cholesky_solve(left, factor)
+        weight = prior + change
         return weight, self.shift(weight) if intercept else torch.zeros_like(self.y)
 
     def solve_within(self, prior: Tensor, ridge: float, intercept: bool) -> tuple[Tensor, Tensor]:
@@ -161,11 +164,16 @@ class Moments:
         """The intercept with which ``weight`` is right on average: (groups, outputs)."""
         return (self.y - torch.einsum("gf,gfo->go", self.x, weight)) / max(self.count, 1)
 
-    def error(self, weight: Tensor, intercept: Tensor) -> float:
-        """Sum of squared residuals of ``x @ weight + intercept``."""
-        quadratic = torch.einsum("gfo,gfh,gho->go", weight, self.xx, weight) - 2 * (weight * self.xy).sum(1)
-        cross = 2 * intercept * (torch.einsum("gf,gfo->go", self.x, weight) - self.y)
-        return float((self.yy + quadratic + cross + self.count * intercept.square()).sum())
+
+def residuals(x: Tensor, y: Tensor, weight: Tensor, intercept: Tensor) -> float:
+    """The sum of squares of ``x @ weight + intercept - y``.
+
+    Args:
+        x, y: Rows (groups, N, features) and (groups, N, outputs).
+        weight: (groups, features, outputs).
+        intercept: (groups, outputs).
+    """
+    return float(torch.baddbmm(intercept[:, None] - y, x, weight).square().sum())
 
 
 def flat_weight(weight: Tensor, groups: int) -> Tensor:

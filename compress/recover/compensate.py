@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from compress.calibration.layers import Layers, is_layer, op_of
-from compress.calibration.normal import Layer, Moments, flat_weight, unflatten
+from compress.calibration.normal import Layer, Moments, flat_weight, residuals, unflatten
 from compress.calibration.walk import Walker, affordable
 from compress.graph import Coupling, attribute, slice_tensor
 from compress.graph.labels import Value
@@ -206,16 +206,21 @@ class _Run:
 
     def _fit(self, node: fx.Node, layer: Layer, name: str, targets: list[Tensor]) -> None:
         groups = layer.groups
-        fit, judge = (Moments(groups, layer.features, layer.weight.shape[0] // groups) for _ in range(2))
+        fit = Moments(groups, layer.features, layer.weight.shape[0] // groups)
         inputs = self.sliced.values(self.layers.args(node)["input"])
-        for i, (x, y) in enumerate(zip(inputs, targets, strict=True)):
-            (judge if i >= len(inputs) - self.judges else fit).add(*layer.rows(x, y, self.generator))
+        batches = list(zip(inputs, targets, strict=True))
+        for x, y in batches[: len(batches) - self.judges]:
+            fit.add(*layer.rows(x, y, self.generator))
         old = flat_weight(layer.weight, groups)
         shift = self.layers.shift(node)
         solve = fit.solve_within if self.keep_zeros and bool((old == 0).any()) else fit.solve
         new, intercept = solve(old, self.ridge, shift is not None)
-        before = judge.error(old, self._present(shift, intercept))
-        after = judge.error(new, intercept)
+        now = self._present(shift, intercept)
+        before = after = 0.0
+        for x, y in batches[len(batches) - self.judges :]:
+            rows = layer.rows(x, y, self.generator)
+            before += residuals(*rows, old, now)
+            after += residuals(*rows, new, intercept)
         if self.judges and not after < before:
             self.skipped[name] = "a refit does not help on held-out data" if before > 0 else "nothing was lost"
             return
