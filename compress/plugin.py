@@ -34,7 +34,7 @@ from compress.budget import (
     size_of,
 )
 from compress.calibration.measurements import Measurements
-from compress.calibration.problems import Problem
+from compress.calibration.problems import Gram, Problem
 from compress.errors import InputError, ModelError, PluginError
 from compress.figures import Figure, HeatMap, Panel, Series
 from compress.fsa import FSASettings, compression_factor, select_features
@@ -63,9 +63,9 @@ from compress.trainable import Trainable
 from compress.weights import Weights
 
 __all__ = [
-    "Allocation", "Budget", "Context", "Coupling", "Criterion", "FSASettings", "Figure", "Group", "HeatMap",
-    "InputError", "LearnedAdjacency", "Loop", "Member", "ModelError", "Panel", "Plan", "Problem", "Pruner", "Retrain",
-    "Series", "Session", "WeightCriterion", "annealed", "bind", "compression_factor", "everything", "granularities",
+    "Allocation", "Budget", "Context", "Coupling", "Criterion", "FSASettings", "Figure", "Gram", "Group",
+    "HeatMap", "InputError", "LearnedAdjacency", "Loop", "Member", "ModelError", "Panel", "Plan", "Problem", "Pruner",
+    "Retrain", "Series", "Session", "WeightCriterion", "annealed", "bind", "compression_factor", "everything", "granularities",
     "insert_module", "make_plan", "make_scores", "matched", "mixing_matrices", "no_meaning", "op_name", "option",
     "relationship_score", "select_features", "share_of_zeros", "size_of",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,6 +166,33 @@ class Moments:
         quadratic = torch.einsum("gfo,gfh,gho->go", weight, self.xx, weight) - 2 * (weight * self.xy).sum(1)
         cross = 2 * intercept * (torch.einsum("gf,gfo->go", self.x, weight) - self.y)
         return float((self.yy + quadratic + cross + self.count * intercept.square()).sum())
+
+
+def gram_or_rows(batches: Iterable[Tensor], centred: bool) -> Tensor:
+    """The rows of all batches as long as they are fewer than features, otherwise the sums of their products.
+
+    Args:
+        batches: At least one; (groups, N, features) each.
+        centred: Whether the mean of all rows is subtracted from each.
+
+    Returns:
+        (groups, N, features) with N < features, or (groups, features, features).
+    """
+    held: list[Tensor] = []
+    moments: Moments | None = None
+    for batch in batches:
+        held.append(batch)
+        groups, _, features = batch.shape
+        if moments is None and sum(rows.shape[1] for rows in held) >= features:
+            moments = Moments(groups, features, 0)
+        if moments is not None:
+            for rows in held:
+                moments.add(rows, rows[..., :0])
+            held.clear()
+    if moments is not None:
+        return moments.centred()[0] if centred else moments.xx
+    rows = torch.cat(held, 1)
+    return rows - rows.mean(1, keepdim=True) if centred else rows
 
 
 def flat_weight(weight: Tensor, groups: int) -> Tensor:
