@@ -12,6 +12,7 @@ from compress.plugin import Problem
 from compress_plugins.symmetric import inverse, products
 
 PUT_OFF = 128  # rows of products that wait to be subtracted
+AHEAD = 36  # rows that are read at once
 
 
 class Elimination:
@@ -36,43 +37,52 @@ class Elimination:
             matrix.blocks(self._width) for matrix in (self._inverse, self._products)
         )
         room = max(PUT_OFF // self._width, 1) * self._width
+        self._eye = torch.eye(self._width, dtype=problem.weight.dtype)
         # H^-1 is to lose sides' solved, W W' solved' across + across' solved
-        self._sides, self._solved, self._across = problem.weight.new_empty(3, room, problem.columns.numel())
+        self._waiting = problem.weight.new_empty(3, room, problem.columns.numel())
+        self._solved = self._waiting[0]
         self._start()
 
     def _start(self) -> None:
         """Nothing waits, and nothing that is gone has a place."""
         self._gone: list[int] = []
         self._places = {unit: place for place, unit in enumerate(self._units.tolist())}
-        self._left = self._sides.new_ones(len(self._units))
 
     def costs(self, count: int) -> Tensor:
         """By unit, (count,), the rise of the squared error when it goes next; 0 for units that are not read."""
-        rise = _solve(self._inverse_blocks, self._product_blocks).diagonal(dim1=1, dim2=2).sum(1) * self._left
+        rise = _solve(self._inverse_blocks, self._product_blocks).diagonal(dim1=1, dim2=2).sum(1)
         return torch.zeros(count, dtype=rise.dtype).index_add_(0, self._units, rise)
 
-    def remove(self, unit: int) -> None:
-        """Take a unit out and refit what is left."""
+    def remove(self, unit: int, soon: Sequence[int] = ()) -> None:
+        """Take a unit out and refit what is left; ``soon`` are units that may go next."""
         place = self._places.pop(unit, None)
         if place is None:
             return
-        before = len(self._gone) * self._width
-        own, now = (slice(start, start + self._width) for start in (place * self._width, before))
-        sides, solved, across = self._sides[:before], self._solved[:before], self._across[:before]
-        side = torch.addmm(self._inverse.rows(own), sides[:, own].T, solved, alpha=-1, out=self._sides[now])
-        row = torch.addmm(self._products.rows(own), across[:, own].T, solved, alpha=-1)
-        row.addmm_(solved[:, own].T, across, alpha=-1)
-        self._solved[now] = _solve(side[:, own], side)
-        torch.addmm(row, row[:, own], self._solved[now], alpha=-0.5, out=self._across[now])
-        self._update(side, self._solved[now], self._across[now])
-        self._inverse_blocks[place] = torch.eye(self._width, dtype=row.dtype)  # anything regular
-        self._left[place] = 0
+        width, before = self._width, len(self._gone) * self._width
+        own, now = self._inputs(place), slice(before, before + width)
+        next_ = [self._inputs(self._places[u]) for u in soon[: AHEAD // width - 1] if u in self._places]
+        rows = torch.cat([matrix.rows(own, next_) for matrix in (self._inverse, self._products)])
+        solved, waiting = self._solved[:before], self._waiting[1:, :before]
+        rows.addmm_(waiting[:, :, own].transpose(1, 2).reshape(2 * width, before), solved, alpha=-1)
+        side, across = rows.split(width)
+        across.addmm_(solved[:, own].T, waiting[1], alpha=-1)
+        side_solved = side / side[:, own] if width == 1 else torch.linalg.inv(side[:, own]) @ side
+        across = torch.addmm(across, across[:, own], side_solved, alpha=-0.5)
+        for waits, new in zip(self._waiting, (side_solved, side, across), strict=True):
+            waits[now] = new
+        self._update(side, side_solved, across)
+        self._inverse_blocks[place] = self._eye * torch.finfo(rows.dtype).max  # it costs nothing any more
         self._gone.append(place)
-        if now.stop == len(self._sides):
+        if now.stop == self._waiting.shape[1]:
             self._carry_out()
 
     def _update(self, side: Tensor, solved: Tensor, across: Tensor) -> None:
         """Blocks after a unit has gone."""
+        if self._width == 1:
+            side, solved, across = (t.view(-1, 1, 1) for t in (side, solved, across))
+            self._inverse_blocks.addcmul_(side, solved, value=-1)
+            self._product_blocks.addcmul_(solved, across, value=-2)
+            return
         side, solved, across = (t.unflatten(1, (-1, self._width)).transpose(0, 1) for t in (side, solved, across))
         self._inverse_blocks.baddbmm_(side.mT, solved, alpha=-1)
         change = solved.mT @ across
@@ -80,19 +90,23 @@ class Elimination:
 
     def _carry_out(self) -> None:
         """Subtract what waits, and close the gaps."""
-        gone, left = torch.tensor(self._gone), len(self._units) - len(self._gone)
-        holes, last = gone[gone < left], left + self._left[left:].nonzero().flatten()
+        count, gone = len(self._units), torch.tensor(self._gone)
+        left = count - len(gone)
+        alive = torch.ones(count, dtype=torch.bool).index_fill_(0, gone, False)
+        holes, last = gone[gone < left], left + alive[left:].nonzero().flatten()
         keep = torch.arange(left).index_put_((holes,), last)
-        inputs = (torch.arange(len(self._units) * self._width)).unflatten(0, (-1, self._width))
-        for matrix, other in ((self._inverse, self._sides), (self._products, self._across)):
+        inputs = torch.arange(count * self._width).unflatten(0, (-1, self._width))
+        for matrix, other in ((self._inverse, self._waiting[1]), (self._products, self._waiting[2])):
             matrix.down_date(inputs[gone].flatten(), self._solved, other)
             matrix.move(inputs[holes].flatten(), inputs[last].flatten(), left * self._width)
         self._units = self._units[keep]
         self._inverse_blocks, self._product_blocks = self._inverse_blocks[keep], self._product_blocks[keep]
-        self._sides, self._solved, self._across = (
-            waiting[:, : left * self._width] for waiting in (self._sides, self._solved, self._across)
-        )
+        self._waiting = self._waiting[:, :, : left * self._width]
+        self._solved = self._waiting[0]
         self._start()
+
+    def _inputs(self, place: int) -> slice:
+        return slice(place * self._width, (place + 1) * self._width)
 
 
 def _solve(matrix: Tensor, right: Tensor) -> Tensor:
@@ -119,10 +133,13 @@ def order(
     done, total = [0] * len(cells), sum(counts)
     for place in range(total):
         closed = torch.tensor(_closed(done, counts), dtype=torch.float64)[cell_of]
-        unit = int((_costs(parts, size) + barred + closed).argmin())
+        cost = _costs(parts, size) + barred + closed
+        unit = int(cost.argmin())
+        barred[unit] = cost[unit] = torch.inf
+        soon = cost.topk(min(AHEAD, size), largest=False).indices.tolist()
         for part, _ in parts:
-            part.remove(unit)
-        rank[unit], barred[unit] = place, torch.inf
+            part.remove(unit, soon)
+        rank[unit] = place
         done[int(cell_of[unit])] += 1
     rest = (barred == 0).nonzero().flatten()
     rank[rest[_costs(parts, size)[rest].argsort(stable=True)]] = torch.arange(total, total + len(rest)).double()
