@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 POSITIONS = 128  # output positions (pixels, tokens) drawn from each sample for the normal equations
+BLOCK = 256  # columns of a symmetric matrix that are computed at once
 ROUNDS = 50  # of conjugate gradients, each as much work as a product of inputs x inputs x outputs
 
 
@@ -108,7 +109,7 @@ class Moments:
         self.count += x.shape[1]
         self.x += x.sum(1)
         self.y += y.sum(1)
-        self.xx.baddbmm_(x.transpose(1, 2), x)
+        add_symmetric(self.xx, x, x)
         self.xy.baddbmm_(x.transpose(1, 2), y)
         self.yy += y.square().sum(1)
 
@@ -166,6 +167,19 @@ class Moments:
         quadratic = torch.einsum("gfo,gfh,gho->go", weight, self.xx, weight) - 2 * (weight * self.xy).sum(1)
         cross = 2 * intercept * (torch.einsum("gf,gfo->go", self.x, weight) - self.y)
         return float((self.yy + quadratic + cross + self.count * intercept.square()).sum())
+
+
+def add_symmetric(total: Tensor, left: Tensor, right: Tensor, factor: float = 1.0) -> None:
+    """Add a product that is symmetric to a symmetric matrix, in place; what is below the diagonal is copied.
+
+    Args:
+        total: (groups, features, features).
+        left, right: (groups, N, features) - factor left' right is added.
+    """
+    for start in range(0, total.shape[2], BLOCK):
+        end = start + BLOCK
+        total[:, start:end, start:].baddbmm_(left[:, :, start:end].mT, right[:, :, start:], alpha=factor)
+        total[:, end:, start:end] = total[:, start:end, end:].mT
 
 
 def gram_or_rows(batches: Iterable[Tensor], centred: bool) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from compress.calibration.layers import Layers, is_layer
-from compress.calibration.normal import flat_weight, gram_or_rows
+from compress.calibration.normal import add_symmetric, flat_weight, gram_or_rows
 from compress.calibration.walk import Walker, affordable
 from compress.graph import Coupling, Group, attribute
 from compress.graph.groups import Member
@@ -39,7 +39,11 @@ class Gram:
 
     def matrix(self) -> Tensor:
         """X'X."""
-        return self.values if self.rows is None else self.rows.T @ self.rows
+        if self.rows is None:
+            return self.values
+        found = self.rows.new_zeros(1, *2 * self.rows.shape[1:])
+        add_symmetric(found, self.rows[None], self.rows[None])
+        return found[0]
 
     @property
     def scale(self) -> float:

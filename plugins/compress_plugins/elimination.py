@@ -60,7 +60,7 @@ class Elimination:
             return
         width, before = self._width, len(self._gone) * self._width
         own, now = self._inputs(place), slice(before, before + width)
-        next_ = [self._inputs(self._places[u]) for u in soon[: AHEAD // width - 1] if u in self._places]
+        next_ = [self._inputs(self._places[u]) for u in soon if u in self._places]
         rows = torch.cat([matrix.rows(own, next_) for matrix in (self._inverse, self._products)])
         solved, waiting = self._solved[:before], self._waiting[1:, :before]
         rows.addmm_(waiting[:, :, own].transpose(1, 2).reshape(2 * width, before), solved, alpha=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -9,9 +10,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from compress.plugin import Problem
+from compress.plugin import Problem, add_symmetric
 
-THIN = 2  # a factor with more than so many columns for each row stays one: slower to read from, but never squared
+AHEAD = 36
+THIN = 3  # a factor with more than so many columns for each row stays one: slower to read from, but never squared
 
 
 class Symmetric(Protocol):
@@ -62,7 +64,7 @@ class Dense:
 
     def down_date(self, gone: Tensor, solved: Tensor, other: Tensor) -> None:
         """See :class:`Symmetric`."""
-        self._matrix.addmm_(solved.T, other, alpha=-1)
+        add_symmetric(self._matrix[None], solved[None], other[None], -1)
 
     def move(self, holes: Tensor, last: Tensor, left: int) -> None:
         """See :class:`Symmetric`."""
@@ -76,8 +78,7 @@ class Products(Dense):
 
     def down_date(self, gone: Tensor, solved: Tensor, other: Tensor) -> None:
         """See :class:`Symmetric`."""
-        super().down_date(gone, solved, other)
-        super().down_date(gone, other, solved)
+        super().down_date(gone, torch.cat([solved, other]), torch.cat([other, solved]))
 
 
 class Thin(ABC):
@@ -89,7 +90,8 @@ class Thin(ABC):
     def rows(self, own: slice, soon: Iterable[slice]) -> Tensor:
         """See :class:`Symmetric`."""
         if own.start not in self._known:
-            wanted = {s.start: s for s in (own, *soon) if s.start not in self._known}
+            room = max(AHEAD // (own.stop - own.start), 1)
+            wanted = {s.start: s for s in islice((s for s in (own, *soon) if s.start not in self._known), room)}
             found = self._computed(list(wanted.values()))
             self._known.update(zip(wanted, found.split(own.stop - own.start), strict=True))
         return self._known[own.start]
@@ -172,7 +174,7 @@ class ThinInverse(Thin):
 def products(problem: Problem) -> Symmetric:
     """Of the rows of a weight, for the inputs that belong to units, in the order of its units."""
     weight = problem.weight[problem.columns.flatten()]
-    return ThinProducts(weight) if THIN * weight.shape[1] < len(weight) else Products(weight @ weight.T)
+    return ThinProducts(weight) if THIN * weight.shape[1] < len(weight) else Products(_added(0, weight.T, 1))
 
 
 def inverse(problem: Problem, ridge: float) -> Symmetric:
@@ -189,13 +191,19 @@ def inverse(problem: Problem, ridge: float) -> Symmetric:
         found = _inverse(*_factor(gram.matrix(), added))
         return Dense(found if whole else found[own][:, own])
     x = gram.rows if whole else gram.rows[:, own]
-    matrix, factor = _factor(gram.rows @ gram.rows.T, added)
+    matrix, factor = _factor(_added(0, gram.rows.T, 1), added)
     if factor is None or THIN * len(x) < x.shape[1]:
         return ThinInverse(x, _inverse(matrix, factor), added)
     solved = torch.linalg.solve_triangular(factor, x, upper=False)
-    found = (solved.T @ solved).mul_(-1 / added)
-    found.diagonal().add_(1 / added)
-    return Dense(found)
+    return Dense(_added(1 / added, solved, -1 / added))
+
+
+def _added(diagonal: float, x: Tensor, factor: float) -> Tensor:
+    """diagonal I + factor X'X."""
+    found = x.new_zeros(x.shape[1], x.shape[1])
+    found.diagonal().fill_(diagonal)
+    add_symmetric(found[None], x[None], x[None], factor)
+    return found
 
 
 def _factor(matrix: Tensor, added: float) -> tuple[Tensor, Tensor | None]:
