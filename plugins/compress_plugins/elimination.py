@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from compress.plugin import Problem
 from compress_plugins.symmetric import inverse, products
 
 PUT_OFF = 128  # rows of products that wait to be subtracted
-AHEAD = 36  # rows that are read at once
+LIKELY = 64  # units among which those are looked for that may go next
 
 
 class Elimination:
@@ -37,10 +37,10 @@ class Elimination:
             matrix.blocks(self._width) for matrix in (self._inverse, self._products)
         )
         room = max(PUT_OFF // self._width, 1) * self._width
-        self._eye = torch.eye(self._width, dtype=problem.weight.dtype)
+        # In place of a block of the inverse: its unit costs nothing
+        self._never = torch.eye(self._width, dtype=problem.weight.dtype) * torch.finfo(problem.weight.dtype).max
         # H^-1 is to lose sides' solved, W W' solved' across + across' solved
-        self._waiting = problem.weight.new_empty(3, room, problem.columns.numel())
-        self._solved = self._waiting[0]
+        self._sides, self._solved, self._across = problem.weight.new_empty(3, room, problem.columns.numel())
         self._start()
 
     def _start(self) -> None:
@@ -50,31 +50,47 @@ class Elimination:
 
     def costs(self, count: int) -> Tensor:
         """By unit, (count,), the rise of the squared error when it goes next; 0 for units that are not read."""
-        rise = _solve(self._inverse_blocks, self._product_blocks).diagonal(dim1=1, dim2=2).sum(1)
+        rise = _solve(self._inverse_blocks, self._product_blocks)
+        rise = rise.flatten() if self._width == 1 else rise.diagonal(dim1=1, dim2=2).sum(1)
         return torch.zeros(count, dtype=rise.dtype).index_add_(0, self._units, rise)
 
-    def remove(self, unit: int, soon: Sequence[int] = ()) -> None:
-        """Take a unit out and refit what is left; ``soon`` are units that may go next."""
+    def remove(self, unit: int, cost: Tensor | None = None) -> None:
+        """Take a unit out and refit what is left.
+
+        Args:
+            unit: Nothing happens if it is not read.
+            cost: By unit, how soon it may go; saves time.
+        """
         place = self._places.pop(unit, None)
         if place is None:
             return
-        width, before = self._width, len(self._gone) * self._width
-        own, now = self._inputs(place), slice(before, before + width)
-        next_ = [self._inputs(self._places[u]) for u in soon if u in self._places]
-        rows = torch.cat([matrix.rows(own, next_) for matrix in (self._inverse, self._products)])
-        solved, waiting = self._solved[:before], self._waiting[1:, :before]
-        rows.addmm_(waiting[:, :, own].transpose(1, 2).reshape(2 * width, before), solved, alpha=-1)
-        side, across = rows.split(width)
-        across.addmm_(solved[:, own].T, waiting[1], alpha=-1)
-        side_solved = side / side[:, own] if width == 1 else torch.linalg.inv(side[:, own]) @ side
-        across = torch.addmm(across, across[:, own], side_solved, alpha=-0.5)
-        for waits, new in zip(self._waiting, (side_solved, side, across), strict=True):
-            waits[now] = new
-        self._update(side, side_solved, across)
-        self._inverse_blocks[place] = self._eye * torch.finfo(rows.dtype).max  # it costs nothing any more
+        before = len(self._gone) * self._width
+        own, now = self._inputs(place), slice(before, before + self._width)
+        sides, solved, across = self._sides[:before], self._solved[:before], self._across[:before]
+        mixed = solved[:, own].T
+        side = torch.addmm(
+            self._inverse.rows(own, self._soon(cost)), sides[:, own].T, solved, alpha=-1, out=self._sides[now]
+        )
+        row = torch.addmm(self._products.rows(own, self._soon(cost)), across[:, own].T, solved, alpha=-1)
+        row.addmm_(mixed, across, alpha=-1)
+        solved, across = self._solved[now], self._across[now]
+        if self._width == 1:
+            torch.div(side, side[:, own], out=solved)
+        else:
+            torch.mm(torch.linalg.inv(side[:, own]), side, out=solved)
+        torch.addmm(row, row[:, own], solved, alpha=-0.5, out=across)
+        self._update(side, solved, across)
+        self._inverse_blocks[place] = self._never
         self._gone.append(place)
-        if now.stop == self._waiting.shape[1]:
+        if now.stop == len(self._sides):
             self._carry_out()
+
+    def _soon(self, cost: Tensor | None) -> Iterator[slice]:
+        """Inputs of the units that cost least."""
+        if cost is not None:
+            for unit in cost.topk(min(LIKELY, len(cost)), largest=False).indices.tolist():
+                if unit in self._places:
+                    yield self._inputs(self._places[unit])
 
     def _update(self, side: Tensor, solved: Tensor, across: Tensor) -> None:
         """Blocks after a unit has gone."""
@@ -96,13 +112,14 @@ class Elimination:
         holes, last = gone[gone < left], left + alive[left:].nonzero().flatten()
         keep = torch.arange(left).index_put_((holes,), last)
         inputs = torch.arange(count * self._width).unflatten(0, (-1, self._width))
-        for matrix, other in ((self._inverse, self._waiting[1]), (self._products, self._waiting[2])):
+        for matrix, other in ((self._inverse, self._sides), (self._products, self._across)):
             matrix.down_date(inputs[gone].flatten(), self._solved, other)
             matrix.move(inputs[holes].flatten(), inputs[last].flatten(), left * self._width)
         self._units = self._units[keep]
         self._inverse_blocks, self._product_blocks = self._inverse_blocks[keep], self._product_blocks[keep]
-        self._waiting = self._waiting[:, :, : left * self._width]
-        self._solved = self._waiting[0]
+        self._sides, self._solved, self._across = (
+            waiting[:, : left * self._width] for waiting in (self._sides, self._solved, self._across)
+        )
         self._start()
 
     def _inputs(self, place: int) -> slice:
@@ -129,18 +146,18 @@ def order(
     cell_of, barred = torch.zeros(size, dtype=torch.int64), torch.full((size,), torch.inf, dtype=torch.float64)
     for number, units in enumerate(cells):
         cell_of[units], barred[units] = number, 0
-    rank = torch.zeros(size, dtype=torch.float64)
-    done, total = [0] * len(cells), sum(counts)
+    number_of, rank = cell_of.tolist(), torch.zeros(size, dtype=torch.float64)
+    done, total, closed = [0] * len(cells), sum(counts), []
     for place in range(total):
-        closed = torch.tensor(_closed(done, counts), dtype=torch.float64)[cell_of]
-        cost = _costs(parts, size) + barred + closed
+        if (now := _closed(done, counts)) != closed:
+            closed, wait = now, torch.tensor(now, dtype=torch.float64)[cell_of]
+        cost = _costs(parts, size).add_(barred).add_(wait)
         unit = int(cost.argmin())
         barred[unit] = cost[unit] = torch.inf
-        soon = cost.topk(min(AHEAD, size), largest=False).indices.tolist()
         for part, _ in parts:
-            part.remove(unit, soon)
+            part.remove(unit, cost)
         rank[unit] = place
-        done[int(cell_of[unit])] += 1
+        done[number_of[unit]] += 1
     rest = (barred == 0).nonzero().flatten()
     rank[rest[_costs(parts, size)[rest].argsort(stable=True)]] = torch.arange(total, total + len(rest)).double()
     return rank
