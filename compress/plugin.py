@@ -64,11 +64,11 @@ from compress.trainable import Trainable
 from compress.weights import Weights
 
 __all__ = [
-    "Allocation", "Budget", "Context", "Coupling", "Criterion", "FSASettings", "Figure", "Gram", "Group",
-    "HeatMap", "InputError", "LearnedAdjacency", "Loop", "Member", "ModelError", "Panel", "Plan", "Problem", "Pruner",
-    "Retrain", "Series", "Session", "WeightCriterion", "add_symmetric", "annealed", "bind", "compression_factor", "everything", "granularities",
-    "insert_module", "make_plan", "make_scores", "matched", "mixing_matrices", "no_meaning", "op_name", "option",
-    "relationship_score", "select_features", "share_of_zeros", "size_of",
+    "Allocation", "Budget", "Context", "Coupling", "Criterion", "FSASettings", "Figure", "Gram", "Group", "HeatMap",
+    "InputError", "LearnedAdjacency", "Loop", "Member", "ModelError", "Panel", "Plan", "Problem", "Pruner", "Retrain",
+    "Series", "Session", "WeightCriterion", "add_symmetric", "annealed", "bind", "compression_factor", "everything",
+    "granularities", "insert_module", "make_plan", "make_scores", "matched", "mixing_matrices", "no_meaning", "op_name",
+    "option", "relationship_score", "select_features", "share_of_zeros", "size_of",
 ]  # fmt: skip
 
 

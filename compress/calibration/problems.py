@@ -79,7 +79,7 @@ class Problem:
 
     @property
     def xx(self) -> Tensor:
-        """(features, features): the sums of products as a matrix, computed on each call where only the inputs are kept."""
+        """(features, features): the sums of products; computed on each call where the inputs are kept instead."""
         return self.gram.matrix()
 
     @cached_property

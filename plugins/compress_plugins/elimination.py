@@ -11,8 +11,8 @@ from torch import Tensor
 from compress.plugin import Problem
 from compress_plugins.symmetric import inverse, products
 
-PUT_OFF = 128  # rows of products that wait to be subtracted
-LIKELY = 64  # units among which those are looked for that may go next
+PUT_OFF = 96  # rows of products that wait to be subtracted
+LIKELY = 72  # units that may go next
 
 
 class Elimination:
@@ -22,8 +22,8 @@ class Elimination:
     the columns u and refitting the others raises the squared error by ``tr((H^-1_uu)^-1 (W W')_uu)``.
 
     Each unit that goes changes H^-1 and W W' by products of thin matrices, but only the diagonal blocks and later the
-    rows of single units are asked for. So products wait, and are carried out many at a time; the last units then move to
-    the places of those that are gone.
+    rows of single units are asked for. So products wait, and are carried out many at a time; the last units then move
+    to the places of those that are gone.
 
     Args:
         problem: What a layer computes from the units.
@@ -37,7 +37,7 @@ class Elimination:
             matrix.blocks(self._width) for matrix in (self._inverse, self._products)
         )
         room = max(PUT_OFF // self._width, 1) * self._width
-        # In place of a block of the inverse: its unit costs nothing
+        # Takes the place of a unit's block of the inverse, so that it costs nothing any more
         self._never = torch.eye(self._width, dtype=problem.weight.dtype) * torch.finfo(problem.weight.dtype).max
         # H^-1 is to lose sides' solved, W W' solved' across + across' solved
         self._sides, self._solved, self._across = problem.weight.new_empty(3, room, problem.columns.numel())
@@ -59,26 +59,23 @@ class Elimination:
 
         Args:
             unit: Nothing happens if it is not read.
-            cost: By unit, how soon it may go; saves time.
+            cost: By unit; those of the lowest may go next, and what that takes is computed ahead.
         """
         place = self._places.pop(unit, None)
         if place is None:
             return
-        before = len(self._gone) * self._width
-        own, now = self._inputs(place), slice(before, before + self._width)
-        sides, solved, across = self._sides[:before], self._solved[:before], self._across[:before]
-        mixed = solved[:, own].T
-        side = torch.addmm(
-            self._inverse.rows(own, self._soon(cost)), sides[:, own].T, solved, alpha=-1, out=self._sides[now]
-        )
-        row = torch.addmm(self._products.rows(own, self._soon(cost)), across[:, own].T, solved, alpha=-1)
-        row.addmm_(mixed, across, alpha=-1)
-        solved, across = self._solved[now], self._across[now]
+        done = len(self._gone) * self._width
+        own, now = self._inputs(place), slice(done, done + self._width)
+        sides, solved, across = self._sides[:done], self._solved[:done], self._across[:done]
+        row = self._inverse.rows(own, self._soon(cost))
+        side = torch.addmm(row, sides[:, own].T, solved, alpha=-1, out=self._sides[now])
+        row = self._products.rows(own, self._soon(cost))
+        row = torch.addmm(row, across[:, own].T, solved, alpha=-1).addmm_(solved[:, own].T, across, alpha=-1)
         if self._width == 1:
-            torch.div(side, side[:, own], out=solved)
+            solved = torch.div(side, side[:, own], out=self._solved[now])
         else:
-            torch.mm(torch.linalg.inv(side[:, own]), side, out=solved)
-        torch.addmm(row, row[:, own], solved, alpha=-0.5, out=across)
+            solved = torch.mm(torch.linalg.inv(side[:, own]), side, out=self._solved[now])
+        across = torch.addmm(row, row[:, own], solved, alpha=-0.5, out=self._across[now])
         self._update(side, solved, across)
         self._inverse_blocks[place] = self._never
         self._gone.append(place)
@@ -86,7 +83,7 @@ class Elimination:
             self._carry_out()
 
     def _soon(self, cost: Tensor | None) -> Iterator[slice]:
-        """Inputs of the units that cost least."""
+        """The inputs of those that cost least."""
         if cost is not None:
             for unit in cost.topk(min(LIKELY, len(cost)), largest=False).indices.tolist():
                 if unit in self._places:
@@ -147,11 +144,11 @@ def order(
     for number, units in enumerate(cells):
         cell_of[units], barred[units] = number, 0
     number_of, rank = cell_of.tolist(), torch.zeros(size, dtype=torch.float64)
-    done, total, closed = [0] * len(cells), sum(counts), []
+    done, total = [0] * len(cells), sum(counts)
     for place in range(total):
-        if (now := _closed(done, counts)) != closed:
-            closed, wait = now, torch.tensor(now, dtype=torch.float64)[cell_of]
-        cost = _costs(parts, size).add_(barred).add_(wait)
+        cost = _costs(parts, size).add_(barred)
+        if len(cells) > 1:
+            cost.add_(torch.tensor(_closed(done, counts), dtype=torch.float64)[cell_of])
         unit = int(cost.argmin())
         barred[unit] = cost[unit] = torch.inf
         for part, _ in parts:

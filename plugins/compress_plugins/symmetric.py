@@ -1,129 +1,116 @@
-"""Symmetric matrices of which single rows are read while inputs are taken out, as themselves or as thin factors."""
+"""Symmetric matrices of which single rows are read while inputs are taken out: whole, or as products of thin ones."""
 
 from __future__ import annotations
 
-from itertools import islice
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from compress.plugin import Problem, add_symmetric
 
-AHEAD = 36
-THIN = 3  # a factor with more than so many columns for each row stays one: slower to read from, but never squared
+THIN = 3  # a factor with more columns for each row than this is not multiplied out
+AHEAD = 72  # rows of a product that are computed at once
 
 
-class Symmetric(Protocol):
-    """A matrix (inputs, inputs), float64, that belongs to a set of inputs.
+class Symmetric(ABC):
+    """A matrix (inputs, inputs), float64, that belongs to the inputs of a layer."""
 
-    Taking out inputs g changes it by a product of thin matrices. ``solved`` is (H^-1_gg)^-1 H^-1_g:, (g, inputs), or,
-    where inputs went one after another, one such row for each, of the inverse as it was then.
-    """
-
+    @abstractmethod
     def blocks(self, width: int) -> Tensor:
         """(inputs / width, width, width): those on the diagonal."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rows(self, own: slice, soon: Iterable[slice]) -> Tensor:
-        """(own, inputs), not to be written to; ``soon`` are rows, as many at a time, that may be read next."""
-        raise NotImplementedError
+        """(own, inputs), not to be written to; ``soon`` are others of the same number that may be read next."""
 
+    @abstractmethod
     def down_date(self, gone: Tensor, solved: Tensor, other: Tensor) -> None:
-        """Take out inputs; their rows and columns are left as they come.
+        """Take inputs out, in groups that follow one another; what the matrix has at them is undefined from then on.
 
         Args:
-            gone: (g,) - their places.
-            solved: (g, inputs) - see above.
-            other: (g, inputs) - the other factor of the change.
+            gone: (g,) - their places, as they went.
+            solved: (g, inputs) - for each group (H^-1_gg)^-1 H^-1_g, of the inverse H^-1 that there was before it.
+            other: (g, inputs) - the other factor of what the matrix loses.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def move(self, holes: Tensor, last: Tensor, left: int) -> None:
-        """Put the inputs at ``last`` into ``holes`` and keep the first ``left``."""
-        raise NotImplementedError
+        """Put the inputs at ``last`` into ``holes``, and forget all from ``left`` on."""
 
 
-class Dense:
-    """A matrix that loses ``solved' other``: the inverse of H, where ``other`` is its rows."""
+class Dense(Symmetric):
+    """The inverse of H; it loses ``solved' other``, where ``other`` are its rows."""
 
     def __init__(self, matrix: Tensor) -> None:
         self._matrix = matrix
 
     def blocks(self, width: int) -> Tensor:
-        """See :class:`Symmetric`."""
-        count = len(self._matrix) // width
-        found = self._matrix.unflatten(1, (count, width)).unflatten(0, (count, width))
-        return found.diagonal(dim1=0, dim2=2).movedim(-1, 0).contiguous()
+        parts = self._matrix.unflatten(1, (-1, width)).unflatten(0, (-1, width))
+        return parts.diagonal(dim1=0, dim2=2).movedim(-1, 0).contiguous()
 
     def rows(self, own: slice, soon: Iterable[slice]) -> Tensor:
-        """See :class:`Symmetric`."""
         return self._matrix[own]
 
     def down_date(self, gone: Tensor, solved: Tensor, other: Tensor) -> None:
-        """See :class:`Symmetric`."""
         add_symmetric(self._matrix[None], solved[None], other[None], -1)
 
     def move(self, holes: Tensor, last: Tensor, left: int) -> None:
-        """See :class:`Symmetric`."""
         self._matrix[holes] = self._matrix[last]
         self._matrix[:, holes] = self._matrix[:, last]
         self._matrix = self._matrix[:left, :left]
 
 
 class Products(Dense):
-    """A matrix that loses ``solved' other + other' solved``: the products of the rows of a weight that is refitted."""
+    """The products of a weight's rows; refitting the weight, they lose ``solved' other + other' solved``."""
 
     def down_date(self, gone: Tensor, solved: Tensor, other: Tensor) -> None:
-        """See :class:`Symmetric`."""
         super().down_date(gone, torch.cat([solved, other]), torch.cat([other, solved]))
 
 
-class Thin(ABC):
-    """A matrix whose rows are computed, several at once: a product with 36 columns takes little longer than with 9."""
+class Thin(Symmetric):
+    """A matrix whose rows are computed when asked for, many at once, as 72 take little longer than 9."""
 
     def __init__(self) -> None:
         self._known: dict[int, Tensor] = {}
 
     def rows(self, own: slice, soon: Iterable[slice]) -> Tensor:
-        """See :class:`Symmetric`."""
+        width = own.stop - own.start
         if own.start not in self._known:
-            room = max(AHEAD // (own.stop - own.start), 1)
-            wanted = {s.start: s for s in islice((s for s in (own, *soon) if s.start not in self._known), room)}
-            found = self._computed(list(wanted.values()))
-            self._known.update(zip(wanted, found.split(own.stop - own.start), strict=True))
+            unknown = (s for s in (own, *soon) if s.start not in self._known)
+            wanted = list(islice(unknown, max(AHEAD // width, 1)))
+            found = self._computed(wanted).split(width)
+            self._known.update((s.start, rows) for s, rows in zip(wanted, found, strict=True))
         return self._known[own.start]
 
     @abstractmethod
-    def _computed(self, rows: Sequence[slice]) -> Tensor: ...
+    def _computed(self, wanted: Sequence[slice]) -> Tensor: ...
 
 
 class ThinProducts(Thin):
-    """Products of rows as W W'; refitted, W loses ``solved' w``, where w are the rows that go, each as it was then."""
+    """The products of the rows of a weight W, (inputs, outputs), which is refitted."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self._weight = weight.clone()
+        self._weight = weight
 
     def blocks(self, width: int) -> Tensor:
-        """See :class:`Symmetric`."""
         rows = self._weight.unflatten(0, (-1, width))
         return rows @ rows.mT
 
-    def _computed(self, rows: Sequence[slice]) -> Tensor:
-        return torch.cat([self._weight[own] for own in rows]) @ self._weight.T
+    def _computed(self, wanted: Sequence[slice]) -> Tensor:
+        return torch.cat([self._weight[own] for own in wanted]) @ self._weight.T
 
     def down_date(self, gone: Tensor, solved: Tensor, other: Tensor) -> None:
-        """See :class:`Symmetric`; what earlier ones changed in w is below the diagonal of ``solved``, transposed."""
+        """W loses ``solved' w``; w are the rows that go, less what those before them took from them."""
         self._known.clear()
-        mixed = solved[:, gone].T
-        went = torch.linalg.solve_triangular(mixed, self._weight[gone], upper=False, unitriangular=True)
+        taken = solved[:, gone].T  # below the diagonal; 1 on it, and 0 above it, where nothing was left
+        went = torch.linalg.solve_triangular(taken, self._weight[gone], upper=False, unitriangular=True)
         self._weight.addmm_(solved.T, went, alpha=-1)
 
     def move(self, holes: Tensor, last: Tensor, left: int) -> None:
-        """See :class:`Symmetric`."""
         self._weight[holes] = self._weight[last]
         self._weight = self._weight[:left]
 
@@ -143,62 +130,59 @@ class ThinInverse(Thin):
 
     def __init__(self, x: Tensor, inner: Tensor, ridge: float) -> None:
         super().__init__()
-        self._x, self._inner, self._ridge = x.clone(), inner, ridge
+        self._x, self._inner, self._ridge = x, inner, ridge
 
     def blocks(self, width: int) -> Tensor:
-        """See :class:`Symmetric`."""
         x, solved = (t.unflatten(1, (-1, width)).movedim(1, 0) for t in (self._x, self._inner @ self._x))
         return (torch.eye(width, dtype=x.dtype) - x.mT @ solved) / self._ridge
 
-    def _computed(self, rows: Sequence[slice]) -> Tensor:
-        x = torch.cat([self._x[:, own] for own in rows], 1)
+    def _computed(self, wanted: Sequence[slice]) -> Tensor:
+        x = torch.cat([self._x[:, own] for own in wanted], 1)
         found = (x.T @ self._inner).mul_(-1 / self._ridge) @ self._x
-        for part, own in zip(found.split(rows[0].stop - rows[0].start), rows, strict=True):
-            part[:, own].diagonal().add_(1 / self._ridge)
+        for rows, own in zip(found.split(wanted[0].stop - wanted[0].start), wanted, strict=True):
+            rows[:, own].diagonal().add_(1 / self._ridge)
         return found
 
     def down_date(self, gone: Tensor, solved: Tensor, other: Tensor) -> None:
-        """See :class:`Symmetric`; only A changes, by Woodbury's formula again."""
+        """X X' loses the products of the columns that go, and A changes by Woodbury's formula again."""
         self._known.clear()
         x = self._x[:, gone]
         side = self._inner @ x
-        lost = torch.eye(len(gone), dtype=x.dtype) - x.T @ side
-        self._inner.addmm_(side, torch.linalg.solve(lost, side.T))
+        rest = torch.eye(len(gone), dtype=x.dtype) - x.T @ side
+        self._inner.addmm_(side, torch.linalg.solve(rest, side.T))
 
     def move(self, holes: Tensor, last: Tensor, left: int) -> None:
-        """See :class:`Symmetric`."""
         self._x[:, holes] = self._x[:, last]
         self._x = self._x[:, :left]
 
 
 def products(problem: Problem) -> Symmetric:
-    """Of the rows of a weight, for the inputs that belong to units, in the order of its units."""
+    """The products of the rows of a layer's weight, for the inputs that belong to units, in the order of the units."""
     weight = problem.weight[problem.columns.flatten()]
-    return ThinProducts(weight) if THIN * weight.shape[1] < len(weight) else Products(_added(0, weight.T, 1))
+    return ThinProducts(weight) if THIN * weight.shape[1] < len(weight) else Products(_sum(0, weight.T, 1))
 
 
 def inverse(problem: Problem, ridge: float) -> Symmetric:
-    """Of the regularised second moments of a layer's inputs, for those of them that belong to units, in the same order.
+    """The inverse of the second moments of all inputs of a layer, for those that belong to units, in the same order.
 
     Args:
         problem: What a layer computes from the units.
-        ridge: Added to the diagonal, relative to its mean.
+        ridge: Added to the moments' diagonal, relative to its mean.
     """
     gram, own = problem.gram, problem.columns.flatten()
     added = max(ridge * gram.scale, 1e-30)
-    whole = torch.equal(own, torch.arange(problem.weight.shape[0]))
+    whole = torch.equal(own, torch.arange(len(problem.weight)))
     if gram.rows is None:
-        found = _inverse(*_factor(gram.matrix(), added))
+        found = _inverse(*_factor(gram.matrix().clone(), added))
         return Dense(found if whole else found[own][:, own])
     x = gram.rows if whole else gram.rows[:, own]
-    matrix, factor = _factor(_added(0, gram.rows.T, 1), added)
+    inner, factor = _factor(_sum(0, gram.rows.T, 1), added)
     if factor is None or THIN * len(x) < x.shape[1]:
-        return ThinInverse(x, _inverse(matrix, factor), added)
-    solved = torch.linalg.solve_triangular(factor, x, upper=False)
-    return Dense(_added(1 / added, solved, -1 / added))
+        return ThinInverse(x.clone(), _inverse(inner, factor), added)
+    return Dense(_sum(1 / added, torch.linalg.solve_triangular(factor, x, upper=False), -1 / added))
 
 
-def _added(diagonal: float, x: Tensor, factor: float) -> Tensor:
+def _sum(diagonal: float, x: Tensor, factor: float) -> Tensor:
     """diagonal I + factor X'X."""
     found = x.new_zeros(x.shape[1], x.shape[1])
     found.diagonal().fill_(diagonal)
@@ -207,8 +191,7 @@ def _added(diagonal: float, x: Tensor, factor: float) -> Tensor:
 
 
 def _factor(matrix: Tensor, added: float) -> tuple[Tensor, Tensor | None]:
-    """The matrix with ``added`` on its diagonal, and its Cholesky factor; None if it is not positive in floating point."""
-    matrix = matrix.clone()
+    """The matrix with more on its diagonal, in place, and its Cholesky factor unless rounding prevents that."""
     matrix.diagonal().add_(added)
     factor, failed = torch.linalg.cholesky_ex(matrix)
     return matrix, None if int(failed) else factor
