@@ -34,7 +34,8 @@ from compress.budget import (
     size_of,
 )
 from compress.calibration.measurements import Measurements
-from compress.calibration.problems import Problem
+from compress.calibration.normal import add_symmetric
+from compress.calibration.problems import Gram, Problem
 from compress.errors import InputError, ModelError, PluginError
 from compress.figures import Figure, HeatMap, Panel, Series
 from compress.fsa import FSASettings, compression_factor, select_features
@@ -63,11 +64,11 @@ from compress.trainable import Trainable
 from compress.weights import Weights
 
 __all__ = [
-    "Allocation", "Budget", "Context", "Coupling", "Criterion", "FSASettings", "Figure", "Group", "HeatMap",
+    "Allocation", "Budget", "Context", "Coupling", "Criterion", "FSASettings", "Figure", "Gram", "Group", "HeatMap",
     "InputError", "LearnedAdjacency", "Loop", "Member", "ModelError", "Panel", "Plan", "Problem", "Pruner", "Retrain",
-    "Series", "Session", "WeightCriterion", "annealed", "bind", "compression_factor", "everything", "granularities",
-    "insert_module", "make_plan", "make_scores", "matched", "mixing_matrices", "no_meaning", "op_name", "option",
-    "relationship_score", "select_features", "share_of_zeros", "size_of",
+    "Series", "Session", "WeightCriterion", "add_symmetric", "annealed", "bind", "compression_factor", "everything",
+    "granularities", "insert_module", "make_plan", "make_scores", "matched", "mixing_matrices", "no_meaning", "op_name",
+    "option", "relationship_score", "select_features", "share_of_zeros", "size_of",
 ]  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 POSITIONS = 128  # output positions (pixels, tokens) drawn from each sample for the normal equations
+BLOCK = 256  # columns of a symmetric matrix that are computed at once
 ROUNDS = 50  # of conjugate gradients, each as much work as a product of inputs x inputs x outputs
 
 
@@ -107,7 +108,7 @@ class Moments:
         self.count += x.shape[1]
         self.x += x.sum(1)
         self.y += y.sum(1)
-        self.xx.baddbmm_(x.transpose(1, 2), x)
+        add_symmetric(self.xx, x, x)
         self.xy.baddbmm_(x.transpose(1, 2), y)
 
     def solve(self, prior: Tensor, ridge: float, intercept: bool) -> tuple[Tensor, Tensor]:
@@ -174,6 +175,46 @@ def residuals(x: Tensor, y: Tensor, weight: Tensor, intercept: Tensor) -> float:
         intercept: (groups, outputs).
     """
     return float(torch.baddbmm(intercept[:, None] - y, x, weight).square().sum())
+
+
+def add_symmetric(total: Tensor, left: Tensor, right: Tensor, factor: float = 1.0) -> None:
+    """Add a product that is symmetric to a symmetric matrix, in place; what is below the diagonal is copied.
+
+    Args:
+        total: (groups, features, features).
+        left, right: (groups, N, features) - factor left' right is added.
+    """
+    for start in range(0, total.shape[2], BLOCK):
+        end = start + BLOCK
+        total[:, start:end, start:].baddbmm_(left[:, :, start:end].mT, right[:, :, start:], alpha=factor)
+        total[:, end:, start:end] = total[:, start:end, end:].mT
+
+
+def gram_or_rows(batches: Iterable[Tensor], centred: bool) -> Tensor:
+    """The rows of all batches as long as they are fewer than features, otherwise the sums of their products.
+
+    Args:
+        batches: At least one; (groups, N, features) each.
+        centred: Whether the mean of all rows is subtracted from each.
+
+    Returns:
+        (groups, N, features) with N < features, or (groups, features, features).
+    """
+    held: list[Tensor] = []
+    moments: Moments | None = None
+    for batch in batches:
+        held.append(batch)
+        groups, _, features = batch.shape
+        if moments is None and sum(rows.shape[1] for rows in held) >= features:
+            moments = Moments(groups, features, 0)
+        if moments is not None:
+            for rows in held:
+                moments.add(rows, rows[..., :0])
+            held.clear()
+    if moments is not None:
+        return moments.centred()[0] if centred else moments.xx
+    rows = torch.cat(held, 1)
+    return rows - rows.mean(1, keepdim=True) if centred else rows
 
 
 def flat_weight(weight: Tensor, groups: int) -> Tensor:

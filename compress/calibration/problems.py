@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, fx
 
 from compress.calibration.layers import Layers, is_layer
-from compress.calibration.normal import Moments, flat_weight
+from compress.calibration.normal import add_symmetric, flat_weight, gram_or_rows
 from compress.calibration.walk import Walker, affordable
 from compress.graph import Coupling, Group, attribute
 from compress.graph.groups import Member
@@ -22,23 +23,69 @@ UNREAD = "no linear layer or convolution sums over its units"
 
 
 @dataclass(frozen=True)
+class Gram:
+    """Sums of products of the inputs X of a layer, X'X; kept as X where that is smaller.
+
+    Attributes:
+        values: (features, features) - X'X, or (N, features) with N < features - X. float64.
+    """
+
+    values: Tensor
+
+    @property
+    def rows(self) -> Tensor | None:
+        """X, (N, features), if it is known."""
+        return self.values if len(self.values) < self.values.shape[1] else None
+
+    def matrix(self) -> Tensor:
+        """X'X."""
+        if self.rows is None:
+            return self.values
+        found = self.rows.new_zeros(1, *2 * self.rows.shape[1:])
+        add_symmetric(found, self.rows[None], self.rows[None])
+        return found[0]
+
+    @property
+    def scale(self) -> float:
+        """The mean of the diagonal of X'X."""
+        diagonal = self.values.diagonal() if self.rows is None else self.rows.square().sum(0)
+        return float(diagonal.mean())
+
+    def energy(self, weight: Tensor) -> float:
+        """The sum of squares of X W."""
+        if self.rows is None:
+            return float((weight * (self.values @ weight)).sum())
+        return float((self.rows @ weight).square().sum())
+
+
+@dataclass(frozen=True)
 class Problem:
     """A layer that sums over the units of a group (or one group of such a convolution), on calibration data.
 
     Attributes:
         layer: Name of its weight.
-        xx: (features, features), float64: sums of products of its inputs, as deviations from their means where the
-            layer's output can be moved by a constant.
+        gram: Sums of products of its inputs, as deviations from their means where the layer's output can be moved by a
+            constant.
         weight: (features, outputs), float64.
         units: (n,) - those units of the group that it reads.
         columns: (n, k) - the features that belong to each of them.
     """
 
     layer: str
-    xx: Tensor
+    gram: Gram
     weight: Tensor
     units: Tensor
     columns: Tensor
+
+    @property
+    def xx(self) -> Tensor:
+        """(features, features): the sums of products; computed on each call where the inputs are kept instead."""
+        return self.gram.matrix()
+
+    @cached_property
+    def energy(self) -> float:
+        """The squared output of the layer."""
+        return self.gram.energy(self.weight)
 
 
 @dataclass(frozen=True)
@@ -94,9 +141,9 @@ def problems(
     generator = torch.Generator().manual_seed(seed)
     for node in walker.nodes:
         if node in waiting:
-            moments = _moments(layers, walker, node, coupling, generator)
+            grams = _grams(layers, walker, node, coupling, generator)
             for group, reader in waiting[node]:
-                done[group.name] += _split(layers, reader, moments)
+                done[group.name] += _split(layers, reader, grams)
                 left[group.name] -= 1
                 if not left[group.name]:
                     yield group, done.pop(group.name)
@@ -121,27 +168,24 @@ def _obstacle(layers: Layers, found: Sequence[Reader], most: int) -> str:
     return ""
 
 
-def _moments(layers: Layers, walker: Walker, node: fx.Node, coupling: Coupling, generator: torch.Generator) -> Moments:
+def _grams(layers: Layers, walker: Walker, node: fx.Node, coupling: Coupling, generator: torch.Generator) -> list[Gram]:
+    """By group of a convolution."""
     layer = layers.layer(node)
     sizes = coupling.flow.values[node].shape[2:]
-    moments = Moments(layer.groups, layer.features, 0)
-    for x in walker.values(layers.args(node)["input"]):
-        rows = layer.inputs(x, sizes, generator)
-        moments.add(rows, rows[..., :0])
-    return moments
+    batches = (layer.inputs(x, sizes, generator) for x in walker.values(layers.args(node)["input"]))
+    return [Gram(values) for values in gram_or_rows(batches, centred=layers.shift(node) is not None)]
 
 
-def _split(layers: Layers, reader: Reader, moments: Moments) -> Iterator[Problem]:
+def _split(layers: Layers, reader: Reader, grams: Sequence[Gram]) -> Iterator[Problem]:
     """One problem for each group of a convolution."""
     layer = layers.layer(reader.node)
     weight = flat_weight(layer.weight, layer.groups)
-    xx = moments.centred()[0] if layers.shift(reader.node) else moments.xx
     kernel = layer.features // layer.weight.shape[1]
     positions = torch.as_tensor(reader.member.index)
     for number in range(layer.groups):
         units, columns = _columns(positions, number, layer.weight.shape[1], kernel, reader.member.blocks)
         if len(units):
-            yield Problem(layers.name(reader.node), xx[number], weight[number], units, columns)
+            yield Problem(layers.name(reader.node), grams[number], weight[number], units, columns)
 
 
 def _columns(index: Tensor, number: int, width: int, kernel: int, blocks: int) -> tuple[Tensor, Tensor]:

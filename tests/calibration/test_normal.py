@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from compress.calibration import normal
-from compress.calibration.normal import Layer, Moments, flat_weight, residuals, unflatten
+from compress.calibration.normal import (
+    Layer, Moments, add_symmetric, flat_weight, gram_or_rows, residuals, unflatten,
+)  # fmt: skip
 
 CONVOLVE: dict[int, Any] = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
@@ -176,3 +178,22 @@ def test_gradient_steps_that_run_out_are_no_worse_than_none(monkeypatch: pytest.
         monkeypatch.setattr(normal, "ROUNDS", rounds)
         errors.append(residuals(x, y, *moments.solve_within(prior, 1e-9, intercept=True)))
     assert errors == sorted(errors, reverse=True) and errors[-1] < 0.9 * errors[0]
+
+
+def test_half_of_a_symmetric_product_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(normal, "BLOCK", 3)
+    x = torch.randn(2, 5, 8, dtype=torch.float64)
+    scaled = x * torch.rand(5, 1, dtype=torch.float64)
+    total = torch.eye(8, dtype=torch.float64).repeat(2, 1, 1)
+    add_symmetric(total[:, 1:, 1:], x[..., 1:], scaled[..., 1:], -2)
+    expected = torch.eye(8, dtype=torch.float64) - 2 * x.mT @ scaled
+    torch.testing.assert_close(total[:, 1:, 1:], expected[:, 1:, 1:])
+
+
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("batches", [(2, 1), (2, 1, 1), (7, 2)])
+def test_rows_are_kept_while_they_are_few(batches: tuple[int, ...], centred: bool) -> None:
+    rows = torch.randn(3, sum(batches), 4, dtype=torch.float64)
+    found = gram_or_rows(rows.split(batches, 1), centred)
+    expected = rows - rows.mean(1, keepdim=True) if centred else rows
+    torch.testing.assert_close(found, expected if sum(batches) < 4 else expected.mT @ expected)

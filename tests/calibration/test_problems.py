@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compress.calibration import problems as module
 from compress.calibration.layers import Layers
-from compress.calibration.problems import Problem, problems, readers
+from compress.calibration.problems import Gram, Problem, problems, readers
 from compress.graph import Coupling, analyse, trace
 
 
@@ -63,6 +63,21 @@ def test_every_group_of_a_convolution_is_a_problem(groups: int) -> None:
                 own = part.weight[columns]
                 total += (own * (part.xx[columns][:, columns] @ own)).sum()
             torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_few_samples_are_kept_as_they_are() -> None:
+    net, x = nn.Sequential(nn.Linear(3, 9), nn.Tanh(), nn.Linear(9, 2)), torch.randn(6, 3)
+    _, by_group = found(net, x)
+    (only,) = by_group["0"]
+    with torch.no_grad():
+        h = net[:2](x).double()
+    torch.testing.assert_close(only.gram.rows, h - h.mean(0), rtol=1e-5, atol=1e-5)
+    multiplied = Gram(only.xx)
+    assert multiplied.rows is None
+    assert only.gram.scale == pytest.approx(multiplied.scale)
+    output = (h - h.mean(0)) @ only.weight
+    for gram in (only.gram, multiplied):
+        assert gram.energy(only.weight) == pytest.approx(float(output.square().sum()), rel=1e-5)
 
 
 class Stream(nn.Module):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from compress.plugin import Problem
+from compress.plugin import Gram, Problem
 from compress_plugins import elimination
 from compress_plugins.elimination import Elimination, order
 
@@ -17,7 +17,7 @@ RIDGE = 1e-12
 
 def problem(x: Tensor, weight: Tensor, columns: Sequence[Sequence[int]]) -> Problem:
     units = torch.arange(len(columns))
-    return Problem("layer", x.T @ x, weight, units, torch.tensor(columns))
+    return Problem("layer", Gram(x.T @ x), weight, units, torch.tensor(columns))
 
 
 def rise(x: Tensor, weight: Tensor, gone: Sequence[int]) -> float:
@@ -73,9 +73,11 @@ def test_what_is_left_is_refitted(drawn: tuple[Tensor, Tensor]) -> None:
     parts = Elimination(problem(x, weight, [[i] for i in range(6)]), RIDGE)
     parts.remove(4)
     parts.remove(1)
-    solution = torch.linalg.lstsq(x[:, [0, 2, 3, 5]], x @ weight).solution
-    torch.testing.assert_close(parts.weight, solution, rtol=1e-6, atol=1e-8)
-    assert parts.costs(6)[[1, 4]].tolist() == [0, 0]
+    refitted = torch.linalg.lstsq(x[:, [0, 2, 3, 5]], x @ weight).solution
+    fresh = Elimination(problem(x[:, [0, 2, 3, 5]], refitted, [[i] for i in range(4)]), RIDGE)
+    costs = parts.costs(6)
+    torch.testing.assert_close(costs[[0, 2, 3, 5]], fresh.costs(4), rtol=1e-6, atol=1e-8)
+    assert costs[[1, 4]].tolist() == [0, 0]
 
 
 def test_one_removal_is_the_best_of_all(drawn: tuple[Tensor, Tensor]) -> None:
@@ -114,6 +116,42 @@ def test_a_layer_without_output_has_no_say() -> None:
     silent, loud = torch.zeros(2, 1, dtype=torch.float64), torch.tensor([[5.0], [0.0]], dtype=torch.float64)
     found = order([problem(x, w, [[0], [1]]) for w in (silent, loud)], 2, [torch.arange(2)], [1], RIDGE)
     assert found.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.parametrize("outputs", [2, 30])
+@pytest.mark.parametrize("rows", [5, 14, 31])
+def test_rows_and_their_products_are_one_problem(
+    rows: int, outputs: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Centred inputs, some of nobody; thin or not by either side; with and without products that are carried out."""
+    generator = torch.Generator().manual_seed(rows + outputs + width)
+    x = torch.randn(rows, 32, generator=generator, dtype=torch.float64)
+    x -= x.mean(0)
+    weight = torch.randn(32, outputs, generator=generator, dtype=torch.float64)
+    columns = torch.randperm(32, generator=generator)[: 24 // width * width].reshape(-1, width)
+    units = torch.randperm(len(columns) + 2, generator=generator)[: len(columns)]  # two more are not read
+    count = len(units) + 2
+    monkeypatch.setattr(elimination, "PUT_OFF", 4 * width)
+    kept, multiplied = (Problem("layer", Gram(g), weight, units, columns) for g in (x, x.T @ x))
+    assert kept.gram.rows is not None
+    assert multiplied.gram.rows is None
+    assert kept.energy == pytest.approx(multiplied.energy)
+    parts = [Elimination(each, 1e-4) for each in (kept, multiplied)]
+    for unit in range(count - 4):
+        costs = [part.costs(count) for part in parts]
+        torch.testing.assert_close(*costs, rtol=1e-8, atol=1e-8)
+        parts[0].remove(unit, costs[0].roll(1))  # a bad guess of what may go next
+        parts[1].remove(unit)
+    cells = [torch.arange(0, count, 2), torch.arange(1, count, 2)]
+    orders = [order([each], count, cells, [count // 3] * 2, 1e-4).tolist() for each in (kept, multiplied)]
+    assert orders[0] == orders[1]
+
+
+def test_every_unit_may_go() -> None:
+    x, weight = torch.randn(9, 4, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
+    found = order([problem(x, weight, [[i] for i in range(4)])], 4, [torch.arange(4)], [4], RIDGE)
+    assert sorted(found.tolist()) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("put_off", [1, 5, 1000])
