@@ -11,8 +11,14 @@ from torch.nn import functional
 
 from compress.calibration import normal
 from compress.calibration.normal import (
-    Layer, Moments, add_symmetric, flat_weight, gram_or_rows, residuals, unflatten,
-)  # fmt: skip
+    Layer,
+    Moments,
+    add_symmetric,
+    flat_weight,
+    gram_or_rows,
+    residuals,
+    unflatten,
+)
 
 CONVOLVE: dict[int, Any] = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 
