@@ -137,7 +137,7 @@ def test_a_budget_counts_in_the_network_that_was_trained(invoke: Invoke, site: P
 
 
 def test_time_is_no_budget_of_a_training(invoke: Invoke) -> None:
-    done = invoke("retrain", str(MLP), "--mode", NAME, "--latency", "0.5", *DATA, "--epochs", "1")
+    done = invoke("prune", str(MLP), "--method", NAME, "--latency", "0.5", *DATA, "--epochs", "1")
     assert done.code == 2 and "--latency: " in done.err and "before the result can be timed" in done.err
 
 
