@@ -214,7 +214,8 @@ class Wired(Session):
         edges = self._seen(loop.network)
         for name, kept in strongest(edges, share, self.together).items():
             self._mask(loop.network, name, kept & self.masks[name].to(kept.device))
-        next_cuts = held_by_the_rest(self._seen(loop.network), left(loop.step + loop.steps_per_epoch), self.together)
+            edges[name] = edges[name] * kept
+        next_cuts = held_by_the_rest(edges, left(loop.step + loop.steps_per_epoch), self.together)
         self.lam *= 2 ** ((1 if next_cuts > _HARMLESS else -1) * every / loop.steps_per_epoch)
 
     def _mask(self, network: fx.GraphModule, name: str, kept: Tensor) -> None:
