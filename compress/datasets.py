@@ -170,7 +170,9 @@ def _scaled(pair: Pair) -> Pair:
 def _class_names(root: Path) -> list[str]:
     names = sorted(each.name for each in root.iterdir() if each.is_dir() and not each.name.startswith("."))
     if not names:
-        raise InputError(f"{root} has no folders", "expected one folder of images per class")
+        raise InputError(
+            f"--data folder: {root} has no folders in it", "expected train/ and test/, each with one folder per class"
+        )
     return names
 
 

@@ -54,6 +54,16 @@ class Accuracy:
     per_class: tuple[ClassAccuracy, ...]
 
     @property
+    def chance(self) -> float:
+        """The share of the most frequent class: what always naming it would come to."""
+        return max((each.count for each in self.per_class), default=0) / self.count
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether so few samples cannot tell the accuracy from that of always naming the most frequent class."""
+        return self.low <= self.chance
+
+    @property
     def confidence(self) -> float | None:
         """Mean confidence of the classes that have one: every class counts alike. None where nothing is right."""
         known = self._confidences()

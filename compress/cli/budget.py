@@ -25,8 +25,8 @@ def _width(**settings: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Budget:
-    """How small the model shall get; one of these."""
+class Sizes:
+    """How small the model shall get; one of these. All of them can be counted before the result is there."""
 
     ratio: Annotated[
         float | None,
@@ -50,6 +50,23 @@ class Budget:
         ),
     ] = None
 
+    def given(self) -> BudgetTarget | None:
+        """The one that was typed. Raises InputError."""
+        return parse.budget(self.ratio, self.macs, self.params, self.bytes)
+
+    def chosen(self, method: str, output: Output) -> BudgetTarget | None:
+        """The budget; None where none was given and the method does without. Raises InputError."""
+        given = self.given()
+        if given is not None or registry.find(method).kind != "criterion":
+            return given
+        output.step(f"No budget given: {DEFAULT_RATIO:.0%} will go (--ratio {DEFAULT_RATIO})")
+        return BudgetTarget("ratio", DEFAULT_RATIO)
+
+
+@dataclass(frozen=True)
+class Budget(Sizes):
+    """As `Sizes`, or how fast."""
+
     latency: Annotated[
         str | None,
         _amount(
@@ -58,13 +75,9 @@ class Budget:
         ),
     ] = None
 
-    def chosen(self, method: str, output: Output) -> BudgetTarget | None:
-        """The budget; None where none was given and the method does without. Raises InputError."""
-        given = parse.budget(self.ratio, self.macs, self.params, self.bytes, self.latency)
-        if given is not None or registry.find(method).kind != "criterion":
-            return given
-        output.step(f"No budget given: {DEFAULT_RATIO:.0%} will go (--ratio {DEFAULT_RATIO})")
-        return BudgetTarget("ratio", DEFAULT_RATIO)
+    def given(self) -> BudgetTarget | None:
+        """The one that was typed. Raises InputError."""
+        return parse.budget(self.ratio, self.macs, self.params, self.bytes, self.latency)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from compress import units
 from compress.errors import InputError
 from compress.inputs import InputType, parse_type
-from compress.registry import Option, did_you_mean
+from compress.registry import Option, did_you_mean, glance, methods
 from compress.request import BudgetKind, BudgetTarget
 
 
@@ -182,7 +182,8 @@ def method_options(
 
 
 def _no_such_option(flag: str, method: str, known: Sequence[str]) -> InputError:
-    near = did_you_mean(flag, known)
+    others = {each.name for each in methods() if flag in (option.flag for option in glance(each).options)}
+    near = f"{flag} belongs to {' and '.join(sorted(others))}." if others else did_you_mean(flag, known)
     return InputError(
         f"no option {flag}, neither of this command nor of method {method!r}",
         hint=f"{near} `compress methods {method}` lists the method's".strip(),

@@ -15,8 +15,8 @@ from compress.cli.budget import Budget, Spread
 from compress.cli.bundle import Bundle, Force, Refitted, calibration
 from compress.cli.groups import LAST, Data, Model, Shared, grouped
 from compress.cli.methods import complete
-from compress.cli.scope import Kinds
-from compress.cli.training import AfterPruning, running
+from compress.cli.scope import KindsAndInputs
+from compress.cli.training import WithPruning, running
 from compress.errors import InputError
 from compress.request import DataSource, PruneRequest, command_line
 
@@ -55,7 +55,7 @@ def _prune(
     ] = "dependency",
     budget: Budget,
     spread: Spread,
-    scope: Kinds,
+    scope: KindsAndInputs,
     output: Bundle = LAST,
     force: Force = False,
     calibrate: Annotated[
@@ -66,7 +66,7 @@ def _prune(
         ),
     ] = True,
     refit: Refitted = "auto",
-    basics: AfterPruning,
+    basics: WithPruning,
     data: Data,
     shared: Shared,
 ) -> None:

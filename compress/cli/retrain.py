@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from compress import registry
-from compress.cli.budget import Budget
+from compress.cli.budget import Sizes
 from compress.cli.bundle import Bundle, Force, Refitted, calibration
 from compress.cli.groups import LAST, Data, Model, Shared, flag, grouped
 from compress.cli.prune import page, sort_words
@@ -15,6 +16,13 @@ from compress.cli.scope import Kinds
 from compress.cli.training import Basics, Details, running, training
 from compress.errors import InputError
 from compress.request import PruneRequest, command_line
+
+_OF_PRUNE = {
+    "--latency": ("a method prunes before the result can be timed", "--macs 0.5 is counted beforehand"),
+    "--prune-inputs": ("a training reads all inputs", "leave it out; `compress prune` has it"),
+    "--method": ("methods that train are modes here", "--mode NAME"),
+    "-m": ("methods that train are modes here", "--mode NAME"),
+}  # why they are not here
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,7 +56,7 @@ def _retrain(
             autocompletion=complete,
         ),
     ] = "annealing",
-    budget: Budget,
+    budget: Sizes,
     scope: Kinds,
     output: Bundle = LAST,
     from_scratch: Annotated[
@@ -81,7 +89,7 @@ def _retrain(
 
       compress retrain sample_models/digits_vit.pt2 --unit-method dependency --macs 0.5 --data digits
     """
-    _check(mode)
+    _check(mode, [str(model.model), *context.args])
     out = shared.output()
     path, options = sort_words(context, model.model, mode)
     source = data.source()
@@ -110,8 +118,12 @@ def _retrain(
     out.result(result.to_json(), page(result, request.data), str(result.bundle))
 
 
-def _check(mode: str) -> None:
-    """Raises InputError where the mode is none."""
+def _check(mode: str, words: Sequence[str]) -> None:
+    """Raises InputError where the mode is none, or where a word is an option of prune that makes no sense here."""
+    for name in (word.partition("=")[0] for word in words):
+        if name in _OF_PRUNE:
+            reason, hint = _OF_PRUNE[name]
+            raise InputError(f"no option {name} in a training: {reason}", hint)
     known = _modes()
     if mode in known:
         return

@@ -56,7 +56,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Kinds(Scope):
-    """As `Scope`, and what may go of units, weights and inputs."""
+    """As `Scope`, and whether units or weights go, and of what class."""
 
     granularity: Annotated[
         Granularity,
@@ -66,14 +66,6 @@ class Kinds(Scope):
             rich_help_panel=_SCOPE,
         ),
     ] = "unit"
-    prune_inputs: Annotated[
-        bool,
-        flag(
-            "--prune-inputs",
-            help="Let the model read fewer of its input features, where an input is (N, F). It still takes all.",
-            rich_help_panel=_SCOPE,
-        ),
-    ] = False
     keep_module: Annotated[
         bool,
         flag(
@@ -86,3 +78,17 @@ class Kinds(Scope):
     def settings(self) -> dict[str, Any]:
         """The fields of a PruneRequest."""
         return {**vars(self), "only": tuple(self.only or ()), "exclude": tuple(self.exclude or ())}
+
+
+@dataclass(frozen=True)
+class KindsAndInputs(Kinds):
+    """As `Kinds`, and the inputs, which a training reads all."""
+
+    prune_inputs: Annotated[
+        bool,
+        flag(
+            "--prune-inputs",
+            help="Let the model read fewer of its input features, where an input is (N, F). It still takes all.",
+            rich_help_panel=_SCOPE,
+        ),
+    ] = False

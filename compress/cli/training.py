@@ -56,10 +56,7 @@ class AfterPruning(Basics):
 
     epochs: Annotated[
         int,
-        _option(
-            help="With --data: train the smaller model again, with the original as its teacher. Methods of the kind "
-            "retrain prune during these epochs."
-        ),
+        _option(help="Train the smaller model again for so many, with the original as its teacher; 0 does not."),
     ] = 0
 
     def training(self) -> Training | None:
@@ -69,6 +66,19 @@ class AfterPruning(Basics):
                 raise InputError("--resume goes on with a training, and there is none", hint="add --epochs 10")
             return None
         return training(self)
+
+
+@dataclass(frozen=True)
+class WithPruning(AfterPruning):
+    """As `AfterPruning`, where methods may prune in the training."""
+
+    epochs: Annotated[
+        int,
+        _option(
+            help="With --data: train the smaller model again, with the original as its teacher. Methods of the kind "
+            "retrain prune during these epochs."
+        ),
+    ] = 0
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from compress.errors import InputError
 from compress.evaluate import Accuracy, evaluate
 from compress.graph import Program
 from compress.pipeline.bundle import Content, check_not_within, reloaded
+from compress.pipeline.doubts import doubts
 from compress.pipeline.opening import Opened, open_model, traced
 from compress.pipeline.training import Taught, check_trainable, find_teacher, train
 from compress.progress import Progress
@@ -49,6 +50,7 @@ def finetune_model(request: FinetuneRequest, progress: Progress) -> Finetuned:
         running=request.running, output=request.output, recipe=recipe, progress=progress,
     )  # fmt: skip
     if trained.diverged and trained.best == 0:
+        file.remove()
         raise InputError(f"nothing was learned: {trained.stopped}", "a lower --lr")
     result = _write(_Work(request, opened, program, teacher, trained, recipe, before), progress)
     file.remove()
@@ -82,7 +84,7 @@ def _write(work: _Work, progress: Progress) -> Finetuned:
     progress.step("Loading the result in a new process")
     verification = Verification(reload=reloaded(program, weights, opened))
     after = _accuracy(trained.module, opened, progress)
-    report = _report(work, after, len(weights), verification)
+    report = _report(work, after, len(weights), verification, progress)
     files = {"report.html": html(report).encode()}
     content.write(request.output, report, work.recipe, files, request.force)
     return Finetuned(request.output, trained.best, trained.stopped, report)
@@ -100,9 +102,16 @@ def _plan(path: Path) -> dict[str, Any] | None:
         return None if plan is None else dict(plan)
 
 
-def _report(work: _Work, after: Accuracy, written: int, verification: Verification) -> dict[str, Any]:
+def _report(
+    work: _Work, accuracy: Accuracy, written: int, verification: Verification, progress: Progress
+) -> dict[str, Any]:
     request, opened, trained = work.request, work.opened, work.trained
     loaded, data = opened.loaded, opened.data
+    before = _measures(work.program.module, opened, loaded.path.name, loaded.bytes, work.before)
+    after = _measures(trained.module, opened, "model.safetensors", written, accuracy)
+    doubted = doubts(before, after, trained)
+    for each in doubted:
+        progress.warn(each)
     options = {**work.recipe["finetune"], "distill": trained.distill, "best epoch": trained.best}
     if work.teacher is not None:
         options["teacher"] = str(work.teacher.source.path)
@@ -115,14 +124,14 @@ def _report(work: _Work, after: Accuracy, written: int, verification: Verificati
             str(request.model.path), loaded.sha256, loaded.bytes, loaded.form, loaded.architecture, loaded.notes
         ),
         method=Method("finetune", options),
-        data=DataUsed(request.data.spec, trained.train, None, after.count, () if data is None else data.class_names),
-        before=_measures(work.program.module, opened, loaded.path.name, loaded.bytes, work.before),
-        after=_measures(trained.module, opened, "model.safetensors", written, after),
+        data=DataUsed(request.data.spec, trained.train, None, accuracy.count, () if data is None else data.class_names),
+        before=before,
+        after=after,
         verification=verification,
         history=trained.history,
         best_epoch=trained.best,
         recipe=to_toml(work.recipe),
-        warnings=(trained.stopped,) if trained.diverged else (),
+        warnings=(*((trained.stopped,) if trained.diverged else ()), *doubted),
     )
 
 

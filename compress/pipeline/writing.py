@@ -18,6 +18,7 @@ from compress.latency import counted, measured_pair
 from compress.measure import LatencyPair, latency_pair
 from compress.pipeline.bundle import Content, reloaded
 from compress.pipeline.document import Facts, Side, document
+from compress.pipeline.doubts import doubts
 from compress.pipeline.module_file import module_file
 from compress.pipeline.opening import Opened
 from compress.pipeline.planning import reached, tell
@@ -77,10 +78,13 @@ def _written(work: Work, content: Content, size: int, reload: float, onnx: Slice
     before, after, speed = _measured(work, {"model.safetensors": size, **onnx.sizes}, progress)
     budget = _reached(work, size, speed)
     limited = tell(budget, work.sliced, progress) if budget is not None and work.kind == "criterion" else None
+    doubted = doubts(before, after, work.trained)
+    for each in doubted:
+        progress.warn(each)
     facts = Facts(
         request, opened, work.context.coupling, work.sliced, work.refit, work.recipe, before, after, speed, reload,
         trained=work.trained, budget=budget, limited=limited, module=None if module is None else module[1],
-        onnx_error=onnx.error, warnings=onnx.warnings, untrained=work.untrained,
+        onnx_error=onnx.error, warnings=(*onnx.warnings, *doubted), untrained=work.untrained,
     )  # fmt: skip
     report = document(facts)
     if after.parameters > before.parameters:

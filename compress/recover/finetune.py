@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from compress.data import Split
 from compress.errors import InputError, ModelError
-from compress.evaluate import class_scores
+from compress.evaluate import class_scores, wilson
 from compress.progress import Progress, Silent
 from compress.recover import launch, samples
 from compress.recover.distill import Teacher, shared_features
@@ -22,6 +22,8 @@ from compress.recover.loop import Loop
 from compress.recover.snapshot import restore
 from compress.recover.state import StateFile
 from compress.training import Training
+
+_BLOWN_UP = 100.0  # times the loss of the start, or 1: that of a guess among a million classes is 14
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ def finetune(
 def _trained(loop: Loop, progress: Progress) -> Trained:
     if loop.best is None:
         reason = loop.stopped or "the method was not done with the network in any epoch"
-        raise InputError(f"nothing was learned: {reason}", "a lower --lr" if loop.diverged else "more --epochs")
+        raise _nothing(loop, reason, "a lower --lr" if loop.diverged else "more --epochs")
+    _check_kept(loop, loop.best.epoch)
     if loop.stopped and not loop.diverged:
         progress.step(f"Stopped after epoch {loop.epoch}: {loop.stopped}")
     return Trained(
@@ -136,6 +139,30 @@ def _trained(loop: Loop, progress: Progress) -> Trained:
         stopped=loop.stopped,
         diverged=loop.diverged,
     )
+
+
+def _nothing(loop: Loop, reason: str, hint: str) -> InputError:
+    """The error of a training without a result, whose state is of no use to anyone."""
+    if loop.file is not None and loop.accelerator.is_main_process:
+        loop.file.remove()
+    return InputError(f"nothing was learned: {reason}", hint)
+
+
+def _check_kept(loop: Loop, best: int) -> None:
+    """Refuse an epoch whose loss is far beyond that of the start and of any guess, and which puts samples at random."""
+    count = len(loop.validation)
+    first, kept = (next(e for e in loop.history if e["epoch"] == epoch) for epoch in (0, best))
+    loss, accuracy = kept["validation loss"], kept["validation accuracy"]
+    low, _ = wilson(round(accuracy * count), count)
+    at_chance = low <= int(loop.validation.targets.bincount().max()) / count
+    if at_chance and loss > _BLOWN_UP * max(1.0, first["validation loss"]):
+        raise _nothing(
+            loop,
+            f"the weights blew up. On the validation samples the loss was {first['validation loss']:.3g} and is "
+            f"{loss:.3g} in the best epoch, {best}, and {100 * accuracy:.2f} % are right, of "
+            f"{100 * first['validation accuracy']:.2f} % before",
+            "a lower --lr, and a smaller --lam where the method has one",
+        )
 
 
 def _resolved(settings: Training, teacher: Any, progress: Progress, count: int) -> Training:

@@ -73,6 +73,8 @@ class KeepZeros(Hook):
                 self.masks[name] = kept
 
     def after_step(self, loop: Loop) -> None:
+        if not self.masks:
+            return
         weights = dict(loop.network.named_parameters())
         with torch.no_grad():
             for name, kept in self.masks.items():

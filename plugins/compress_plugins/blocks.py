@@ -46,11 +46,18 @@ class Blocks:
         assert isinstance(gate, _BlockGate)
         return {"blocks": gate.gates.values()}
 
+    def prepared(self, network: fx.GraphModule) -> dict[str, Tensor]:
+        return self.values(network)
+
     def withdraw(self, network: fx.GraphModule, share: float) -> None:
         """Blocks have no constants beside their gates."""
 
     def pressed(self, values: Values, only: Removed | None = None) -> list[Tensor]:
         return [values["blocks"] if only is None else values["blocks"][only["blocks"]]]
+
+    def mean(self, values: Values, units: Removed) -> float:
+        own = self.scores(values)["blocks"][units["blocks"]]
+        return float(own.mean()) if len(own) else 0.0
 
     def scores(self, values: Values) -> dict[str, Tensor]:
         return {"blocks": values["blocks"].detach().abs().double().cpu()}

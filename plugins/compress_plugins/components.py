@@ -45,6 +45,10 @@ class UnitScales:
         """By site its scales, (indices,), with a gradient."""
         raise NotImplementedError
 
+    def prepared(self, network: fx.GraphModule) -> dict[str, Tensor]:
+        """The same before a pass, in which the network does not make them again."""
+        return self.values(network)
+
     def withdraw(self, network: fx.GraphModule, share: float) -> None:
         """Leave only a share of what the units put out beside what the scales govern."""
 
@@ -55,6 +59,14 @@ class UnitScales:
     def pressed(self, values: Values, only: Removed | None = None) -> list[Tensor]:
         """The scales of units that may go, or of some of them, one tensor for each site."""
         return [values[name][index.to(values[name].device)] for name, index in self.indices(only).items()]
+
+    def mean(self, values: Values, units: Removed) -> float:
+        """Of some units, the mean of the sum of |a| over their scales; 0 where none of them has any."""
+        count = sum(len(each) for group, each in units.items() if group in self.members)
+        if not count:
+            return 0.0
+        found = [each.detach() for each in self.pressed(values, units)]
+        return float(torch.cat(found).abs().sum(dtype=torch.float64)) / count
 
     def indices(self, units: Removed | None) -> dict[str, Tensor]:
         """By site the indices that these units hold; None for all that may go."""
@@ -126,15 +138,28 @@ class UnitScales:
 
 
 class Thresholded(nn.Module):
-    """a from alpha: equation 12, with beta where the paper starts it."""
+    """a from alpha: equation 12, with beta where the paper starts it.
 
-    def __init__(self, like: Tensor, rectify: bool) -> None:
+    Args:
+        n: Components.
+        rectify: Take the rectified gradient.
+        like: Has the type and the device of beta.
+    """
+
+    def __init__(self, n: int, rectify: bool, like: Tensor) -> None:
         super().__init__()
-        self.beta = nn.Parameter(torch.tensor(start_beta(len(like)), dtype=like.dtype, device=like.device))
+        self.beta = nn.Parameter(torch.tensor(start_beta(n), dtype=like.dtype, device=like.device))
         self.rectify = rectify
+        self.prepared: Tensor | None = None
+
+    def prepare(self, alpha: Tensor) -> Tensor:
+        """a, (n,), which the next pass takes instead of making it again: a step needs it for its norm, too."""
+        self.prepared = signed(alpha, self.beta, rectify=self.rectify)
+        return self.prepared
 
     def forward(self, alpha: Tensor) -> Tensor:
-        return signed(alpha, self.beta, rectify=self.rectify)
+        found, self.prepared = self.prepared, None
+        return signed(alpha, self.beta, rectify=self.rectify) if found is None else found
 
 
 class Shift(nn.Module):
@@ -189,6 +214,7 @@ class ThresholdedNorms(Norms):
 
     def __init__(self, context: Context, network: fx.GraphModule, rectify: bool) -> None:
         super().__init__(context, network)
+        self.far: list[str] = []  # norms that have such constants
         self.biases = {name: str(parameter(network, node.args[2])) for name, node in self.norms.items()}
         for name, node in self.norms.items():
             scale, shift = network.get_parameter(name), network.get_parameter(self.biases[name])
@@ -197,14 +223,19 @@ class ThresholdedNorms(Norms):
                 constant = torch.where(far, shift, 0.0)
                 shift.copy_(torch.where(far, 0.0, shift / torch.where(scale == 0, 1.0, scale)))
                 scale.copy_(alpha_of(scale.double()))
-            _inside(network, node, Thresholded(scale, rectify), Shift(constant), _named(name))
+            if bool(far.any()):
+                self.far.append(name)
+            _inside(network, node, Thresholded(len(scale), rectify, scale), Shift(constant), _named(name))
 
     def values(self, network: fx.GraphModule) -> dict[str, Tensor]:
         return {name: network.get_submodule(_named(name))(network.get_parameter(name)) for name in self.norms}
 
+    def prepared(self, network: fx.GraphModule) -> dict[str, Tensor]:
+        return {name: _threshold(network, name).prepare(network.get_parameter(name)) for name in self.norms}
+
     def withdraw(self, network: fx.GraphModule, share: float) -> None:
         with torch.no_grad():
-            for name in self.norms:
+            for name in self.far:
                 self._shift(network, name).withdraw(share)
 
     def fold(self, network: fx.GraphModule) -> fx.GraphModule:
@@ -232,6 +263,12 @@ def _inside(network: fx.GraphModule, norm: fx.Node, scale: nn.Module, shift: nn.
     first, last = sorted((made, bias), key=list(network.graph.nodes).index)
     norm.update_arg(2, insert_module(network, f"{name}_shift", shift, last, first, users=()))
     network.recompile()
+
+
+def _threshold(network: fx.GraphModule, name: str) -> Thresholded:
+    found = network.get_submodule(_named(name))
+    assert isinstance(found, Thresholded)
+    return found
 
 
 def _named(name: str) -> str:

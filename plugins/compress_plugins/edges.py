@@ -63,7 +63,8 @@ class Thresholded(nn.Module):
         shape = [1 if dim in where else size for dim, size in enumerate(alpha.shape)]
         size = alpha.numel() // torch.Size(shape).numel()
         self.beta = nn.Parameter(torch.full(shape, start_beta(size), dtype=alpha.dtype, device=alpha.device))
-        self.register_buffer("kept", torch.ones_like(alpha, dtype=torch.bool, requires_grad=False))
+        # Numbers, as a product with bools takes four times as long
+        self.register_buffer("kept", torch.ones_like(alpha, requires_grad=False))
 
     def forward(self, alpha: Tensor) -> Tensor:
         # A matrix keeps an edge; an output may lose all of its own
@@ -88,7 +89,7 @@ class Strongest(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.register_buffer("kept", torch.ones_like(weight, dtype=torch.bool, requires_grad=False))
+        self.register_buffer("kept", torch.ones_like(weight, requires_grad=False))
 
     def forward(self, weight: Tensor) -> Tensor:
         return weight + (weight * self.kept - weight).detach()

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.plugin import Context, ModelError, insert_module
-from compress_plugins.components import Members, Removed, UnitScales
+from compress_plugins.components import Members, Removed, Thresholded, UnitScales
 from compress_plugins.layers import Where, copy_tensors, layer_nodes, makers, place_of, take_over
-from compress_plugins.thresholds import signed, start_alpha, start_beta
+from compress_plugins.thresholds import start_alpha
 
 
-class Gate(nn.Module):
+class Gate(Thresholded):
     """Multiplies by a of equation 12, which is 1 at first.
 
     Args:
@@ -22,14 +22,13 @@ class Gate(nn.Module):
     """
 
     def __init__(self, n: int, trailing: int, rectify: bool, like: Tensor) -> None:
-        super().__init__()
+        super().__init__(n, rectify, like)
         self.alpha = nn.Parameter(torch.full((n,), start_alpha(n, 1.0), dtype=like.dtype, device=like.device))
-        self.beta = nn.Parameter(torch.tensor(start_beta(n), dtype=like.dtype, device=like.device))
-        self.trailing, self.rectify = trailing, rectify
+        self.trailing = trailing
 
     def values(self) -> Tensor:
         """(n,)"""
-        return signed(self.alpha, self.beta, rectify=self.rectify)
+        return super().forward(self.alpha)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.values().reshape(-1, *[1] * self.trailing)
@@ -59,6 +58,9 @@ class UnitGates(UnitScales):
 
     def values(self, network: fx.GraphModule) -> dict[str, Tensor]:
         return {name: _gate(network, name).values() for name in self.places}
+
+    def prepared(self, network: fx.GraphModule) -> dict[str, Tensor]:
+        return {name: gate.prepare(gate.alpha) for name in self.places for gate in [_gate(network, name)]}
 
     def masks(self, removed: Removed) -> dict[str, Tensor]:
         found = super().masks(removed)

@@ -158,8 +158,10 @@ def largest(scores: Tensor, count: int) -> Tensor:
     if count >= len(scores):
         return torch.ones(len(scores), dtype=torch.bool)
     last = scores.kthvalue(len(scores) - count + 1).values
-    kept = scores > last
-    kept[(scores == last).nonzero().flatten()[: count - int(kept.sum())]] = True
+    kept = scores >= last
+    if int(kept.sum()) > count:
+        above = scores > last
+        kept[(kept & ~above).nonzero().flatten()[count - int(above.sum()) :]] = False
     return kept
 
 

@@ -28,9 +28,13 @@ class Components(Protocol):
 
     def values(self, network: fx.GraphModule) -> dict[str, Tensor]: ...
 
+    def prepared(self, network: fx.GraphModule) -> dict[str, Tensor]: ...
+
     def withdraw(self, network: fx.GraphModule, share: float) -> None: ...
 
     def pressed(self, values: Values, only: Removed | None = None) -> list[Tensor]: ...
+
+    def mean(self, values: Values, units: Removed) -> float: ...
 
     def scores(self, values: Values) -> dict[str, Tensor]: ...
 
@@ -101,7 +105,8 @@ class Sparse(Session):
         rates = torch.tensor([loop.rate(step) for step in range(end)], dtype=torch.float64).clamp(min=1e-12)
         self.way = torch.cat((torch.zeros(1, dtype=torch.float64), rates.cumsum(0))) / rates.sum()
         if self.steered and self.steering is None:
-            lam = self.lam or self._mean(self._values(loop.network)) / (float(rates.sum()) * self.speed(loop))
+            mean = self.parts.mean(self._values(loop.network), self.wanted)
+            lam = self.lam or mean / (float(rates.sum()) * self.speed(loop))
             self.steering = Steering(lam, end, _GOAL)
             if self.kept_steering:
                 self.steering.load(self.kept_steering)
@@ -128,10 +133,10 @@ class Sparse(Session):
             return
         # Half of the time to learn to do without the constants
         self.parts.withdraw(loop.network, max(0.0, 1 - 2 * loop.step / (len(self.way) - 1)))
+        if self.norm is not None:  # which is of the same numbers, with their gradients
+            self._now = self.parts.prepared(loop.network)
         if self.steering is not None:
-            # The same numbers, with their gradients, are what the norm of this step is of
-            self._now = self.parts.values(loop.network)
-            mean = self._mean(self._now)
+            mean = self.parts.mean(self._now or self._values(loop.network), self.wanted)
             self.pressing = mean > 0
             self.steering.look(float(self.way[loop.step]), mean)
             self.lam = self.steering.lam
@@ -210,14 +215,6 @@ class Sparse(Session):
     def _values(self, network: fx.GraphModule) -> dict[str, Tensor]:
         with torch.no_grad():
             return self.parts.values(network)
-
-    def _mean(self, values: Values) -> float:
-        """Of the components that the budget takes."""
-        if not self.wanted:
-            return 0.0
-        scores = self.parts.scores(values)
-        own = [scores[name][units] for name, units in self.wanted.items() if name in scores]
-        return float(torch.cat(own).mean()) if own else 0.0
 
     def _close(self, network: fx.GraphModule) -> None:
         values = self._values(network)

@@ -72,11 +72,15 @@ def threshold(size: Tensor, beta: Tensor, dims: Dims = None, *, guard: bool = Tr
         dims: Where a group's components lie.
         guard: Whether the threshold stays below the largest component, so that no group is zero altogether.
     """
-    where = _dims(size, dims)
-    limit = torch.sigmoid(beta) * size.sum(where, keepdim=dims is not None)
+    where, kept = _dims(size, dims), dims is not None
+    limit = torch.sigmoid(beta) * size.sum(where, keepdim=kept)
     if not guard:
         return limit
-    return torch.minimum(limit, _SHARE * size.amax(where, keepdim=dims is not None))
+    # The derivative of a largest component takes as long as all others, and is zero where the guard does nothing; to
+    # see that is worth it on a CPU, where nothing has to be waited for
+    if limit.is_cpu and bool((limit < _SHARE * size.detach().amax(where, keepdim=kept)).all()):
+        return limit
+    return torch.minimum(limit, _SHARE * size.amax(where, keepdim=kept))
 
 
 def rectified(x: Tensor) -> Tensor:
@@ -100,7 +104,7 @@ def signed(alpha: Tensor, beta: Tensor, dims: Dims = None, *, rectify: bool = Fa
     """
     size = alpha.abs()
     above = size - threshold(size, beta, dims, guard=guard)
-    return alpha.sign() * (rectified(above) if rectify else functional.relu(above))
+    return alpha.detach().sign() * (rectified(above) if rectify else functional.relu(above))
 
 
 def l1(values: Tensor) -> Tensor:

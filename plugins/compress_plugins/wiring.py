@@ -31,7 +31,6 @@ By = Literal["ds", "dnw", "proximal"]
 Groups = Literal["matrix", "output"]
 Norm = Literal["l1", "l12", "l12-exact"]
 Scope = Literal["auto", "layer", "all"]
-Start = Literal["trained", "fresh"]
 
 _KEEP = 0.2  # where nobody says how much
 _LAMS = {"l1": 1e-3, "l12": 1e-6, "l12-exact": 1e-6}  # where lambda begins; the steps of l12 grow with the edges' sum
@@ -58,7 +57,6 @@ class Wiring:
     rectified: bool = option(False, "ds: edges that are zero keep a gradient and can come back")
     norm: Norm = option("l1", "proximal: l1; l12 as printed, or its exact step: edges of a group compete")
     scope: Scope = option("auto", "what is ranked: all edges, or those of each layer; auto: of each for dnw, else all")
-    begin: Start = option("trained", "begin with the trained weights, exactly, or with new ones")
 
     def __post_init__(self) -> None:
         check_fraction(self.keep)
@@ -93,8 +91,6 @@ class Wired(Session):
         self.lam = _LAMS[method.norm] if method.lam is None else method.lam
         self.counts: list[list[int]] = []  # epoch, edges that are not zero
         self.size = sum(weight.numel() for weight in weights.values())
-        if method.begin == "fresh":
-            self._draw()
         self.readers: dict[str, str] = {}  # by edge weight, the module that it is read through
         self.masks: dict[str, Tensor] = {}  # proximal steps need no module
         self._parameterise()
@@ -174,13 +170,6 @@ class Wired(Session):
         figure = by_epoch("edges", f"Edges that are not zero, of {self.size:,}", "edges", self.counts)
         return Plan(masks={name: weight != 0 for name, weight in weights.items()}, notes=notes, figures=(figure,))
 
-    def _draw(self) -> None:
-        fresh = self.context.fresh(self.context.generator())
-        with torch.no_grad():
-            for name, tensor in (*self.network.named_parameters(), *self.network.named_buffers()):
-                if name in fresh:
-                    tensor.copy_(fresh[name])
-
     def _parameterise(self) -> None:
         """Put what makes edges of parameters into the graph. What is zero already stays zero."""
         for number, name in enumerate(self.edges):
@@ -225,7 +214,8 @@ class Wired(Session):
         edges = self._seen(loop.network)
         for name, kept in strongest(edges, share, self.together).items():
             self._mask(loop.network, name, kept & self.masks[name].to(kept.device))
-        next_cuts = held_by_the_rest(self._seen(loop.network), left(loop.step + loop.steps_per_epoch), self.together)
+            edges[name] = edges[name] * kept
+        next_cuts = held_by_the_rest(edges, left(loop.step + loop.steps_per_epoch), self.together)
         self.lam *= 2 ** ((1 if next_cuts > _HARMLESS else -1) * every / loop.steps_per_epoch)
 
     def _mask(self, network: fx.GraphModule, name: str, kept: Tensor) -> None:

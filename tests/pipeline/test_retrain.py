@@ -70,6 +70,7 @@ def test_two_commands_for_one_thing(invoke: Invoke) -> None:
     assert "Epoch 3 of 6" in one.err and "25,810 parameters not zero" in one.err
     recipe = tomllib.loads(Path("one/recipe.toml").read_text())
     assert recipe["finetune"]["epochs"] == 6 and recipe["prune"]["options"]["mu"] == 10
+    assert report["warnings"] == [] and "warning" not in one.err
     assert not Path("one.training").exists()
 
 
@@ -136,7 +137,7 @@ def test_a_budget_counts_in_the_network_that_was_trained(invoke: Invoke, site: P
 
 
 def test_time_is_no_budget_of_a_training(invoke: Invoke) -> None:
-    done = invoke("retrain", str(MLP), "--mode", NAME, "--latency", "0.5", *DATA, "--epochs", "1")
+    done = invoke("prune", str(MLP), "--method", NAME, "--latency", "0.5", *DATA, "--epochs", "1")
     assert done.code == 2 and "--latency: " in done.err and "before the result can be timed" in done.err
 
 

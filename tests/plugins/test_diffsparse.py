@@ -19,6 +19,8 @@ from compress.training import Training
 from compress_plugins.blocks import residual_blocks
 from compress_plugins.components import ThresholdedNorms
 from compress_plugins.diffsparse import DiffSparse
+from compress_plugins.gates import Gate
+from compress_plugins.thresholds import l1
 from tests.plugins.sparse_networks import SETTINGS, Dense, Residual, coupling, mlp, samples, train
 
 NETWORKS = [(Residual, "batchnorm"), (Dense, "batchnorm"), (mlp, "units"), (Residual, "units"), (Residual, "blocks")]
@@ -237,3 +239,20 @@ def test_networks_that_are_refused() -> None:
 
 def test_the_contract() -> None:
     check_plugin(DiffSparse())
+
+
+def test_what_a_step_makes_once_has_the_gradients_of_both_uses() -> None:
+    torch.manual_seed(0)
+    gate = Gate(6, 0, False, torch.zeros(1, dtype=torch.float64))
+    x, factors = torch.randn(4, 6, dtype=torch.float64), torch.linspace(-1, 2, 6, dtype=torch.float64)
+    with torch.no_grad():
+        gate.alpha.mul_(factors)
+    found = []
+    for once in (True, False):
+        values = gate.prepare(gate.alpha) if once else gate.values()
+        assert (gate.prepared is not None) == once
+        loss = gate(x).square().sum() + l1(values)
+        assert gate.prepared is None  # the next pass makes its own
+        found.append(torch.autograd.grad(loss, (gate.alpha, gate.beta)))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)

@@ -123,14 +123,6 @@ def test_the_start_is_the_network_as_it_was(options: dict[str, Any], network: An
         assert torch.equal(edges.get_parameter(name) == 0, coupling.program.module.get_parameter(name) == 0)
 
 
-def test_new_weights_instead() -> None:
-    start = mlp().program.module.get_parameter("2.weight")
-    first, second = (Wiring(begin="fresh").start(context_of(mlp(), seed=3)) for _ in range(2))
-    found = [s.fold(s.network).get_parameter("2.weight") for s in (first, second)]
-    assert torch.equal(*found) and not torch.allclose(found[0], start, atol=0.05)
-    assert 0.1 < float(found[0].detach().abs().max()) <= 20**-0.5 + 1e-6
-
-
 @pytest.mark.parametrize(
     "options",
     [{"lam": 0.03}, {"lam": 0.03, "group": "output", "rectified": True}, {"by": "proximal", "lam": 0.3}],

@@ -307,3 +307,25 @@ def test_a_log_for_tensorboard(tmp_path: Path) -> None:
     events = accumulator.EventAccumulator(str(tmp_path / "log")).Reload()
     found = [event.value for event in events.Scalars("validation loss")]
     assert found == pytest.approx([entry["validation loss"] for entry in trained.history], rel=1e-5)
+
+
+def test_weights_that_blow_up_are_no_result(tmp_path: Path) -> None:
+    class Late(Hook):
+        """As a method whose network counts from the first step on."""
+
+        def ready(self, loop: Loop) -> bool:
+            return loop.step > 0
+
+    class Far(Late):
+        """The loss is no less a number for it."""
+
+        def after_step(self, loop: Loop) -> None:
+            with torch.no_grad():
+                loop.network.get_parameter("1.bias")[3] = 1e6
+
+    plain, file = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), StateFile(tmp_path / "state", {}, every=1)
+    with pytest.raises(InputError, match=r"the weights blew up\. On the validation samples the loss was 2\.") as caught:
+        finetune(network(module=plain), digits(), FAST, hooks=(Far(),), file=file)
+    assert "best epoch, 1" in str(caught.value) or "best epoch, 2" in str(caught.value)
+    assert caught.value.hint.startswith("a lower --lr") and not list(tmp_path.iterdir())
+    assert finetune(network(module=plain), digits(), FAST, hooks=(Late(),)).best > 0
