@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import InputError
-from compress.report.table import counterpart
 
 BASELINE = "compress.baseline/1"
 NOW, REPORTED = "now", "report"  # where a number comes from: measured or counted now, or what a report says
@@ -66,6 +65,8 @@ class Facts:
 
 def of_report(report: Mapping[str, Any], side: str, model: str) -> Facts:
     """What report.json says of one side, "before" or "after"."""
+    from compress.report.table import counterpart  # here, as `compress check --help` comes through this file too
+
     measures, data = report[side], report["data"]
     before, after = report["before"]["files"], report["after"]["files"]
     size = after.get(counterpart(before, after)) if side == "after" else sum(before.values()) or None

@@ -12,6 +12,7 @@ from compress.errors import InputError
 from compress.gate.config import AccuracyRule, Gate
 from compress.gate.facts import REPORTED, Facts, Scored, Timed
 from compress.gate.limits import Against, Limit
+from compress.wording import plural
 
 Status = Literal["passed", "warned", "failed"]
 References = Mapping[Against, Facts | None]
@@ -174,8 +175,8 @@ def _correlation(before: Scored, after: Scored) -> float:
 def _check_alike(limit: Limit, found: Scored, other: Scored, compared: Against) -> None:
     if (found.data, found.count) != (other.data, other.count):
         raise InputError(
-            f"{limit.name}: the {compared} was measured on {other.count} samples of {other.data}, the model on "
-            f"{found.count} of {found.data}, which cannot be compared",
+            f"{limit.name}: the {compared} was measured on {plural(other.count, 'sample')} of {other.data}, the model "
+            f"on {found.count} of {found.data}, which cannot be compared",
             "--against ORIGINAL measures both now" if compared == "original" else "compress check --update-baseline",
         )
 
@@ -207,8 +208,9 @@ def _over(limit: Limit, found: Timed, other: Timed) -> tuple[float, float, str]:
     setting = (found.runtime, found.batch, found.threads)
     if setting != (other.runtime, other.batch, other.threads):
         raise InputError(
-            f"{limit.name}: the baseline was timed in {other.runtime}, batch {other.batch}, {other.threads} threads, "
-            f"the model in {found.runtime}, batch {found.batch}, {found.threads} threads",
+            f"{limit.name}: the baseline was timed in {other.runtime}, batch {other.batch}, "
+            f"{plural(other.threads, 'thread')}, the model in {found.runtime}, batch {found.batch}, "
+            f"{plural(found.threads, 'thread')}",
             "the same --runtime and --threads, or compress check --update-baseline",
         )
     if found.ratio is not None and other.ratio is not None:

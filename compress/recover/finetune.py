@@ -22,6 +22,7 @@ from compress.recover.loop import Loop
 from compress.recover.snapshot import restore
 from compress.recover.state import StateFile
 from compress.training import Training
+from compress.wording import plural
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def finetune(
     taught, features = _teacher(network, teacher, settings, train, accelerator.device)
     zeros = KeepZeros(network)
     if zeros.masks:
-        progress.detail(f"zeros in {len(zeros.masks)} weights stay zeros")
+        progress.detail(f"zeros in {plural(len(zeros.masks), 'weight')} stay zeros")
     writer = None
     if log is not None and accelerator.is_main_process:
         writer = launch.tensorboard(log, 0 if content is None else content["step"])

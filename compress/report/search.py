@@ -7,7 +7,7 @@ from typing import Any
 
 from compress.figures import Figure, Series
 from compress.report.markdown import text_table
-from compress.report.table import amount, milliseconds
+from compress.wording import amount, milliseconds, plural
 
 _NAMES = {"macs": "MACs", "params": "parameters", "bytes": "weights", "latency": "time in ONNX Runtime"}
 
@@ -85,7 +85,7 @@ def sentence(document: Mapping[str, Any]) -> str:
     floor, validation = document["floor"], document["validation"]
     failed = sum(each["accuracy"] is None for each in document["trials"])
     text = (
-        f"{len(document['trials'])} candidates{f', {failed} of which failed,' if failed else ''} on "
+        f"{plural(len(document['trials']), 'candidate')}{f', {failed} of which failed,' if failed else ''} on "
         f"{validation['samples']:,} validation samples, where the original has {100 * validation['accuracy']:.2f} % "
         f"and the floor is {100 * floor['accuracy']:.2f} %."
     )

@@ -204,7 +204,7 @@ def test_a_picture_for_every_layer_stays_loadable(least: dict[str, Any]) -> None
     drawn = svg(Figure("a", "t", "x", "y", (Series("a", edges, [n * n % 97 for n in range(500)], "steps"),)))
     pictures = tuple(Picture(f"figures/{number}.svg", f"layer {number}") for number in range(200))
     text = html(build_report(**least, figures=pictures), {each.file: drawn for each in pictures})
-    assert text.count('aria-label="layer ') == 48 and "152 more pictures are files beside this page." in text
+    assert text.count('aria-label="layer ') == 48 and "152 more pictures beside this page, in files." in text
     assert len(text) < 2_000_000
 
 

@@ -71,7 +71,7 @@ def test_the_recipe_that_repeats_it(full: dict[str, Any], device: str, kind: str
 def test_long_tables_are_folded(least: dict[str, Any]) -> None:
     layers = tuple(LayerChange(f"layer{index}", "Conv2d", 8, 8 - index % 2) for index in range(20))
     text = markdown(build_report(**least, layers=layers))
-    assert "<summary>Widths: 10 of 20 layers are narrower</summary>" in text
+    assert "<summary>Widths: 10 of 20 layers narrower</summary>" in text
 
 
 def test_places_kept_for_one_reason_share_a_row(least: dict[str, Any]) -> None:
@@ -110,7 +110,7 @@ def test_it_fits_into_a_comment(least: dict[str, Any]) -> None:
     layers = tuple(LayerChange(f"features.block.layer{index}.conv", "convolution 3x3", 8, 4) for index in range(900))
     notes: dict[str, dict[str, Any]] = {each.name: {"error after refit / before": 0.125} for each in layers}
     text = markdown(build_report(**{**least, "layers": layers, "method": Method("reconstruct", notes=notes)}))
-    assert "Widths: 900 of 900 layers are narrower" in text and "and 820 more: report.json" in text
+    assert "Widths: 900 of 900 layers narrower" in text and "and 820 more: report.json" in text
     assert len(text) < 65_536  # characters that GitHub takes
 
 
