@@ -113,7 +113,7 @@ def test_the_pipelines_of_the_page(shell: Shell, kind: str, tmp_path: Path) -> N
 
 def test_the_action(shell: Shell) -> None:
     action = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
-    (example,) = (block for block in blocks("yaml") if "./compress" in block)
+    (example,) = (block for block in blocks("yaml") if "uses: OWNER/compress@" in block)
     (used,) = yaml.safe_load(example)
     assert set(used["with"]) <= set(action["inputs"])
     values = {name: each["default"] for name, each in action["inputs"].items()} | used["with"]
@@ -163,7 +163,7 @@ def test_the_image_has_what_the_package_is_made_of() -> None:
     needed += project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     for path in needed:
         assert (ROOT / path).exists() and path.partition("/")[0] in copied
-    assert lines.index("USER compress") < lines.index('ENTRYPOINT ["compress"]')
+    assert lines.index("USER 1000") < lines.index('ENTRYPOINT ["compress"]')
 
 
 def test_the_limits_of_the_page(tmp_path: Path) -> None:
