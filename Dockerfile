@@ -4,8 +4,9 @@
 FROM python:3.12-slim
 
 WORKDIR /src
-# PyTorch first, in a layer of its own: it is nearly all of the image and changes least
-# hadolint ignore=DL3013 -- which versions will do is said in pyproject.toml, and checked by the next installation
+# PyTorch first, in a layer of its own: it is nearly all of the image and changes least. Which versions will do is said
+# in pyproject.toml, and checked by the installation below.
+# hadolint ignore=DL3013
 RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu torch torchvision
 COPY pyproject.toml README.md LICENSE ./
 COPY compress compress
