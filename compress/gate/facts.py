@@ -52,6 +52,7 @@ class Facts:
         params: Parameters that it holds.
         macs: Multiply-accumulates for one sample.
         source: Where the counts come from.
+        arch: What ``--arch`` has to say before it can be built, where that is somebody's code.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Facts:
     accuracy: Scored | None = None
     latency: Timed | None = None
     source: str = NOW
+    arch: str = ""
 
 
 def of_report(report: Mapping[str, Any], side: str, model: str) -> Facts:
@@ -78,6 +80,7 @@ def of_report(report: Mapping[str, Any], side: str, model: str) -> Facts:
         scored(measures["accuracy"], "unknown data" if data is None else data["spec"]),
         _timed(measures["latency"], report["speedup"] if side == "after" else None),
         REPORTED,
+        _code(str(report["input"]["architecture"])) if side == "before" else "",
     )
 
 
@@ -104,11 +107,17 @@ def _timed(latency: Mapping[str, Any] | None, speedup: float | None) -> Timed | 
 
 def baseline_text(facts: Facts) -> str:
     """The baseline as a file: the same facts give the same bytes."""
-    plain = _without(asdict(facts), "source")
+    plain = _without(asdict(facts), "source", "arch")
     for part in ("accuracy", "latency"):
         if plain[part] is not None:
             plain[part] = _without(plain[part], "source", "right")
     return json.dumps({"schema": BASELINE, **plain}, indent=2, allow_nan=False) + "\n"
+
+
+def _code(architecture: str) -> str:
+    """What `--arch` has to say before the model can be built: "file.py:factory"; "" where nobody's code is needed."""
+    builder, colon, _ = architecture.partition(":")
+    return architecture if colon and builder not in ("torchvision", "timm", "mlp", "transformers") else ""
 
 
 def _without(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
