@@ -48,6 +48,7 @@ class LoadedModel:
         input_types: Of each input; empty if the shapes are not known.
         usual_shape: Nobody said the shapes; they are what the architecture usually takes.
         onnx: What the ONNX file says of itself that the network came from, also by way of a bundle.
+        packed: How many tensors of a bundle lie in it as a bitmap and the values that are not zero.
     """
 
     module: nn.Module
@@ -63,6 +64,7 @@ class LoadedModel:
     input_types: tuple[InputType, ...] = ()
     usual_shape: bool = False
     onnx: OnnxFacts | None = None
+    packed: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class _Content:
     shapes: Shapes | None = None
     types: tuple[InputType, ...] = ()
     onnx: OnnxFacts | None = None
+    packed: int = 0
 
 
 def load_model(
@@ -131,6 +134,7 @@ def load_model(
         input_types=types_of(input_types or content.types, len(shapes or ())),
         usual_shape=usual,
         onnx=content.onnx,
+        packed=content.packed,
     )
 
 
@@ -222,15 +226,12 @@ def _bundle(path: Path, arch: str | None) -> _Content:
     shapes = _shapes([each["shape"] for each in metadata["inputs"]])
     types = tuple(recorded_type(each) for each in metadata["inputs"])
     built = _graph(load_bundle(path), arch)
-    built = Built(built.module, built.architecture, (*_stored(metadata["stored"]), *built.notes))
-    return _Content("bundle", built, metadata, shapes, types, facts_of(metadata.get("onnx")))
-
-
-def _stored(record: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    record = metadata["stored"]
     sparse = sum("shape" in entry for entry in record.values())
-    packed = (f"tensors of many zeros that are packed as a bitmap and values: {sparse}",) if sparse else ()
-    narrow = ("weights are stored in fewer bits than they are computed with",) if len(record) > sparse else ()
-    return (*packed, *narrow)
+    notes = [f"tensors of many zeros that are packed as a bitmap and values: {sparse}"] if sparse else []
+    notes += ["weights are stored in fewer bits than they are computed with"] if len(record) > sparse else []
+    built = Built(built.module, built.architecture, (*notes, *built.notes))
+    return _Content("bundle", built, metadata, shapes, types, facts_of(metadata.get("onnx")), sparse)
 
 
 def _graph(module: nn.Module, arch: str | None) -> Built:

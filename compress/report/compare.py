@@ -188,7 +188,14 @@ def figure(found: Mapping[str, Any], x: Axis, y: Axis) -> Figure:
         _series("others", [each for i, each in enumerate(whole) if i not in best], "points"),
     )
     title = f"{_LABELS[y]} and {_LABELS[x]}"
-    return Figure("pareto", title[:1].upper() + title[1:], _LABELS[x], _LABELS[y], tuple(s for s in series if s.y))
+    return Figure(
+        "pareto",
+        title[:1].upper() + title[1:],
+        _LABELS[x],
+        _LABELS[y],
+        tuple(s for s in series if s.y),
+        top=100.0 if y == "accuracy" else None,
+    )
 
 
 def _short(name: str) -> str:

@@ -50,6 +50,7 @@ def figure(document: Mapping[str, Any]) -> Figure:
         f"{_NAMES.get(document['objective'], document['objective'])} left (%)",
         f"accuracy on {document['validation']['samples']:,} validation samples (%)",
         tuple(part for part in parts if part.y),
+        top=100.0,
     )
 
 

@@ -30,6 +30,7 @@ def figure(document: Mapping[str, Any]) -> Figure:
         "units removed (%)",
         f"accuracy on {document['accuracy']['count']:,} validation samples (%)",
         tuple(lines),
+        top=100.0,
     )
 
 
