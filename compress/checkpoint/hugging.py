@@ -55,3 +55,18 @@ def usual_input(config: Mapping[str, Any]) -> tuple[tuple[int, ...], InputType] 
     if isinstance(words, int) and words > 1:
         return (_TOKENS,), InputType("int64", words)
     return None
+
+
+def preprocessing(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``preprocessor_config.json`` says of images, as a checkpoint would: ``mean``, ``std`` and ``input_size``."""
+    found: dict[str, Any] = {}
+    if settings.get("do_normalize", True):
+        found |= {key: settings[f"image_{key}"] for key in ("mean", "std") if f"image_{key}" in settings}
+    cropped = settings.get("do_center_crop") and "crop_size" in settings
+    size = settings.get("crop_size" if cropped else "size")
+    if isinstance(size, Mapping):
+        size = [size.get("height", size.get("shortest_edge")), size.get("width", size.get("shortest_edge"))]
+    sides = size if isinstance(size, list) else [size, size]
+    if all(isinstance(side, int) for side in sides):
+        found["input_size"] = [len(found.get("mean", (0, 0, 0))), *sides]
+    return found

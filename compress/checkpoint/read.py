@@ -16,7 +16,7 @@ from compress.checkpoint import arch as architectures
 from compress.checkpoint.arch import Built
 from compress.checkpoint.bundle import is_bundle, load_bundle, read_metadata
 from compress.checkpoint.forms import Form, read_safetensors, sniff
-from compress.checkpoint.hugging import from_folder, usual_input
+from compress.checkpoint.hugging import from_folder, preprocessing, usual_input
 from compress.checkpoint.onnx.facts import OnnxFacts, facts_of
 from compress.checkpoint.pt2 import read_pt2
 from compress.checkpoint.shards import read_config, read_shards, weight_files
@@ -203,7 +203,8 @@ def _several(path: Path, arch: str | None, arch_args: Mapping[str, Any] | None) 
         built = from_folder(path if path.is_dir() else path.parent, config)
         usual = usual_input(config)
         shapes, types = ((usual[0],), (usual[1],)) if usual else (None, ())
-        return _Content("Hugging Face folder", built, {}, shapes, types)
+        beside = preprocessing(read_config(path, "preprocessor_config.json"))
+        return _Content("Hugging Face folder", built, beside, shapes, types)
     count = len(weight_files(path))
     notes = (f"weights of {count} files",) if count > 1 else ()
     beside = {"arch": f"timm:{config['architecture']}"} if isinstance(config.get("architecture"), str) else {}
