@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from compress.checkpoint import arch as architectures
 from compress.checkpoint.arch import Built
 from compress.checkpoint.bundle import is_bundle, load_bundle, read_metadata
 from compress.checkpoint.forms import Form, read_safetensors, sniff
-from compress.checkpoint.hugging import from_folder, preprocessing, usual_input
+from compress.checkpoint.hugging import from_folder, preprocessing, usual_inputs
 from compress.checkpoint.onnx.facts import OnnxFacts, facts_of
 from compress.checkpoint.pt2 import read_pt2
 from compress.checkpoint.shards import read_config, read_shards, weight_files
@@ -201,8 +202,8 @@ def _several(path: Path, arch: str | None, arch_args: Mapping[str, Any] | None) 
     config = read_config(path)
     if arch is None and (config.get("architectures") or config.get("model_type")):
         built = from_folder(path if path.is_dir() else path.parent, config)
-        usual = usual_input(config)
-        shapes, types = ((usual[0],), (usual[1],)) if usual else (None, ())
+        usual = usual_inputs(config, tuple(inspect.signature(built.module.forward).parameters))
+        shapes, types = tuple(shape for shape, _ in usual) or None, tuple(kind for _, kind in usual)
         beside = preprocessing(read_config(path, "preprocessor_config.json"))
         return _Content("Hugging Face folder", built, beside, shapes, types)
     count = len(weight_files(path))

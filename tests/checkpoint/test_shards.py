@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from compress.checkpoint import load_model
-from compress.checkpoint.hugging import preprocessing, usual_input
+from compress.checkpoint.hugging import preprocessing, usual_inputs
 from compress.errors import InputError
 from compress.inputs import InputType
 
@@ -125,10 +125,30 @@ def test_with_transformers_it_builds_the_model(
         load_model(path)
 
 
-def test_usual_inputs() -> None:
-    assert usual_input({"image_size": 32, "num_channels": 1}) == ((1, 32, 32), InputType())
-    assert usual_input({"vocab_size": 50}) == ((16,), InputType("int64", 50))
-    assert usual_input({"hidden_size": 8}) is None
+WORDS = ((16,), InputType("int64", 50))
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters", "inputs"),
+    [
+        ({"image_size": 32, "num_channels": 1}, ("pixel_values",), (((1, 32, 32), InputType()),)),
+        ({"vocab_size": 50}, ("input_ids", "attention_mask"), (WORDS,)),
+        (
+            {"vocab_size": 50, "is_encoder_decoder": True},
+            ("input_ids", "attention_mask", "decoder_input_ids", "labels"),
+            (WORDS, ((16,), InputType("int64")), WORDS),
+        ),
+        (
+            {"vocab_size": 50, "is_encoder_decoder": True, "num_mel_bins": 8, "max_source_positions": 30},
+            ("input_features", "attention_mask", "decoder_input_ids"),
+            (((8, 60), InputType()), ((60,), InputType("int64")), WORDS),
+        ),
+        ({"vocab_size": 50, "is_encoder_decoder": True}, ("input_ids", "other", "decoder_input_ids"), (WORDS,)),
+        ({"hidden_size": 8}, ("x",), ()),
+    ],
+)
+def test_usual_inputs(config: dict[str, Any], parameters: tuple[str, ...], inputs: Any) -> None:
+    assert usual_inputs(config, parameters) == inputs
 
 
 @pytest.mark.parametrize(
