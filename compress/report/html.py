@@ -63,7 +63,7 @@ def html(
         **_held(report),
         pins=_pins(report),
         checks=Table("Largest relative differences", ("compared", "difference"), words.checks(report), _set(1, 2)),
-        command=shlex.join(report["command"]) if report["command"] else "",
+        command=[shlex.quote(word) for word in report["command"] or ()],
         facts=_facts(report),
         recipe=report["recipe"],
     )  # fmt: skip
@@ -168,10 +168,9 @@ def _training(report: Mapping[str, Any]) -> dict[str, Any] | None:
     history = report["history"]
     if not history:
         return None
-    names = list(dict.fromkeys(key for each in history for key in each))
+    names = words.epoch_columns(report)
     rows = [[words.cell(each.get(name)) for name in names] for each in history]
     return {
-        "sentence": words.trained_sentence(report),
         "drawings": [_drawing(svg(each), each.name, each.title) for each in curves(report)],
         "table": Table("Epochs; 0 is the network as it came", names, rows, _set(0, len(names))),
     }

@@ -160,7 +160,7 @@ def _training(report: Mapping[str, Any]) -> list[str]:
     history = report["history"]
     if not history:
         return []
-    names = list(dict.fromkeys(key for each in history for key in each))
+    names = words.epoch_columns(report)
     rows = [[words.cell(each.get(name)) for name in names] for each in history]
     return [_folded(f"Training: {words.epochs(report)}", names, rows, right=range(len(names)))]
 

@@ -8,6 +8,8 @@ from typing import Any
 from compress.report.table import budget_text
 from compress.wording import amount, plural
 
+_EPOCH = ("epoch", "loss", "validation loss", "validation accuracy", "learning rate")
+
 # (field of "verification", what it compares)
 CHECKS = (
     ("slice", "slice, before any refit, against the masked original, in float64"),
@@ -69,6 +71,13 @@ def trained_sentence(report: Mapping[str, Any]) -> str:
 def epochs(report: Mapping[str, Any]) -> str:
     """How many epochs a training had, that in which nothing was trained not counted: "8 epochs"."""
     return plural(report["history"][-1].get("epoch", len(report["history"])), "epoch")
+
+
+def epoch_columns(report: Mapping[str, Any]) -> list[str]:
+    """What epochs tell: the usual numbers first, as the epoch in which nothing was trained has few of them."""
+    there = dict.fromkeys(key for each in report["history"] for key in each)
+    usual = [name for name in _EPOCH if name in there]
+    return [*usual, *(name for name in there if name not in usual)]
 
 
 def checks(report: Mapping[str, Any]) -> list[tuple[str, str]]:

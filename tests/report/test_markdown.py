@@ -119,3 +119,10 @@ def test_names_with_signs_of_markdown(least: dict[str, Any]) -> None:
     lines = markdown(build_report(**{**least, "layers": layers, "warnings": ("<b> | bold",)})).splitlines()
     assert "| `` a\\|b<c>`d` `` | Linear | 8 | 4 |  |" in lines
     assert "- **Warning:** &lt;b> \\| bold" in lines
+
+
+def test_epochs_tell_the_usual_numbers_first(full: dict[str, Any]) -> None:
+    """The epoch in which nothing was trained has no loss, which would come last otherwise."""
+    history = ({"epoch": 0, "gates": 5, "validation loss": 2.0}, {"epoch": 1, "loss": 1.0, "validation loss": 1.5})
+    text = markdown(build_report(**{**full, "history": history}))
+    assert "| epoch | loss | validation loss | gates |" in text
