@@ -257,7 +257,7 @@ def _refit(
         return None
     inputs, _ = context.samples()
     progress = context.progress
-    progress.step(f"Refitting on {len(inputs)} training samples")
+    progress.step(f"Refitting on {plural(len(inputs), 'training sample')}")
     result = compensate(
         context.coupling,
         alive,

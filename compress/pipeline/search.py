@@ -108,12 +108,12 @@ def _prepared(request: SearchRequest, made: Ready, progress: Progress) -> Search
     floor = request.floor.accuracy(whole.accuracy)
     if floor > whole.accuracy:
         raise InputError(
-            f"the model itself has {100 * whole.accuracy:.2f} % on {whole.count:,} validation samples, which is below "
-            f"the floor of {100 * floor:.2f} %",
+            f"the model itself has {100 * whole.accuracy:.2f} % on {plural(whole.count, 'validation sample')}, which "
+            f"is below the floor of {100 * floor:.2f} %",
             "a lower --min-accuracy, or --max-drop 0.5",
         )
     progress.step(
-        f"Searching on {whole.count:,} validation samples: the model has {100 * whole.accuracy:.2f} %, "
+        f"Searching on {plural(whole.count, 'validation sample')}: the model has {100 * whole.accuracy:.2f} %, "
         f"the floor is {100 * floor:.2f} %"
     )
     found = families(coupling, made.context.clusters)

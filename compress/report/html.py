@@ -81,6 +81,7 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"share": sides.share, "units": _units, "percent": classes.percent, "dotted": _dotted}
+    made.filters["plural"] = plural
     return made
 
 

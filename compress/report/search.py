@@ -48,7 +48,7 @@ def figure(document: Mapping[str, Any]) -> Figure:
         "pareto",
         "Size and accuracy of what was tried",
         f"{_NAMES.get(document['objective'], document['objective'])} left (%)",
-        f"accuracy on {document['validation']['samples']:,} validation samples (%)",
+        f"accuracy on {plural(document['validation']['samples'], 'validation sample')} (%)",
         tuple(part for part in parts if part.y),
         top=100.0,
     )
@@ -87,8 +87,8 @@ def sentence(document: Mapping[str, Any]) -> str:
     failed = sum(each["accuracy"] is None for each in document["trials"])
     text = (
         f"{plural(len(document['trials']), 'candidate')}{f', {failed} of which failed,' if failed else ''} on "
-        f"{validation['samples']:,} validation samples, where the original has {100 * validation['accuracy']:.2f} % "
-        f"and the floor is {100 * floor['accuracy']:.2f} %."
+        f"{plural(validation['samples'], 'validation sample')}, where the original has "
+        f"{100 * validation['accuracy']:.2f} % and the floor is {100 * floor['accuracy']:.2f} %."
     )
     written = document["written"]
     if written is None:
