@@ -18,9 +18,9 @@ from pathlib import Path
 
 from compress.pipeline import measure_model, prune
 from compress.progress import Silent
-from compress.report.table import amount
 from compress.request import BudgetTarget, DataSource, MeasureRequest, ModelSource, PruneRequest, Settings
 from compress.result import Pruned
+from compress.wording import amount
 
 SAMPLES = Path(__file__).parent.parent / "sample_models"
 MODELS = {

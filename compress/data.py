@@ -14,6 +14,7 @@ from compress import datasets
 from compress.errors import InputError
 from compress.pictures import ImageShape
 from compress.registry.words import did_you_mean
+from compress.wording import plural
 
 _EXPECTED = "digits, npz:PATH, folder:PATH, torchvision:NAME[:ROOT], package.module:function or file.py:function"
 
@@ -125,7 +126,7 @@ def _checked(name: str, raw: datasets.Raw, mean: Sequence[float] | None, std: Se
         )
     classes = 1 + max(int(each.targets.max()) for each in (train, test) if each is not None)
     if raw.classes is not None and classes > raw.classes:
-        raise InputError(f"{name}: a label is {classes - 1}, but there are {raw.classes} classes (from 0)")
+        raise InputError(f"{name}: a label is {classes - 1}, and classes go from 0 to {raw.classes - 1}")
     train = None if train is None else _normalised(train, mean, std)
     return Data(name, train, _normalised(test, mean, std), raw.classes or classes, raw.names)
 
@@ -144,7 +145,7 @@ def _split(what: str, inputs: Any, targets: Any) -> Split:
             "expected inputs (N, ...) and one class number per sample, (N,)",
         )
     if len(x) != len(y):
-        raise InputError(f"{what} has {len(x):,} inputs and {len(y):,} labels")
+        raise InputError(f"{what} has {plural(len(x), 'input')} and {plural(len(y), 'label')}")
     if not len(y):
         raise InputError(f"{what} is empty")
     if y.is_floating_point() and not bool((y == y.round()).all()):
@@ -174,7 +175,7 @@ def _normalised(split: Split, mean: Sequence[float] | None, std: Sequence[float]
 def _per_channel(name: str, values: Sequence[float] | None, default: float, channels: int) -> Tensor:
     numbers = [default] if values is None else list(values)
     if len(numbers) not in (1, channels):
-        raise InputError(f"{name} has {len(numbers)} values, the data has {channels} channels")
+        raise InputError(f"{name} has {plural(len(numbers), 'value')}, the data has {plural(channels, 'channel')}")
     return torch.tensor(numbers, dtype=torch.float32)
 
 

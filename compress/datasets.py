@@ -16,6 +16,7 @@ from torch import Tensor
 from compress.checkpoint.userfile import call_user, load_callable, near_or_some
 from compress.errors import InputError
 from compress.pictures import ImageShape, stacked
+from compress.wording import plural
 
 Pair = tuple[Any, Any]
 Shape = ImageShape | None  # of the images that the network reads
@@ -131,7 +132,7 @@ def function(reference: str) -> Raw:
         return Raw((result[0], result[1]), (result[2], result[3]))
     if isinstance(result, (tuple, list)) and len(result) == 2:
         return Raw(None, (result[0], result[1]))
-    got = f"{len(result)} values" if isinstance(result, (tuple, list)) else f"a {type(result).__name__}"
+    got = plural(len(result), "value") if isinstance(result, (tuple, list)) else f"a {type(result).__name__}"
     raise InputError(
         f"--data {reference} returned {got}",
         "it has to return (train inputs, train targets, test inputs, test targets), or the last two",

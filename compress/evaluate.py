@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from compress.data import Split
 from compress.errors import InputError
 from compress.progress import Progress, Silent
+from compress.wording import plural
 
 _Z = 1.959963984540054  # the normal quantile of a two-sided 95 % interval
 
@@ -201,7 +202,7 @@ def class_scores(output: Any, samples: int) -> Tensor:
         output = output.squeeze(-1)
     if output.dim() != 2 or output.shape[0] != samples or output.shape[1] < 2:
         raise InputError(
-            f"the model gives an output of shape {tuple(output.shape)} for {samples} samples; "
+            f"the model gives an output of shape {tuple(output.shape)} for {plural(samples, 'sample')}; "
             "accuracy needs one score per class, (samples, classes)",
             "only classifiers can be evaluated; segmentation, detection and regression cannot",
         )

@@ -48,6 +48,7 @@ class Figure:
         x, y: What the axes are, with units.
         series: What is drawn.
         log_x, log_y: Logarithmic axes.
+        top: The largest ``y`` that there can be, such as 100 %: the axis goes no further.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Figure:
     series: tuple[Series, ...]
     log_x: bool = False
     log_y: bool = False
+    top: float | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from compress.errors import InputError
+from compress.wording import plural
 
 _MOST_BYTES = 8 << 30  # of images held in memory
 
@@ -76,7 +77,7 @@ def _held(pictures: Iterable[Any], count: int, where: str, shape: ImageShape | N
     for picture in pictures:
         pixels = picture.width * picture.height if shape is None else shape.width * shape.height
         if pixels * (1 if picture.mode == "L" else 3) * 4 * count > _MOST_BYTES:
-            raise InputError(f"{where}: {count:,} images do not fit into memory", "give fewer of them")
+            raise InputError(f"{where}: {plural(count, 'image')} would not fit into memory", "give fewer of them")
         yield picture
 
 

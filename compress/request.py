@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 from compress.errors import InputError
 from compress.inputs import InputType
 from compress.training import Running, Training
+from compress.wording import plural
 
 BudgetKind = Literal["ratio", "macs", "params", "bytes", "latency"]
 Granularity = Literal["unit", "weight"]
@@ -78,7 +79,7 @@ class DataSource:
             raise InputError("--mean and --std belong together", hint="--mean .485,.456,.406 --std .229,.224,.225")
         if self.mean is not None and self.std is not None:
             if len(self.mean) != len(self.std):
-                raise InputError(f"--mean has {len(self.mean)} values and --std {len(self.std)}")
+                raise InputError(f"--mean has {plural(len(self.mean), 'value')} and --std {len(self.std)}")
             if min(self.std) <= 0:
                 raise InputError(f"--std must be above 0, got {min(self.std):g}")
 

@@ -49,7 +49,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory, invoke: Callable[..., Any]) -> Iterator[Shell]:
-    """Runs a script as pipelines do, in a folder with a sample model; `pip` and `docker` do nothing there."""
+    """Runs a script as pipelines do, in a folder with a sample model; `pip` and `apt-get` do nothing there."""
     work, bin, sockets = (tmp_path_factory.mktemp(name) for name in ("work", "bin", "s"))
     (work / "sample_models").mkdir()
     shutil.copy(ROOT / "sample_models" / "digits_mlp.pt", work / "sample_models")
@@ -66,7 +66,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory, invoke: Callable[..., Any]) 
             self.wfile.write(json.dumps([done.code, done.out, done.err]).encode())
 
     (bin / "compress").write_text(SHIM.format(python=sys.executable, address=address))
-    for name in ("pip", "python"):
+    for name in ("pip", "python", "apt-get"):
         (bin / name).write_text("#!/bin/sh\nexit 0\n")
     for file in bin.iterdir():
         file.chmod(0o755)
@@ -98,11 +98,11 @@ def scripts(document: Any) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["jobs:", "script:"], ids=["github", "gitlab"])
-def test_the_pipelines_of_the_page(shell: Shell, kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "count"), [("jobs:", 3), ("script:", 4)], ids=["github", "gitlab"])
+def test_the_pipelines_of_the_page(shell: Shell, kind: str, count: int, tmp_path: Path) -> None:
     (example,) = (block for block in blocks("yaml") if kind in block)
     steps = scripts(yaml.safe_load(example))
-    assert len(steps) == 3
+    assert len(steps) == count
     for step in steps:
         done = shell(f"rm -f gate.xml\n{step}", GITHUB_STEP_SUMMARY=str(tmp_path / "summary.md"))
         assert done.returncode == 0, done.stderr
@@ -113,7 +113,7 @@ def test_the_pipelines_of_the_page(shell: Shell, kind: str, tmp_path: Path) -> N
 
 def test_the_action(shell: Shell) -> None:
     action = yaml.safe_load((ROOT / "action.yml").read_text("utf-8"))
-    (example,) = (block for block in blocks("yaml") if "./compress" in block)
+    (example,) = (block for block in blocks("yaml") if "uses: OWNER/compress@" in block)
     (used,) = yaml.safe_load(example)
     assert set(used["with"]) <= set(action["inputs"])
     values = {name: each["default"] for name, each in action["inputs"].items()} | used["with"]
@@ -145,7 +145,12 @@ def test_the_hook(shell: Shell) -> None:
     assert used["id"] == hook["id"] and hook["pass_filenames"] is False
     done = shell(f"{hook['entry']} {shlex.join(used['args'])}")
     assert done.returncode == 0, done.stderr
-    for path, wanted in (("small/report.json", True), ("model.safetensors", True), ("small/report.json.md", False)):
+    for path, wanted in (
+        ("small/report.json", True),
+        ("model.safetensors", True),
+        ("gate.toml", True),
+        ("small/report.json.md", False),
+    ):
         assert (re.search(hook["files"], path) is not None) == wanted
 
 
@@ -163,7 +168,7 @@ def test_the_image_has_what_the_package_is_made_of() -> None:
     needed += project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     for path in needed:
         assert (ROOT / path).exists() and path.partition("/")[0] in copied
-    assert lines.index("USER compress") < lines.index('ENTRYPOINT ["compress"]')
+    assert lines.index("USER 1000") < lines.index('ENTRYPOINT ["compress"]')
 
 
 def test_the_limits_of_the_page(tmp_path: Path) -> None:

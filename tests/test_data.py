@@ -163,7 +163,7 @@ def test_torchvision_reads_what_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "shift", "message"),
     [
-        ([1.0, 2.0], None, "mean has 2 values, the data has 1 channels"),
+        ([1.0, 2.0], None, "mean has 2 values, the data has 1 channel"),
         (None, [0.0], "std has to be above 0"),
     ],
 )
@@ -227,7 +227,7 @@ def test_pictures_with_a_palette_or_transparency(tmp_path: Path) -> None:
 
 def test_too_many_pictures(tmp_path: Path) -> None:
     picture(tmp_path / "a" / "1.png", (9, 9), 0, "L")
-    with pytest.raises(InputError, match="1 images do not fit into memory"):
+    with pytest.raises(InputError, match="1 image would not fit into memory"):
         load_data(f"folder:{tmp_path}", images=ImageShape(3, 60_000, 60_000))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from compress.cli import app
+from compress.cli import application
 from compress.testing import check_plugin
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,6 +83,6 @@ def test_tables_of_files_are_complete(page: str, folder: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_exist(page: Path) -> None:
-    known = {command.name for command in app.registered_commands}
+    known = {command.name for command in application().registered_commands}
     for words in commands(page):
         assert words[0] in known, words

@@ -17,7 +17,10 @@ PLUGINS = ROOT.parent / "plugins" / "compress_plugins"
 
 # A module may import those of its own level and of the levels above it in this list.
 LEVELS = (
-    {"errors", "figures", "progress", "schedules", "training", "inputs", "nn", "fsa", "units", "files", "pictures"},
+    {
+        "errors", "figures", "progress", "schedules", "training", "inputs", "nn", "fsa", "units", "files", "pictures",
+        "wording",
+    },
     {"graph"},
     {"calibration"},
     {"plugin", "methods", "registry", "plan", "budget", "retrain", "sparsity", "trainable", "weights"},
@@ -94,13 +97,39 @@ def test_one_place_prints() -> None:
     ],
 )
 def test_no_torch_before_it_is_needed(words: list[str]) -> None:
+    heavy = {"torch", "onnx", "onnxruntime", "jinja2", "matplotlib", "compress_plugins"}
+    assert not heavy & modules_after(words)
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        ("methods", {"methods"}),
+        ("check --help", {"check"}),
+        ("export --help", {"export"}),
+        ("eval --help", {"evaluate"}),
+        ("init --help", {"run", "prune", "finetune", "methods"}),
+    ],
+)
+def test_a_command_imports_its_own_file(words: str, files: set[str]) -> None:
+    """And neither the other commands nor the reports: they would be most of the time that it takes to start."""
+    found = modules_after(words.split())
+    assert {name.removeprefix("compress.cli.") for name in found & COMMANDS} == files
+    assert "compress.report" not in found
+
+
+COMMANDS = {
+    f"compress.cli.{path.stem}" for path in parts_of(ROOT / "cli") if "\ndef add_to(" in path.read_text("utf-8")
+}
+
+
+def modules_after(words: list[str]) -> set[str]:
+    """What a new process has imported when the command is done."""
     code = (
-        "import sys; from compress.cli import main; main(sys.argv[1:]); "
-        "heavy = {'torch', 'onnx', 'onnxruntime', 'jinja2', 'matplotlib', 'compress_plugins'} & set(sys.modules); "
-        "sys.exit(', '.join(heavy) or 0)"
+        "import sys; from compress.cli import main; main(sys.argv[1:]); print(*sys.modules, sep='\\n', file=sys.stderr)"
     )
-    run = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
+    run = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    return set(run.stderr.split())
 
 
 def test_load_is_public_and_lazy() -> None:

@@ -156,6 +156,9 @@ def default_input_shape(built: Built) -> tuple[int, ...] | None:
     if kind == "timm":
         size = getattr(built.module, "pretrained_cfg", {}).get("input_size")
         return tuple(size) if size else None
+    if kind == "transformers":  # convolutional ones take images of any size
+        channels = getattr(getattr(built.module, "config", None), "num_channels", None)
+        return (channels, 224, 224) if isinstance(channels, int) else None
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from compress.checkpoint import arch as architectures
 from compress.checkpoint.arch import Built
 from compress.checkpoint.bundle import is_bundle, load_bundle, read_metadata
 from compress.checkpoint.forms import Form, read_safetensors, sniff
-from compress.checkpoint.hugging import from_folder, usual_input
+from compress.checkpoint.hugging import from_folder, preprocessing, usual_inputs
 from compress.checkpoint.onnx.facts import OnnxFacts, facts_of
 from compress.checkpoint.pt2 import read_pt2
 from compress.checkpoint.shards import read_config, read_shards, weight_files
@@ -48,6 +49,7 @@ class LoadedModel:
         input_types: Of each input; empty if the shapes are not known.
         usual_shape: Nobody said the shapes; they are what the architecture usually takes.
         onnx: What the ONNX file says of itself that the network came from, also by way of a bundle.
+        packed: How many tensors of a bundle lie in it as a bitmap and the values that are not zero.
     """
 
     module: nn.Module
@@ -63,6 +65,7 @@ class LoadedModel:
     input_types: tuple[InputType, ...] = ()
     usual_shape: bool = False
     onnx: OnnxFacts | None = None
+    packed: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class _Content:
     shapes: Shapes | None = None
     types: tuple[InputType, ...] = ()
     onnx: OnnxFacts | None = None
+    packed: int = 0
 
 
 def load_model(
@@ -131,6 +135,7 @@ def load_model(
         input_types=types_of(input_types or content.types, len(shapes or ())),
         usual_shape=usual,
         onnx=content.onnx,
+        packed=content.packed,
     )
 
 
@@ -197,9 +202,10 @@ def _several(path: Path, arch: str | None, arch_args: Mapping[str, Any] | None) 
     config = read_config(path)
     if arch is None and (config.get("architectures") or config.get("model_type")):
         built = from_folder(path if path.is_dir() else path.parent, config)
-        usual = usual_input(config)
-        shapes, types = ((usual[0],), (usual[1],)) if usual else (None, ())
-        return _Content("Hugging Face folder", built, {}, shapes, types)
+        usual = usual_inputs(config, tuple(inspect.signature(built.module.forward).parameters))
+        shapes, types = tuple(shape for shape, _ in usual) or None, tuple(kind for _, kind in usual)
+        beside = preprocessing(read_config(path, "preprocessor_config.json"))
+        return _Content("Hugging Face folder", built, beside, shapes, types)
     count = len(weight_files(path))
     notes = (f"weights of {count} files",) if count > 1 else ()
     beside = {"arch": f"timm:{config['architecture']}"} if isinstance(config.get("architecture"), str) else {}
@@ -222,15 +228,12 @@ def _bundle(path: Path, arch: str | None) -> _Content:
     shapes = _shapes([each["shape"] for each in metadata["inputs"]])
     types = tuple(recorded_type(each) for each in metadata["inputs"])
     built = _graph(load_bundle(path), arch)
-    built = Built(built.module, built.architecture, (*_stored(metadata["stored"]), *built.notes))
-    return _Content("bundle", built, metadata, shapes, types, facts_of(metadata.get("onnx")))
-
-
-def _stored(record: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    record = metadata["stored"]
     sparse = sum("shape" in entry for entry in record.values())
-    packed = (f"tensors of many zeros that are packed as a bitmap and values: {sparse}",) if sparse else ()
-    narrow = ("weights are stored in fewer bits than they are computed with",) if len(record) > sparse else ()
-    return (*packed, *narrow)
+    notes = [f"tensors of many zeros that are packed as a bitmap and values: {sparse}"] if sparse else []
+    notes += ["weights are stored in fewer bits than they are computed with"] if len(record) > sparse else []
+    built = Built(built.module, built.architecture, (*notes, *built.notes))
+    return _Content("bundle", built, metadata, shapes, types, facts_of(metadata.get("onnx")), sparse)
 
 
 def _graph(module: nn.Module, arch: str | None) -> Built:

@@ -51,13 +51,13 @@ def read_shards(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """``config.json`` of a folder; empty where there is none.
+def read_config(path: Path, name: str = "config.json") -> dict[str, Any]:
+    """A file of settings in a folder of weights; empty where there is none.
 
     Raises:
         InputError: It is no JSON object.
     """
-    file = (path if path.is_dir() else path.parent) / "config.json"
+    file = (path if path.is_dir() else path.parent) / name
     if not file.is_file():
         return {}
     return _object(file)

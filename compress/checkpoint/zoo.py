@@ -23,6 +23,7 @@ from compress.checkpoint import known
 from compress.checkpoint.fit import Fit, compare, hollow_parameters
 from compress.checkpoint.userfile import call_user, near_or_some
 from compress.errors import InputError
+from compress.wording import plural
 
 # The start of a builder's name, and a weight that every model of that family has; the first match counts.
 _FAMILIES = (
@@ -79,7 +80,7 @@ def fit_named(library: str, name: str, args: dict[str, Any], state: dict[str, to
         fit = replace(fit, notes=(f"{key} {value}, from the weights", *fit.notes))
     if "num_classes" not in args and (classes := _classes_in(fit, _usual_classes(library, name))):
         fit = compare(build(library, name, {**args, "num_classes": classes}), state)
-        fit = replace(fit, notes=(f"{classes} classes, from the weights", *fit.notes))
+        fit = replace(fit, notes=(f"{plural(classes, 'class', 'classes')}, from the weights", *fit.notes))
     return fit
 
 

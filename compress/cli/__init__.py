@@ -1,10 +1,12 @@
 """The command line: one file per command, and one table from what goes wrong to an exit code.
 
-Nothing here imports torch; a command imports the pipeline when its arguments are known to be right.
+Nothing here imports torch; a command's file is imported when the command is typed, and the pipeline when the
+command's arguments are known to be right.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,32 +15,51 @@ from typing import Annotated, Any
 import typer
 
 from compress import __version__
-from compress.cli import (
-    check,
-    compare,
-    evaluate,
-    export,
-    finetune,
-    inspect,
-    measure,
-    methods,
-    prune,
-    retrain,
-    run,
-    search,
-    sensitivity,
-)
 from compress.cli.output import output_of
 from compress.errors import CompressError, Elsewhere
 
 _OK, _USAGE, _INTERNAL, _INTERRUPTED = 0, 2, 4, 130
 
-app = typer.Typer(
-    name="compress",
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+# Commands and their files, in the order of `compress --help`
+_FILES = {
+    "inspect": "inspect",
+    "methods": "methods",
+    "sensitivity": "sensitivity",
+    "search": "search",
+    "prune": "prune",
+    "retrain": "retrain",
+    "finetune": "finetune",
+    "eval": "evaluate",
+    "measure": "measure",
+    "export": "export",
+    "check": "check",
+    "compare": "compare",
+    "init": "run",
+    "run": "run",
+}
+
+
+def application(words: Sequence[str] = ()) -> typer.Typer:
+    """The command that ``words`` begin with, ready to be called; every command where they begin with none.
+
+    One alone starts in two thirds of the time, as most of it goes into the options of all of them.
+    """
+    app = typer.Typer(
+        name="compress",
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback(epilog="Each command has examples: compress prune --help")(_compress)
+    command = _command(words)
+    for file in dict.fromkeys([_FILES[command]] if command else _FILES.values()):
+        importlib.import_module(f"compress.cli.{file}").add_to(app)
+    return app
+
+
+def _command(words: Sequence[str]) -> str:
+    """The command that the words begin with; "" where they begin with none."""
+    return words[0] if words and words[0] in _FILES else ""
 
 
 def _version(wanted: bool) -> None:
@@ -47,9 +68,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(
-    epilog="Each command has examples: compress prune --help",
-)
 def _compress(
     version: Annotated[
         bool,
@@ -65,24 +83,6 @@ def _compress(
     """Make trained PyTorch models physically smaller, verify the result and report it."""
 
 
-for command in (
-    inspect,
-    methods,
-    sensitivity,
-    search,
-    prune,
-    retrain,
-    finetune,
-    evaluate,
-    measure,
-    export,
-    check,
-    compare,
-    run,
-):
-    command.add_to(app)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code.
 
@@ -94,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not (debug or sys.warnoptions or {"-v", "--verbose"} & set(words)):
         warnings.simplefilter("ignore")  # those of libraries; ours are told by Output.warn
     try:
-        code = app(words, prog_name="compress", standalone_mode=False)
+        code = application(words)(words, prog_name="compress", standalone_mode=False)
         if code == _INTERRUPTED:  # typer makes an exit code of it
             raise KeyboardInterrupt
         return code if isinstance(code, int) else _OK
@@ -134,9 +134,7 @@ def _is_usage(error: Exception) -> bool:
 def _usage(error: Any, words: Sequence[str]) -> tuple[str, str]:
     """Message and hint for a command line that typer refused."""
     context = getattr(error, "ctx", None)
-    known = {command.name for command in app.registered_commands}
-    command = words[0] if words[0] in known else ""
-    help_for = context.command_path if context else f"compress {command}".strip()
+    help_for = context.command_path if context else f"compress {_command(words)}".strip()
     near = getattr(error, "possibilities", None)
     if near and "Did you mean" not in error.message:
         return _lowered(error.message), f"did you mean {' or '.join(near)}?"

@@ -17,6 +17,7 @@ from compress.errors import GateFailed, InputError
 from compress.files import write_whole
 from compress.gate import CheckRequest, Format, Gate, read_gate, texts
 from compress.gate.request import Where
+from compress.wording import plural
 
 if TYPE_CHECKING:
     from compress.gate import Checked
@@ -154,7 +155,8 @@ def _check(
     checked = pipeline.check(request, out)
     _show(checked, "json" if out.json else format, output, out)
     if checked.failed:
-        raise GateFailed(f"{len(checked.failed)} of {len(checked.judged)} limits not met: {', '.join(checked.failed)}")
+        count = plural(len(checked.judged), "limit")
+        raise GateFailed(f"{len(checked.failed)} of {count} not met: {', '.join(checked.failed)}")
 
 
 def _show(checked: Checked, format: Format, file: Path | None, out: Output) -> None:

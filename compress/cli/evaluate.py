@@ -10,6 +10,7 @@ from compress.cli import layout
 from compress.cli.groups import Data, Model, Shared, grouped
 from compress.errors import InputError
 from compress.request import EvalRequest
+from compress.wording import plural
 
 if TYPE_CHECKING:
     from compress.evaluate import Accuracy
@@ -61,4 +62,4 @@ def _page(result: Evaluation) -> str:
 
 def _sure(found: Accuracy, confidence: float) -> str:
     classes = found.confident_classes
-    return f"{layout.percent(confidence)} where right, mean of {classes} {'class' if classes == 1 else 'classes'}"
+    return f"{layout.percent(confidence)} where right, mean of {plural(classes, 'class', 'classes')}"

@@ -10,8 +10,8 @@ import typer
 from compress.cli import layout
 from compress.cli.groups import LAST, Data, LastBundle, Shared, flag, grouped
 from compress.errors import InputError
-from compress.report.table import amount
 from compress.request import ExportFormat, ExportRequest, Precision
+from compress.wording import amount
 
 if TYPE_CHECKING:
     from compress.result import Exported

@@ -9,8 +9,8 @@ import typer
 
 from compress.cli import layout
 from compress.cli.groups import Model, Shared, grouped
-from compress.report.table import amount
 from compress.request import InspectRequest
+from compress.wording import amount
 
 if TYPE_CHECKING:
     from compress.report import Prunable

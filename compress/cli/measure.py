@@ -9,8 +9,8 @@ import typer
 
 from compress.cli import layout
 from compress.cli.groups import Model, Shared, grouped
-from compress.report.table import amount, milliseconds
 from compress.request import MeasureRequest, Runtime
+from compress.wording import amount, milliseconds, plural
 
 if TYPE_CHECKING:
     from compress.result import Measurement
@@ -82,8 +82,8 @@ def _page(result: Measurement) -> str:
     ]
     header = ("model", "parameters", "non-zero", "MACs", "weights", "p50", "p90")
     conditions = (
-        f"{result.runs} runs, batch {result.batch_size}, {result.runtime} on {result.device}, "
-        f"{result.threads} thread{'s' * (result.threads != 1)}"
+        f"{plural(result.runs, 'run')}, batch {result.batch_size}, {result.runtime} on {result.device}, "
+        f"{plural(result.threads, 'thread')}"
     )
     parts = [layout.table(header, rows, right=range(1, 7)), conditions]
     if result.ratio is not None:

@@ -19,6 +19,7 @@ from compress.cli.scope import KindsAndInputs
 from compress.cli.training import WithPruning, running
 from compress.errors import InputError
 from compress.request import DataSource, PruneRequest, command_line
+from compress.wording import plural
 
 if TYPE_CHECKING:
     from compress.result import Pruned
@@ -171,7 +172,7 @@ def _arguments(report: Mapping[str, Any]) -> list[str]:
     table = layout.table(
         ("layer", "class", "arguments"), [(layer or "(root)", *rest) for layer, *rest in rows[:_LAYERS]]
     )
-    more = f"\nand {len(rows) - _LAYERS} more layers in report.md" if len(rows) > _LAYERS else ""
+    more = f"\nand {plural(len(rows) - _LAYERS, 'more layer')} in report.md" if len(rows) > _LAYERS else ""
     return [f"{report['module']['file']} fits the original class, called with other arguments:\n\n{table}{more}"]
 
 

@@ -19,6 +19,7 @@ from compress.files import write_whole
 from compress.recipe import read_recipe, request_of, template, to_toml
 from compress.request import FinetuneRequest, PruneRequest, command_line
 from compress.training import Running
+from compress.wording import plural
 
 RECIPE = Path("recipe.toml")
 
@@ -144,7 +145,7 @@ def _show(request: PruneRequest | FinetuneRequest, recipe: Mapping[str, Any], ou
         create(request.method, request.options)
         steps.append(("prune", f"{request.model.path} by {request.method}, {_budget(request)}"))
     if request.training is not None:
-        steps.append(("train", f"{request.training.epochs} epochs, learning rate {request.training.peak:g}"))
+        steps.append(("train", f"{plural(request.training.epochs, 'epoch')}, learning rate {request.training.peak:g}"))
     steps.append(("data", request.data.spec if request.data else "none: nothing is refitted, no accuracy is known"))
     steps.append(("write", str(request.output)))
     document = {"schema": "compress.dryrun/1", "steps": dict(steps), "recipe": recipe}

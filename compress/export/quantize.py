@@ -16,6 +16,7 @@ from compress.errors import ModelError
 from compress.export.onnx import ONE_FILE, save
 from compress.export.program import first_line, whole
 from compress.export.runtime import OnnxModule, compared
+from compress.export.trim import trim
 from compress.graph.quiet import quiet
 
 _BATCH = 64
@@ -106,7 +107,7 @@ def _quantise(source: Path, samples: Tensor, target: Path) -> None:
             model = onnx.load(raw)
         except Exception as error:  # the library raises many kinds
             raise ModelError(f"the model cannot be quantised: {first_line(error)}", "--quantize fp16") from error
-    _trim(model)
+    trim(model)
     save(model, target, _size(source) // 4 if large else 0)
 
 
@@ -124,29 +125,6 @@ def _prepare(source: Path, ready: Path, large: bool) -> None:
             failure = error
     assert failure is not None
     raise failure
-
-
-def _trim(model: Any) -> None:
-    """Drop what running does not need and give values on the way short names: in small files these are a third."""
-    graph = model.graph
-    del graph.value_info[:]
-    graph.doc_string = ""
-    used = {node.domain or "" for node in graph.node}
-    kept = [each for each in model.opset_import if each.domain in used | {""}]
-    del model.opset_import[:]
-    model.opset_import.extend(kept)
-    outside = {each.name for each in (*graph.input, *graph.output, *graph.initializer)}
-    short: dict[str, str] = {}
-    for node in graph.node:
-        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-            return  # inner graphs refer to values by name
-        for name in node.output:
-            if name and name not in outside:
-                short[name] = f"v{len(short)}"
-    for node in graph.node:
-        node.name = ""
-        node.input[:] = [short.get(name, name) for name in node.input]
-        node.output[:] = [short.get(name, name) for name in node.output]
 
 
 def _size(file: Path) -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from compress.errors import InputError
-from compress.report.table import counterpart
 
 BASELINE = "compress.baseline/1"
 NOW, REPORTED = "now", "report"  # where a number comes from: measured or counted now, or what a report says
@@ -53,6 +52,7 @@ class Facts:
         params: Parameters that it holds.
         macs: Multiply-accumulates for one sample.
         source: Where the counts come from.
+        arch: What ``--arch`` has to say before it can be built, where that is somebody's code.
     """
 
     model: str
@@ -62,10 +62,13 @@ class Facts:
     accuracy: Scored | None = None
     latency: Timed | None = None
     source: str = NOW
+    arch: str = ""
 
 
 def of_report(report: Mapping[str, Any], side: str, model: str) -> Facts:
     """What report.json says of one side, "before" or "after"."""
+    from compress.report.table import counterpart  # here, as `compress check --help` comes through this file too
+
     measures, data = report[side], report["data"]
     before, after = report["before"]["files"], report["after"]["files"]
     size = after.get(counterpart(before, after)) if side == "after" else sum(before.values()) or None
@@ -77,6 +80,7 @@ def of_report(report: Mapping[str, Any], side: str, model: str) -> Facts:
         scored(measures["accuracy"], "unknown data" if data is None else data["spec"]),
         _timed(measures["latency"], report["speedup"] if side == "after" else None),
         REPORTED,
+        _code(str(report["input"]["architecture"])) if side == "before" else "",
     )
 
 
@@ -103,11 +107,17 @@ def _timed(latency: Mapping[str, Any] | None, speedup: float | None) -> Timed | 
 
 def baseline_text(facts: Facts) -> str:
     """The baseline as a file: the same facts give the same bytes."""
-    plain = _without(asdict(facts), "source")
+    plain = _without(asdict(facts), "source", "arch")
     for part in ("accuracy", "latency"):
         if plain[part] is not None:
             plain[part] = _without(plain[part], "source", "right")
     return json.dumps({"schema": BASELINE, **plain}, indent=2, allow_nan=False) + "\n"
+
+
+def _code(architecture: str) -> str:
+    """What `--arch` has to say before the model can be built: "file.py:factory"; "" where nobody's code is needed."""
+    builder, colon, _ = architecture.partition(":")
+    return architecture if colon and builder not in ("torchvision", "timm", "mlp", "transformers") else ""
 
 
 def _without(table: Mapping[str, Any], *names: str) -> dict[str, Any]:

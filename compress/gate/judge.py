@@ -12,6 +12,7 @@ from compress.errors import InputError
 from compress.gate.config import AccuracyRule, Gate
 from compress.gate.facts import REPORTED, Facts, Scored, Timed
 from compress.gate.limits import Against, Limit
+from compress.wording import plural
 
 Status = Literal["passed", "warned", "failed"]
 References = Mapping[Against, Facts | None]
@@ -99,7 +100,7 @@ def _count(limit: Limit, model: Facts, reference: Facts | None, compared: Agains
         return _decided(limit, found, found > limit.allowed, None, found, source=model.source)
     whole = None if reference is None else getattr(reference, metric)
     if not whole:
-        raise _missing(limit, metric, compared)
+        raise _missing(limit, metric, compared, reference)
     # In fractions, so that no rounding decides: 102 bytes are 2 % more than 100
     broken = found > whole * (1 + Fraction(limit.allowed).limit_denominator(10**9))
     return _decided(limit, found / whole - 1, broken, compared, found, whole, source=model.source)
@@ -118,7 +119,7 @@ def _accuracy(
     else:
         other = None if reference is None else reference.accuracy
         if other is None:
-            raise _missing(limit, "accuracy", compared)
+            raise _missing(limit, "accuracy", compared, reference)
         _check_alike(limit, found, other, compared)
         value, low, high = drop(other, found)
         whole = other.accuracy
@@ -174,8 +175,8 @@ def _correlation(before: Scored, after: Scored) -> float:
 def _check_alike(limit: Limit, found: Scored, other: Scored, compared: Against) -> None:
     if (found.data, found.count) != (other.data, other.count):
         raise InputError(
-            f"{limit.name}: the {compared} was measured on {other.count} samples of {other.data}, the model on "
-            f"{found.count} of {found.data}, which cannot be compared",
+            f"{limit.name}: the {compared} was measured on {plural(other.count, 'sample')} of {other.data}, the model "
+            f"on {found.count} of {found.data}, which cannot be compared",
             "--against ORIGINAL measures both now" if compared == "original" else "compress check --update-baseline",
         )
 
@@ -184,19 +185,17 @@ def _latency(limit: Limit, model: Facts, reference: Facts | None, compared: Agai
     found = model.latency
     if found is None:
         raise InputError(f"{limit.name}: the latency of {model.model} is not known", "check the bundle itself")
-    note = f"{found.runtime}, batch {found.batch}, {found.threads} thread{'s' * (found.threads != 1)}" + _reported(
-        found
-    )
+    note = f"{found.runtime}, batch {found.batch}, {plural(found.threads, 'thread')}{_reported(found)}"
     if compared is None:
         return _decided(limit, found.p50, found.p50 > limit.allowed, None, found.p50, source=found.source, note=note)
     if compared == "original":
         if found.ratio is None:
-            raise _missing(limit, "latency", compared)
+            raise _missing(limit, "latency", compared, reference)
         value, whole = found.ratio, found.p50 / found.ratio
     else:
         other = None if reference is None else reference.latency
         if other is None:
-            raise _missing(limit, "latency", compared)
+            raise _missing(limit, "latency", compared, reference)
         value, whole, more = _over(limit, found, other)
         note = f"{more}; {note}"
     return _decided(limit, value, value > limit.allowed, compared, found.p50, whole, source=found.source, note=note)
@@ -207,8 +206,9 @@ def _over(limit: Limit, found: Timed, other: Timed) -> tuple[float, float, str]:
     setting = (found.runtime, found.batch, found.threads)
     if setting != (other.runtime, other.batch, other.threads):
         raise InputError(
-            f"{limit.name}: the baseline was timed in {other.runtime}, batch {other.batch}, {other.threads} threads, "
-            f"the model in {found.runtime}, batch {found.batch}, {found.threads} threads",
+            f"{limit.name}: the baseline was timed in {other.runtime}, batch {other.batch}, "
+            f"{plural(other.threads, 'thread')}, the model in {found.runtime}, batch {found.batch}, "
+            f"{plural(found.threads, 'thread')}",
             "the same --runtime and --threads, or compress check --update-baseline",
         )
     if found.ratio is not None and other.ratio is not None:
@@ -216,13 +216,16 @@ def _over(limit: Limit, found: Timed, other: Timed) -> tuple[float, float, str]:
     return found.p50 / other.p50, other.p50, "seconds of two runs, not timed in turns"
 
 
-def _missing(limit: Limit, metric: str, compared: Against) -> InputError:
+def _missing(limit: Limit, metric: str, compared: Against, reference: Facts | None) -> InputError:
     if compared == "baseline":
         return InputError(
             f"{limit.name}: the baseline says nothing of the {metric}", "compress check --update-baseline"
         )
-    measured = "name the original: --against MODEL" + (", and --data to measure it" if metric == "accuracy" else "")
-    return InputError(f"{limit.name} compares with the original, whose {metric} is not known", measured)
+    hint = "name the original: --against MODEL"
+    if reference is not None and reference.arch:
+        hint = f"its code is run only where --arch {reference.arch} is typed; --against MODEL if the file has moved"
+    data = ", and --data to measure it" if metric == "accuracy" else ""
+    return InputError(f"{limit.name} compares with the original, whose {metric} is not known", hint + data)
 
 
 def _reported(found: Scored | Timed) -> str:

@@ -8,8 +8,7 @@ from xml.etree import ElementTree
 from compress.gate.judge import Judged
 from compress.gate.limits import Key
 from compress.gate.request import Checked
-from compress.report.markdown import text_table
-from compress.report.table import milliseconds
+from compress.wording import milliseconds, plural, signed
 
 Format = Literal["table", "json", "markdown", "junit"]
 HEADER = ("", "limit", "allowed", "found", "compared with", "")
@@ -49,9 +48,9 @@ _UNITS = {"bytes": " B", "params": " parameters", "macs": " MACs"}
 
 def _told(key: Key, value: float) -> str:
     if key.kind == "growth":
-        return f"{100 * value:+.2f} %"
+        return f"{signed(100 * value, 2)} %"
     if key.kind == "drop":
-        return f"{100 * value:.2f} points"
+        return f"{100 * value:z.2f} points"
     if key.kind == "ratio":
         return f"{value:.3f} of the time"
     if key.metric == "accuracy":
@@ -67,7 +66,8 @@ def sentence(checked: Checked) -> str:
     warned = sum(each.status == "warned" for each in checked.judged)
     told = []
     if checked.judged:
-        met = f"{count - len(failed)} of {count} limits met" + (f", {warned} with a warning" if warned else "")
+        met = f"{count - len(failed)} of {plural(count, 'limit')} met"
+        met += f", {warned} with a warning" if warned else ""
         told.append(f"failed: {', '.join(failed)}; {met}" if failed else f"passed: {met}")
     if checked.updated:
         told.append(f"{checked.gate.baseline} is the new baseline")
@@ -76,6 +76,8 @@ def sentence(checked: Checked) -> str:
 
 def markdown(checked: Checked) -> str:
     """For a comment or a job summary."""
+    from compress.report.markdown import text_table  # here, as `compress check --help` comes through this file too
+
     signs = {"passed": "passed", "warned": "warning", "failed": "**failed**"}
     told = [(signs[row[0]], f"`{row[1]}`", *row[2:]) for row in rows(checked)]
     title = f"## compress check: {'failed' if checked.failed else 'passed'}"

@@ -15,6 +15,7 @@ from compress.latency.table import LatencyModel
 from compress.measure import LatencyPair
 from compress.plan import Plan
 from compress.progress import Progress, Silent
+from compress.wording import plural
 
 Removed = Mapping[str, NDArray[np.int64]]
 
@@ -122,7 +123,7 @@ def _tell(progress: Progress, last: Round, limit: float) -> None:
 
 def _missed(rounds: list[Round], limit: float) -> ModelError:
     nearest = min(each.measured for each in rounds)
-    tries = "1 round" if len(rounds) == 1 else f"{len(rounds)} rounds"
+    tries = plural(len(rounds), "round")
     return ModelError(
         f"--latency {1e3 * limit:.3g} ms was not met in {tries}: the nearest network takes {1e3 * nearest:.3g} ms",
         "allow a little more, or measure on a machine that does nothing else",

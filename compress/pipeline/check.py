@@ -32,6 +32,7 @@ from compress.pipeline.sliced_onnx import NAME as ONNX
 from compress.progress import Progress
 from compress.report import read_report
 from compress.request import MeasureRequest, ModelSource, Runtime
+from compress.wording import plural
 
 Report = Mapping[str, Any]
 
@@ -75,7 +76,7 @@ def _measured(request: CheckRequest, progress: Progress) -> tuple[Facts, Facts |
     model = _counted(source, opened)
     if report is not None and report["after"]["params"] != model.params:
         raise InputError(
-            f"the report in {source.path} is of a model with {report['after']['params']:,} parameters, its "
+            f"the report in {source.path} is of a model with {plural(report['after']['params'], 'parameter')}, its "
             f"model.safetensors has {model.params:,}",
             "write the bundle again, or check model.safetensors alone from another folder",
         )

@@ -40,6 +40,8 @@ def export_model(request: ExportRequest, progress: Progress) -> Exported:
         made = _written(job, opened, request, artifacts, progress)
         artifacts.append(formats.judged(made, opened, progress))
     _tell(artifacts, progress)
+    if opened.loaded.packed and (dense := [str(each.path) for each in artifacts if each.format != "safetensors"]):
+        progress.step(f"{', '.join(dense)}: every zero is stored there; only safetensors packs them")
     return Exported(tuple(artifacts))
 
 

@@ -14,6 +14,7 @@ from compress.pipeline.opening import Opened, open_model, traced
 from compress.progress import Progress
 from compress.request import MeasureRequest
 from compress.result import Measurement, Timing
+from compress.wording import plural
 
 
 def measure_model(request: MeasureRequest, progress: Progress) -> Measurement:
@@ -34,7 +35,7 @@ def measure_model(request: MeasureRequest, progress: Progress) -> Measurement:
                 "measure each alone, or say the input with --input-shape where it is only written differently",
             )
     threads = request.settings.threads or 1
-    progress.step(f"Timing, batch {request.batch_size}, {threads} thread{'s' if threads > 1 else ''}")
+    progress.step(f"Timing, batch {request.batch_size}, {plural(threads, 'thread')}")
     inputs = first.examples(request.batch_size, request.settings.seed)
     opened = [each for each in (first, second) if each is not None]
     timed = (_in_torch if request.runtime == "torch" else _in_onnxruntime)(request, opened, inputs, threads)

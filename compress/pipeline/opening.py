@@ -18,6 +18,7 @@ from compress.inputs import InputType, types_of, written
 from compress.pictures import ImageShape
 from compress.progress import Progress
 from compress.request import DataSource, ModelSource, Settings
+from compress.wording import plural
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -123,7 +124,7 @@ def open_model(
         )
     if read is not None:
         if len(shapes) > 1:
-            raise InputError(f"the model has {len(shapes)} inputs, data can feed one", "leave out --data")
+            raise InputError(f"the model has {plural(len(shapes), 'input')}, data can feed one", "leave out --data")
         if any(t.dtype != "float32" for t in loaded.input_types):
             raise InputError(f"the model reads {loaded.input_types[0]}, data feeds float32", "leave out --data")
         read = read.fit_to(shapes[0])

@@ -21,6 +21,7 @@ from compress.plugin import Context, make_plan
 from compress.progress import Progress
 from compress.report import budget_text
 from compress.request import PruneRequest
+from compress.wording import plural
 
 
 def check_widths(request: PruneRequest, kind: str) -> None:
@@ -78,8 +79,8 @@ def context_of(
     if held:
         more = f" and {len(held) - 3} more" if len(held) > 3 else ""
         progress.warn(
-            f"{len(held)} of {len(context.groups)} groups keep their width, as no smaller one is a multiple of "
-            f"{allocation.round_to}: {', '.join(held[:3])}{more}"
+            f"{len(held)} of {plural(len(context.groups), 'group')} keep their width, as no smaller one is a multiple "
+            f"of {allocation.round_to}: {', '.join(held[:3])}{more}"
         )
     return context
 
@@ -133,7 +134,7 @@ def tell(found: Outcome, sliced: Sliced, progress: Progress) -> bool:
     if found.kind == "latency":
         near = "timed again at the end, it was slower" if found.over else "no try came nearer"
     if sliced.rolled_back:
-        near = f"{len(sliced.rolled_back)} groups keep their size after all"
+        near = f"{plural(len(sliced.rolled_back), 'group')} left whole after all"
     text = budget_text({"kind": found.kind, "target": found.target, "reached": found.reached})
     progress.warn(f"--{found.kind}: {text}: {near}")
     return found.short and not sliced.rolled_back and found.kind != "latency"

@@ -33,6 +33,7 @@ from compress.registry import create
 from compress.request import PruneRequest
 from compress.result import Pruned
 from compress.training import Training
+from compress.wording import plural
 
 
 def prune(request: PruneRequest, progress: Progress) -> Pruned:
@@ -53,7 +54,7 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
     if method.kind == "retrain":
         return _retrained(start, instance, context, progress)
     together = request.refit == "joint" or (request.refit == "auto" and getattr(instance, "joint_refit", False))
-    progress.step(f"Planning with {method.name}: {len(context.groups)} groups of units")
+    progress.step(f"Planning with {method.name}: {plural(len(context.groups), 'group')} of units")
     context, plan = _decided(start, instance, context, _refit_of(context, request, together), progress)
     work = _sliced(start, context, from_main(plan, start.opened.device), progress, together)
     return write(work, progress) if request.training is None else _trained(work, request.training, progress)
@@ -224,9 +225,10 @@ def _masked(context: Context, plan: Plan, start: _Start, progress: Progress) -> 
         return sliced
     zeros = sum(int((context.weight(name) == 0).sum()) for name in plan.masks)
     held = sum(note.get("dead, but held", 0) for note in sliced.plan.notes.values())
+    units = sum(g.size for g in context.groups)
     raise ModelError(
         f"nothing is dead: {zeros:,} of {sum(m.numel() for m in plan.masks.values()):,} prunable weights are zero, and "
-        f"{sum(g.size for g in context.groups) - held:,} of {sum(g.size for g in context.groups):,} units are reached "
+        f"{units - held:,} of {plural(units, 'unit')} are reached "
         f"and read" + (f"; the other {held:,} are held by the shapes of their layers" if held else ""),
         f"`compress methods {request.method}` explains its options; weights become zero with --method magnitude "
         "--granularity weight",
@@ -255,7 +257,7 @@ def _refit(
         return None
     inputs, _ = context.samples()
     progress = context.progress
-    progress.step(f"Refitting on {len(inputs)} training samples")
+    progress.step(f"Refitting on {plural(len(inputs), 'training sample')}")
     result = compensate(
         context.coupling,
         alive,
@@ -268,7 +270,7 @@ def _refit(
         progress=progress,
     )
     progress.detail(
-        f"{len(result.refitted)} of {len(result.refitted) + len(result.skipped)} layers refitted, "
+        f"{len(result.refitted)} of {plural(len(result.refitted) + len(result.skipped), 'layer')} refitted, "
         f"{len(result.together)} of them together with those before"
     )
     return result

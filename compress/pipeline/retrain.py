@@ -23,6 +23,7 @@ from compress.recover import InSession, StateFile, Trained
 from compress.request import PruneRequest
 from compress.retrain import Retrain, folded, plan_of, start_session
 from compress.training import Training
+from compress.wording import plural
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def retrain(
         Elsewhere: This is not the main one of several processes.
     """
     training = check_retrain(request)
-    progress.step(f"Pruning with {request.method} in training: {len(context.groups)} groups of units")
+    progress.step(f"Pruning with {request.method} in training: {plural(len(context.groups), 'group')} of units")
     session = start_session(method, _from_scratch(context) if request.from_scratch else context)
     teacher = None if training.distill == "none" else context.module
     trained, file = train(

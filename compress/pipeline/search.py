@@ -35,6 +35,7 @@ from compress.search import (
     trials_of,
 )
 from compress.searching import SearchRequest
+from compress.wording import plural
 
 
 def search(request: SearchRequest, progress: Progress) -> Searched:
@@ -62,11 +63,13 @@ def search(request: SearchRequest, progress: Progress) -> Searched:
     study = open_study(_storage(request), request.study, _identity(plan))
     known = trials_of(study)
     if known:
-        progress.step(f"Going on with study {request.study!r}: {len(known)} of {request.trials} trials are there")
+        progress.step(
+            f"Going on with study {request.study!r}: {len(known)} of {plural(request.trials, 'trial')} are there"
+        )
     try:
         trials = run(study, plan.space, _Judge(plan, known), plan.goal, progress)
     except KeyboardInterrupt:
-        progress.step(f"{len(trials_of(study))} trials are kept: the same command goes on with them")
+        progress.step(f"{plural(len(trials_of(study)), 'trial')} kept: the same command goes on from there")
         raise
     best = smallest(trials, plan.goal)
     if best is None:
@@ -99,18 +102,18 @@ def _prepared(request: SearchRequest, made: Ready, progress: Progress) -> Search
     goal_size = objective(request.objective, coupling, request.settings.threads or 1)
     scores = {}
     for method in request.methods:
-        progress.step(f"Scoring with {method}: {len(made.context.groups)} groups of units")
+        progress.step(f"Scoring with {method}: {plural(len(made.context.groups), 'group')} of units")
         scores[method] = made.scores(method)
     whole = made.bench.accuracy(made.program.module)
     floor = request.floor.accuracy(whole.accuracy)
     if floor > whole.accuracy:
         raise InputError(
-            f"the model itself has {100 * whole.accuracy:.2f} % on {whole.count:,} validation samples, which is below "
-            f"the floor of {100 * floor:.2f} %",
+            f"the model itself has {100 * whole.accuracy:.2f} % on {plural(whole.count, 'validation sample')}, which "
+            f"is below the floor of {100 * floor:.2f} %",
             "a lower --min-accuracy, or --max-drop 0.5",
         )
     progress.step(
-        f"Searching on {whole.count:,} validation samples: the model has {100 * whole.accuracy:.2f} %, "
+        f"Searching on {plural(whole.count, 'validation sample')}: the model has {100 * whole.accuracy:.2f} %, "
         f"the floor is {100 * floor:.2f} %"
     )
     found = families(coupling, made.context.clusters)

@@ -18,6 +18,7 @@ from compress.report.search import figure, page, size
 from compress.result import Pruned
 from compress.search import Goal, Space, Trial, front
 from compress.searching import SearchRequest
+from compress.wording import plural
 
 FILES = ("search.json", "search.md", "pareto.svg")
 
@@ -47,10 +48,10 @@ def nothing_holds(plan: Search, trials: tuple[Trial, ...], folder: Path) -> Mode
     judged = [each for each in trials if each.units and each.accuracy is not None]
     if not judged:
         reason = trials[-1].reason if trials else "there was no time for one"
-        return ModelError(f"none of {len(trials)} candidates could be judged: {reason}", kept)
+        return ModelError(f"none of {plural(len(trials), 'candidate')} could be judged: {reason}", kept)
     best = max(judged, key=lambda t: (t.accuracy or 0.0, -t.size))
     return ModelError(
-        f"none of {len(trials)} candidates holds {100 * plan.goal.floor:.2f} %: the most accurate has "
+        f"none of {plural(len(trials), 'candidate')} holds {100 * plan.goal.floor:.2f} %: the most accurate has "
         f"{100 * (best.accuracy or 0.0):.2f} % with {size(plan.request.objective, best.size)} "
         f"({100 * best.size / plan.goal.whole:.1f} % of the original)",
         f"more --trials, or a lower floor; {kept}",

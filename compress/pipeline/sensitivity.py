@@ -14,6 +14,7 @@ from compress.report.sensitivity import figure, label, page
 from compress.result import Sensitivities
 from compress.search import sensitivities
 from compress.searching import SensitivityRequest
+from compress.wording import plural
 
 FILES = ("sensitivity.json", "sensitivity.svg", "sensitivity.md")
 
@@ -36,10 +37,12 @@ def sensitivity(request: SensitivityRequest, progress: Progress) -> Sensitivitie
         samples=request.samples,
         refit=request.calibrate,
     )
-    progress.step(f"Scoring with {request.method}: {len(made.context.groups)} groups of units")
+    progress.step(f"Scoring with {request.method}: {plural(len(made.context.groups), 'group')} of units")
     scores = made.scores(request.method)
     whole = made.bench.accuracy(made.program.module)
-    progress.step(f"Judging on {whole.count:,} samples: {100 * whole.accuracy:.2f} % of them right with nothing cut")
+    progress.step(
+        f"Judging on {plural(whole.count, 'sample')}: {100 * whole.accuracy:.2f} % of them right with nothing cut"
+    )
     result = Sensitivities(
         folder=request.output,
         model=request.model.path,

@@ -20,6 +20,7 @@ from compress.recover import Hook, StateFile, Trained, finetune
 from compress.recover.launch import is_main
 from compress.request import FinetuneRequest, ModelSource, Settings
 from compress.training import Running, Training
+from compress.wording import plural
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def train(
     file = StateFile(folder, _identity(network, opened, len(data), recipe), running.save_every)
     if file.exists and not running.resume and is_main():
         progress.warn(f"{folder} holds an interrupted training, which is lost now; --resume would go on with it")
-    progress.step(f"Training on {len(data):,} samples, {training.epochs} epochs")
+    progress.step(f"Training on {plural(len(data), 'sample')}, {plural(training.epochs, 'epoch')}")
     trained = finetune(
         network,
         data,

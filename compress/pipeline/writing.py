@@ -31,6 +31,7 @@ from compress.recover import Compensation, Trained
 from compress.report import html, svg
 from compress.request import PruneRequest
 from compress.result import Pruned, Size
+from compress.wording import plural
 
 MICRO = 1e6
 KERNEL = 4  # channels; ONNX Runtime takes other kernels for convolutions of 16 and more that are no multiple of it
@@ -89,8 +90,8 @@ def _written(work: Work, content: Content, size: int, reload: float, onnx: Slice
     report = document(facts)
     if after.parameters > before.parameters:
         progress.warn(
-            f"the result has {after.parameters:,} parameters, and what came in {before.parameters:,}: a budget such as "
-            "--params 0.5 counts in the result"
+            f"the result has {plural(after.parameters, 'parameter')}, and what came in {before.parameters:,}: a budget "
+            "such as --params 0.5 counts in the result"
         )
     if work.kind != "retrain" and request.granularity == "unit":  # the others cannot be told to round
         _tell_odd_widths(report, request, progress)
@@ -111,8 +112,8 @@ def _tell_odd_widths(report: Mapping[str, Any], request: PruneRequest, progress:
     odd = sum(after % KERNEL != 0 for after in narrower)
     if odd and request.round_to == 1:
         progress.step(
-            f"{odd} of {len(narrower)} narrower layers have no multiple of {KERNEL} outputs, which some runtimes run "
-            "slower than more of them; --round-to 8 or auto avoids that"
+            f"{odd} of {plural(len(narrower), 'narrower layer')} have no multiple of {KERNEL} outputs, which some "
+            "runtimes run slower than more of them; --round-to 8 or auto avoids that"
         )
 
 

@@ -22,6 +22,7 @@ from compress.recover.loop import Loop
 from compress.recover.snapshot import restore
 from compress.recover.state import StateFile
 from compress.training import Training
+from compress.wording import plural
 
 _BLOWN_UP = 100.0  # times the loss of the start, or 1: that of a guess among a million classes is 14
 
@@ -101,7 +102,7 @@ def finetune(
     taught, features = _teacher(network, teacher, settings, train, accelerator.device)
     zeros = KeepZeros(network)
     if zeros.masks:
-        progress.detail(f"zeros in {len(zeros.masks)} weights stay zeros")
+        progress.detail(f"zeros in {plural(len(zeros.masks), 'weight')} stay zeros")
     writer = None
     if log is not None and accelerator.is_main_process:
         writer = launch.tensorboard(log, 0 if content is None else content["step"])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from compress.data import Split
 from compress.errors import InputError
+from compress.wording import plural
 
 _PART_SEED = 0  # of the validation part: always the same samples, whatever the seed of the run
 
@@ -67,7 +68,7 @@ def check_share(samples: int, size: int, processes: int, parts: int) -> None:
     smallest = samples // batch_count(samples, size)
     if smallest < processes * parts:
         raise InputError(
-            f"batches of {smallest} samples cannot be divided over {processes} processes in {parts} parts each",
+            f"batches of {plural(smallest, 'sample')} cannot be divided over {processes} processes in {parts} parts",
             "a larger --batch-size, a smaller --accumulate, or fewer processes",
         )
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 from compress.errors import InputError
 from compress.figures import Figure, Series
 from compress.report.reading import read_report
-from compress.report.table import amount, counterpart, milliseconds
+from compress.report.table import counterpart
+from compress.wording import amount, milliseconds, plural
 
 SCHEMA = "compress.comparison/1"
 Axis = Literal["macs", "params", "bytes", "latency", "accuracy"]
@@ -87,11 +88,11 @@ def _warnings(reports: Sequence[Mapping[str, Any]]) -> list[str]:
     """What makes numbers of different reports say little of one another."""
     told = []
     measured = [each for each in reports if each["after"]["accuracy"]]
-    data = {f"{each['after']['accuracy']['count']:,} samples of {_data(each)}" for each in measured}
+    data = {f"{plural(each['after']['accuracy']['count'], 'sample')} of {_data(each)}" for each in measured}
     if len(data) > 1:
         told.append(f"accuracies cannot be compared: they are of {_listed(data)}")
     timed = [each["after"]["latency"] for each in reports if each["after"]["latency"]]
-    settings = {f"{t.get('runtime', 'torch')}, batch {t['batch']}, {t['threads']} threads" for t in timed}
+    settings = {f"{t.get('runtime', 'torch')}, batch {t['batch']}, {plural(t['threads'], 'thread')}" for t in timed}
     if len(settings) > 1:
         told.append(f"latencies cannot be compared: they are of {_listed(settings)}")
     originals = {(each["input"]["sha256"], Path(each["input"]["path"]).name) for each in reports}
@@ -187,7 +188,14 @@ def figure(found: Mapping[str, Any], x: Axis, y: Axis) -> Figure:
         _series("others", [each for i, each in enumerate(whole) if i not in best], "points"),
     )
     title = f"{_LABELS[y]} and {_LABELS[x]}"
-    return Figure("pareto", title[:1].upper() + title[1:], _LABELS[x], _LABELS[y], tuple(s for s in series if s.y))
+    return Figure(
+        "pareto",
+        title[:1].upper() + title[1:],
+        _LABELS[x],
+        _LABELS[y],
+        tuple(s for s in series if s.y),
+        top=100.0 if y == "accuracy" else None,
+    )
 
 
 def _short(name: str) -> str:

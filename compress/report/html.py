@@ -15,6 +15,7 @@ from compress.report.network import network
 from compress.report.plots import inline, svg
 from compress.report.table import argument_rows, summary_rows
 from compress.report.training import curves
+from compress.wording import plural, signed
 
 if TYPE_CHECKING:
     import jinja2
@@ -62,7 +63,7 @@ def html(
         **_held(report),
         pins=_pins(report),
         checks=Table("Largest relative differences", ("compared", "difference"), words.checks(report), _set(1, 2)),
-        command=shlex.join(report["command"]) if report["command"] else "",
+        command=[shlex.quote(word) for word in report["command"] or ()],
         facts=_facts(report),
         recipe=report["recipe"],
     )  # fmt: skip
@@ -80,6 +81,7 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     made.filters |= {"share": sides.share, "units": _units, "percent": classes.percent, "dotted": _dotted}
+    made.filters["plural"] = plural
     return made
 
 
@@ -139,20 +141,20 @@ def _drawings(report: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, 
     found = [each for each in report.get("figures", ()) if each["file"] in given]
     shown = [_drawing(given[each["file"]], each["file"], each["title"]) for each in found[:_DRAWINGS]]
     left = len(found) - len(shown)
-    return {"drawings": shown, "left": f"{left} more pictures are files beside this page." if left else ""}
+    return {"drawings": shown, "left": f"{plural(left, 'more picture')} beside this page, in files." if left else ""}
 
 
 def _classes(report: Mapping[str, Any]) -> dict[str, Any] | None:
     rows = classes.class_rows(report)
     if not rows:
         return None
-    told = f"{len(rows)} classes."
+    told = f"{plural(len(rows), 'class', 'classes')}."
     compared = [each for each in rows if each.change is not None]
     if compared:
         worst = min(compared, key=lambda each: each.change or 0.0)
         lost = sum((each.change or 0.0) < 0 for each in compared)
-        told = f"{lost} of {len(compared)} classes lost accuracy"
-        told += f", class {worst.name} the most ({worst.change:+.1f} points)." if lost else "."
+        told = f"{lost} of {plural(len(compared), 'class', 'classes')} lost accuracy"
+        told += f", class {worst.name} the most ({signed(worst.change or 0.0, 1)} points)." if lost else "."
     known = [each for row in rows for each in row.accuracy if each is not None]
     low = min(0.9, math.floor(10 * min(known)) / 10)  # where the axis begins
     if len(rows) <= _CLASSES:
@@ -167,10 +169,9 @@ def _training(report: Mapping[str, Any]) -> dict[str, Any] | None:
     history = report["history"]
     if not history:
         return None
-    names = list(dict.fromkeys(key for each in history for key in each))
+    names = words.epoch_columns(report)
     rows = [[words.cell(each.get(name)) for name in names] for each in history]
     return {
-        "sentence": words.trained_sentence(report),
         "drawings": [_drawing(svg(each), each.name, each.title) for each in curves(report)],
         "table": Table("Epochs; 0 is the network as it came", names, rows, _set(0, len(names))),
     }

@@ -14,6 +14,7 @@ from typing import Any
 from compress.report import words
 from compress.report.classes import class_rows, percent
 from compress.report.table import argument_rows, summary_rows
+from compress.wording import plural
 
 _NAMED = 4  # tensors in one cell
 _ROWS = 80  # of one table: a comment on a pull request may have 65,536 characters
@@ -80,7 +81,7 @@ def _layers(report: Mapping[str, Any]) -> list[str]:
         return []
     changed = sum(each["before"] != each["after"] for each in report["layers"])
     head = ("layer", "kind", "before", "after", "kept because")
-    return [_folded(f"Widths: {changed} of {len(rows)} layers are narrower", head, rows, right=(2, 3))]
+    return [_folded(f"Widths: {changed} of {plural(len(rows), 'layer')} narrower", head, rows, right=(2, 3))]
 
 
 def _classes(report: Mapping[str, Any]) -> list[str]:
@@ -89,7 +90,8 @@ def _classes(report: Mapping[str, Any]) -> list[str]:
         return []
     head = ("class", "samples", "accuracy (%) before", "after", "confidence (%) before", "after")
     told = [(each.name, f"{each.count:,}", *map(percent, (*each.accuracy, *each.confidence))) for each in rows]
-    return [_folded(f"Accuracy and confidence of {len(rows)} classes", head, told, right=range(1, 6))]
+    summary = f"Accuracy and confidence of {plural(len(rows), 'class', 'classes')}"
+    return [_folded(summary, head, told, right=range(1, 6))]
 
 
 def _module(report: Mapping[str, Any]) -> list[str]:
@@ -98,7 +100,9 @@ def _module(report: Mapping[str, Any]) -> list[str]:
     if not found:
         return []
     rows = [(code(layer) if layer else "the model", kind, what) for layer, kind, what in argument_rows(report)]
-    summary = f"{found['file']}: the state dict of the original class, with other arguments in {len(rows)} layers"
+    summary = (
+        f"{found['file']}: the state dict of the original class, with other arguments in {plural(len(rows), 'layer')}"
+    )
     return [_folded(summary, ("layer", "class", "arguments"), rows)]
 
 
@@ -110,7 +114,8 @@ def _notes(report: Mapping[str, Any]) -> list[str]:
     names = list(dict.fromkeys(key for note in notes.values() for key in note))
     rows = [(code(layer), *(words.cell(note.get(name)) for name in names)) for layer, note in notes.items()]
     head = ("weight", *(name.replace("_", " ") for name in names))
-    return [_folded(f"Layer by layer: what was decided for {len(rows)} weights", head, rows, right=range(1, len(head)))]
+    summary = f"Layer by layer: what was decided for {plural(len(rows), 'weight')}"
+    return [_folded(summary, head, rows, right=range(1, len(head)))]
 
 
 def _figures(report: Mapping[str, Any]) -> list[str]:
@@ -138,7 +143,7 @@ def _pinned(report: Mapping[str, Any]) -> list[str]:
     if not where:
         return []
     rows = [(code(op), _some(places), reason) for (op, reason), places in where.items()]
-    told = f"What keeps its size: {len(rows)} {'reason' if len(rows) == 1 else 'reasons'}"
+    told = f"What keeps its size: {plural(len(rows), 'reason')}"
     return [_folded(told, ("operation", "where", "why"), rows)]
 
 
@@ -155,7 +160,7 @@ def _training(report: Mapping[str, Any]) -> list[str]:
     history = report["history"]
     if not history:
         return []
-    names = list(dict.fromkeys(key for each in history for key in each))
+    names = words.epoch_columns(report)
     rows = [[words.cell(each.get(name)) for name in names] for each in history]
     return [_folded(f"Training: {words.epochs(report)}", names, rows, right=range(len(names)))]
 

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from compress.report.sides import share
+from compress.wording import plural
 
 _OPEN = 40  # layers that stand open one by one
 _BLOCKS = 24  # blocks that these are folded into, at most
@@ -67,7 +68,7 @@ def network(report: Mapping[str, Any]) -> Network | None:
     widest = max(1, *(max(each["before"], each["after"]) for each in layers))
     narrower = sum(each["after"] < each["before"] for each in layers)
     sums = [sum(each[side] for each in layers) for side in ("before", "after")]
-    told = f"{narrower} of {len(layers)} layers are narrower: {sums[1]:,} of {sums[0]:,} outputs are left."
+    told = f"{narrower} of {plural(len(layers), 'layer')} narrower: {sums[1]:,} of {plural(sums[0], 'output')} left."
     if len(layers) <= _OPEN:
         return Network(told, (Block("", tuple(_bar(each, widest) for each in layers)),), (), "", widest)
     columns = tuple(_column(each, index, len(layers), widest) for index, each in enumerate(layers))
@@ -110,7 +111,7 @@ def _blocks(layers: Sequence[Layer], widest: int) -> list[Block]:
         if len(run) == 1:
             found.append(Block("", rows))
         else:
-            found.append(Block(f"{name}: {len(run)} layers, {_change(*sums)} outputs", rows))
+            found.append(Block(f"{name}: {plural(len(run), 'layer')}, {_change(*sums)} outputs", rows))
     return found
 
 

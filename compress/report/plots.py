@@ -63,6 +63,10 @@ def _draw_lines(canvas: Any, figure: Figure) -> None:
     axes.set(xlabel=figure.x, ylabel=textwrap.fill(figure.y, _SIDE_WIDTH))
     axes.set_title(textwrap.fill(figure.title, _TITLE_WIDTH), fontsize=_FONT)
     _scale(axes, figure)
+    if figure.top is not None and axes.get_ylim()[1] > figure.top:
+        axes.set_ylim(top=figure.top)
+        for line in axes.lines:  # a point at the very top stays whole
+            line.set_clip_on(False)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if labels:

@@ -7,7 +7,7 @@ from typing import Any
 
 from compress.figures import Figure, Series
 from compress.report.markdown import text_table
-from compress.report.table import amount, milliseconds
+from compress.wording import amount, milliseconds, plural
 
 _NAMES = {"macs": "MACs", "params": "parameters", "bytes": "weights", "latency": "time in ONNX Runtime"}
 
@@ -48,8 +48,9 @@ def figure(document: Mapping[str, Any]) -> Figure:
         "pareto",
         "Size and accuracy of what was tried",
         f"{_NAMES.get(document['objective'], document['objective'])} left (%)",
-        f"accuracy on {document['validation']['samples']:,} validation samples (%)",
+        f"accuracy on {plural(document['validation']['samples'], 'validation sample')} (%)",
         tuple(part for part in parts if part.y),
+        top=100.0,
     )
 
 
@@ -85,9 +86,9 @@ def sentence(document: Mapping[str, Any]) -> str:
     floor, validation = document["floor"], document["validation"]
     failed = sum(each["accuracy"] is None for each in document["trials"])
     text = (
-        f"{len(document['trials'])} candidates{f', {failed} of which failed,' if failed else ''} on "
-        f"{validation['samples']:,} validation samples, where the original has {100 * validation['accuracy']:.2f} % "
-        f"and the floor is {100 * floor['accuracy']:.2f} %."
+        f"{plural(len(document['trials']), 'candidate')}{f', {failed} of which failed,' if failed else ''} on "
+        f"{plural(validation['samples'], 'validation sample')}, where the original has "
+        f"{100 * validation['accuracy']:.2f} % and the floor is {100 * floor['accuracy']:.2f} %."
     )
     written = document["written"]
     if written is None:

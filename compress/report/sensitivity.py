@@ -8,6 +8,7 @@ from typing import Any
 
 from compress.figures import Figure, Series
 from compress.report.markdown import text_table
+from compress.wording import plural
 
 _LINES = 6  # as many as there are colours that can be told apart
 
@@ -28,8 +29,9 @@ def figure(document: Mapping[str, Any]) -> Figure:
         "sensitivity",
         "One family cut, everything else whole",
         "units removed (%)",
-        f"accuracy on {document['accuracy']['count']:,} validation samples (%)",
+        f"accuracy on {plural(document['accuracy']['count'], 'validation sample')} (%)",
         tuple(lines),
+        top=100.0,
     )
 
 
@@ -92,8 +94,8 @@ def sentence(document: Mapping[str, Any]) -> str:
     """What was judged how, for above the table."""
     accuracy, refitted = document["accuracy"], "refitted" if document["calibrated"] else "not refitted"
     return (
-        f"Accuracy in % on {accuracy['count']:,} validation samples, {100 * accuracy['accuracy']:.2f} with nothing cut "
-        f"(95 % interval {100 * accuracy['low']:.1f} to {100 * accuracy['high']:.1f}).\n"
+        f"Accuracy in % on {plural(accuracy['count'], 'validation sample')}, {100 * accuracy['accuracy']:.2f} with "
+        f"nothing cut (95 % interval {100 * accuracy['low']:.1f} to {100 * accuracy['high']:.1f}).\n"
         f"Each family is cut alone, by {document['method']}, and {refitted}."
     )
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from compress.report.table import amount, change, confident, counterpart, milliseconds
+from compress import wording
+from compress.report.table import confident, counterpart
+from compress.wording import amount, change, milliseconds, plural
 
 _RUNTIMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
 _COUNTS = (
@@ -76,14 +78,13 @@ def _accuracy(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Pair]
     sides = (before, after)
     bars = [Bar(f"{100 * s['accuracy']:.2f} %", share(s["accuracy"]), share(s["low"]), share(s["high"])) for s in sides]
     ranges = [f"{100 * s['low']:.1f} to {100 * s['high']:.1f} %" for s in sides]
-    note = f"{after['count']:,} test samples; 95 % intervals {ranges[0]} and {ranges[1]}"
-    points = f"{100 * (after['accuracy'] - before['accuracy']):+.2f} points"
-    found = [Pair("Accuracy", bars[0], bars[1], points, note)]
+    note = f"{plural(after['count'], 'test sample')}; 95 % intervals {ranges[0]} and {ranges[1]}"
+    found = [Pair("Accuracy", bars[0], bars[1], wording.points(before["accuracy"], after["accuracy"]), note)]
     sure = [s["confidence"] for s in sides if s.get("confidence") is not None]
     if len(sure) == 2:
         bars = [Bar(f"{100 * each:.2f} %", share(each)) for each in sure]
         note = f"probability of the class where it is right; mean of {confident(before, after)}"
-        found.append(Pair("Confidence", bars[0], bars[1], f"{100 * (sure[1] - sure[0]):+.2f} points", note))
+        found.append(Pair("Confidence", bars[0], bars[1], wording.points(*sure), note))
     return found
 
 
@@ -91,8 +92,8 @@ def _latency(report: Mapping[str, Any]) -> Pair:
     before, after = report["before"]["latency"], report["after"]["latency"]
     most = max(before["p50"], after["p50"]) or 1
     bars = [Bar(milliseconds(each["p50"]), share(each["p50"] / most)) for each in (before, after)]
-    threads = "1 thread" if after["threads"] == 1 else f"{after['threads']} threads"
+    threads = plural(after["threads"], "thread")
     runtime = _RUNTIMES.get(after.get("runtime", "torch"), after.get("runtime", ""))
-    note = f"median of {after['runs']:,} runs in turns, batch {after['batch']}, {threads}, {runtime}"
+    note = f"median of {plural(after['runs'], 'run')} in turns, batch {after['batch']}, {threads}, {runtime}"
     faster = "" if report["speedup"] is None else f"{report['speedup']:.2f} times as fast"
     return Pair("Latency", bars[0], bars[1], faster, note)

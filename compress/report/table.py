@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from compress import wording
+from compress.wording import amount, change, milliseconds, plural
+
 Row = tuple[str, str, str, str]
 
 _WEIGHTS, _ONNX = "model.safetensors", "model.onnx"
@@ -75,8 +78,8 @@ def _accuracy(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None)
         for each in (before, after)
     ]
     measured = before or after
-    label = f"accuracy, {measured['count']:,} samples (95 % interval)" if measured else "accuracy"
-    points = f"{100 * (after['accuracy'] - before['accuracy']):+.2f} points" if before and after else "-"
+    label = f"accuracy, {plural(measured['count'], 'sample')} (95 % interval)" if measured else "accuracy"
+    points = wording.points(before["accuracy"], after["accuracy"]) if before and after else "-"
     return (label, texts[0], texts[1], points)
 
 
@@ -89,7 +92,7 @@ def _confidence(before: Mapping[str, Any] | None, after: Mapping[str, Any] | Non
     label = f"confidence where right, mean of {confident(before, after)}"
     points = "-"
     if len(measured) == 2:
-        points = f"{100 * (measured[1]['confidence'] - measured[0]['confidence']):+.2f} points"
+        points = wording.points(measured[0]["confidence"], measured[1]["confidence"])
     return [(label, texts[0], texts[1], points)]
 
 
@@ -104,7 +107,7 @@ def _latency(report: Mapping[str, Any]) -> list[Row]:
     measured = after or before
     runtime = measured.get("runtime", "torch")  # reports of earlier versions do not say
     named = "" if runtime == "torch" else f"{runtime}, "
-    setting = f"{named}batch {measured['batch']}, {_count(measured['threads'], 'thread')}"
+    setting = f"{named}batch {measured['batch']}, {plural(measured['threads'], 'thread')}"
     faster = f"{report['speedup']:.2f}x as fast" if report["speedup"] is not None else "-"
     return [
         (f"latency, median ({setting})", *_times("p50", (before, after)), faster),
@@ -115,23 +118,6 @@ def _latency(report: Mapping[str, Any]) -> list[Row]:
 def _times(key: str, sides: Iterable[Mapping[str, float] | None]) -> tuple[str, str]:
     before, after = (milliseconds(each[key]) if each else "-" for each in sides)
     return before, after
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def amount(value: float | None, unit: str = "") -> str:
-    """A count with three digits and a decimal prefix: 11689512 is "11.7 M"; "-" for None."""
-    if value is None:
-        return "-"
-    if value >= 1000:
-        value = float(f"{value:.3g}")  # first, so that 999999 is 1.00 M
-    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor:
-            digits = 2 if value < 10 * factor else 1 if value < 100 * factor else 0
-            return f"{value / factor:.{digits}f} {prefix}{unit}"
-    return f"{value:g} {unit}".rstrip()
 
 
 _COUNTED = {"macs": "MACs", "params": "parameters", "bytes": "B"}
@@ -158,18 +144,3 @@ def _percent(reached: float, target: float) -> str:
     share = 100 * reached / target
     rounded = math.ceil(10 * share - 1e-9) / 10 if share > 100 else math.floor(10 * share + 1e-9) / 10
     return f" ({rounded:.1f} %)"
-
-
-def change(before: float | None, after: float | None) -> str:
-    """How much less it is: "-58.0 %"; "-" where one side is missing."""
-    if before is None or after is None or not before:
-        return "-"
-    if after == before:
-        return "same"
-    return f"{100 * (after - before) / before:+.1f} %"
-
-
-def milliseconds(seconds: float) -> str:
-    """A time with three digits: 0.0016 is "1.60 ms"."""
-    value = 1e3 * seconds
-    return f"{value:.0f} ms" if value >= 100 else f"{value:#.3g} ms"

@@ -27,7 +27,7 @@ def curves(report: Mapping[str, Any]) -> list[Figure]:
     if accuracy.y:
         title = "Accuracy on the validation samples"
         figures.append(
-            Figure("training-accuracy", title, "epoch", "accuracy (%)", (accuracy, *_marked(accuracy, best)))
+            Figure("training-accuracy", title, "epoch", "accuracy (%)", (accuracy, *_marked(accuracy, best)), top=100.0)
         )
     known = {*_LOSSES, _ACCURACY, *_NO_CURVE}
     others = [key for key in dict.fromkeys(key for each in history for key in each) if key not in known]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from compress.report.table import amount, budget_text
+from compress.report.table import budget_text
+from compress.wording import amount, plural
+
+_EPOCH = ("epoch", "loss", "validation loss", "validation accuracy", "learning rate")
 
 # (field of "verification", what it compares)
 CHECKS = (
@@ -33,7 +36,7 @@ def sentence(report: Mapping[str, Any]) -> str:
     told = [left]
     if before["accuracy"] and after["accuracy"]:
         a, b = (100 * each["accuracy"]["accuracy"] for each in (after, before))
-        told.append(f"accuracy is {a:.2f} % on {after['accuracy']['count']:,} test samples (before: {b:.2f} %)")
+        told.append(f"accuracy is {a:.2f} % on {plural(after['accuracy']['count'], 'test sample')} (before: {b:.2f} %)")
     if report["speedup"] is not None:
         told.append(f"it runs {report['speedup']:.2f} times as fast")
     return "; ".join(told) + "."
@@ -67,8 +70,14 @@ def trained_sentence(report: Mapping[str, Any]) -> str:
 
 def epochs(report: Mapping[str, Any]) -> str:
     """How many epochs a training had, that in which nothing was trained not counted: "8 epochs"."""
-    last = report["history"][-1].get("epoch", len(report["history"]))
-    return f"{last} {'epoch' if last == 1 else 'epochs'}"
+    return plural(report["history"][-1].get("epoch", len(report["history"])), "epoch")
+
+
+def epoch_columns(report: Mapping[str, Any]) -> list[str]:
+    """What epochs tell: the usual numbers first, as the epoch in which nothing was trained has few of them."""
+    there = dict.fromkeys(key for each in report["history"] for key in each)
+    usual = [name for name in _EPOCH if name in there]
+    return [*usual, *(name for name in there if name not in usual)]
 
 
 def checks(report: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -112,4 +121,4 @@ def device(report: Mapping[str, Any]) -> str:
     threads = report["threads"]
     if threads is None:
         return str(report["device"])
-    return f"{report['device']}, {threads} {'thread' if threads == 1 else 'threads'}"
+    return f"{report['device']}, {plural(threads, 'thread')}"

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from compress.checkpoint import load_model
-from compress.checkpoint.hugging import usual_input
+from compress.checkpoint.hugging import preprocessing, usual_inputs
 from compress.errors import InputError
 from compress.inputs import InputType
 
@@ -125,10 +125,70 @@ def test_with_transformers_it_builds_the_model(
         load_model(path)
 
 
-def test_usual_inputs() -> None:
-    assert usual_input({"image_size": 32, "num_channels": 1}) == ((1, 32, 32), InputType())
-    assert usual_input({"vocab_size": 50}) == ((16,), InputType("int64", 50))
-    assert usual_input({"hidden_size": 8}) is None
+WORDS = ((16,), InputType("int64", 50))
+
+
+@pytest.mark.parametrize(
+    ("config", "parameters", "inputs"),
+    [
+        ({"image_size": 32, "num_channels": 1}, ("pixel_values",), (((1, 32, 32), InputType()),)),
+        ({"vocab_size": 50}, ("input_ids", "attention_mask"), (WORDS,)),
+        (
+            {"vocab_size": 50, "is_encoder_decoder": True},
+            ("input_ids", "attention_mask", "decoder_input_ids", "labels"),
+            (WORDS, ((16,), InputType("int64")), WORDS),
+        ),
+        (
+            {"vocab_size": 50, "is_encoder_decoder": True, "num_mel_bins": 8, "max_source_positions": 30},
+            ("input_features", "attention_mask", "decoder_input_ids"),
+            (((8, 60), InputType()), ((60,), InputType("int64")), WORDS),
+        ),
+        ({"vocab_size": 50, "is_encoder_decoder": True}, ("input_ids", "other", "decoder_input_ids"), (WORDS,)),
+        ({"hidden_size": 8}, ("x",), ()),
+    ],
+)
+def test_usual_inputs(config: dict[str, Any], parameters: tuple[str, ...], inputs: Any) -> None:
+    assert usual_inputs(config, parameters) == inputs
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ({"size": 32}, [3, 32, 32]),
+        ({"size": {"height": 32, "width": 48}}, [3, 32, 48]),
+        (
+            {"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": {"height": 24, "width": 24}},
+            [3, 24, 24],
+        ),
+        ({"size": {"shortest_edge": 32}, "do_center_crop": False, "crop_size": 24}, [3, 32, 32]),
+        ({"size": {"longest_edge": 32}}, None),
+        ({"feature_size": 80}, None),
+    ],
+)
+def test_how_images_are_prepared(settings: dict[str, Any], size: list[int] | None) -> None:
+    found = preprocessing(settings)
+    assert found.get("input_size") == size and "mean" not in found
+    scaled = preprocessing({**settings, "image_mean": [0.5], "image_std": [0.25]})
+    assert (scaled["mean"], scaled["std"]) == ([0.5], [0.25])
+    assert "mean" not in preprocessing({**settings, "image_mean": [0.5], "do_normalize": False})
+
+
+class Images(SmallForTokens):
+    config = types.SimpleNamespace(num_channels=1)
+
+
+def test_images_of_a_folder(state: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The size that its images are brought to, else the usual one, which gives way to that of the data."""
+    library = types.ModuleType("transformers")
+    library.Images = Images  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "transformers", library)
+    path = folder(tmp_path, state, architectures=["Images"], model_type="small", num_channels=1)
+    model = load_model(path)
+    assert (model.input_shapes, model.usual_shape) == (((1, 224, 224),), True)
+    (path / "preprocessor_config.json").write_text(json.dumps({"size": 32, "image_mean": [0.5], "image_std": [0.25]}))
+    model = load_model(path)
+    assert (model.input_shapes, model.usual_shape) == (((1, 32, 32),), False)
+    assert (model.mean, model.std) == ((0.5,), (0.25,))
 
 
 def test_a_folder_that_names_an_architecture_of_timm(state: dict[str, torch.Tensor], tmp_path: Path) -> None:

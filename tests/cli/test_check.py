@@ -125,9 +125,9 @@ def test_each_metric_can_fail(check: Check, limit: str) -> None:
     name = limit.partition("=")[0]
     done = check("--limit", limit, *TORCH)
     assert done.code == 1
-    assert done.err.splitlines()[-1] == f"error: 1 of 1 limits not met: {name}"
+    assert done.err.splitlines()[-1] == f"error: 1 of 1 limit not met: {name}"
     assert done.out.splitlines()[1].startswith(f"failed  {name}")
-    assert done.out.splitlines()[-1] == f"failed: {name}; 0 of 1 limits met."
+    assert done.out.splitlines()[-1] == f"failed: {name}; 0 of 1 limit met."
     warned = check(*TORCH, gate=f'{name} = {{ limit = "{limit.partition("=")[2]}", level = "warn" }}')
     assert warned.code == 0 and warned.out.splitlines()[1].startswith(f"warned  {name}")
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from compress import __version__
-from compress.cli import app
+from compress.cli import application
 from compress.errors import CompressError, GateFailed, InputError, ModelError, PluginError
 
 Call = Callable[..., Any]
@@ -54,7 +54,7 @@ def test_every_command_has_examples_and_the_shared_options(run: Call, command: s
 
 
 def _examples() -> Iterator[list[str]]:
-    for command in app.registered_commands:
+    for command in application().registered_commands:
         lines = (line.strip() for line in (inspect.getdoc(command.callback) or "").splitlines())
         yield from (shlex.split(line)[1:] for line in lines if line.startswith("compress "))
 

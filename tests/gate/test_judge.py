@@ -141,6 +141,15 @@ def test_latency_ratios() -> None:
     assert (seconds.status, seconds.value) == ("passed", 0.8) and "not timed in turns" in seconds.note
 
 
+def test_the_code_of_an_original_is_named() -> None:
+    """What the report says of it is at hand, and nobody has typed that its code may be run."""
+    limit = limit_of("max_latency_ratio", 1, "test")
+    model = replace(MODEL, latency=Timed(1, None, "torch", 1, 1))
+    with pytest.raises(InputError) as error:
+        judge(Gate((limit,)), model, replace(ORIGINAL, arch="models.py:build"), None)
+    assert "--arch models.py:build" in (error.value.hint or "")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "model", "settings", "said", "hint"),
     [

@@ -36,6 +36,8 @@ def test_zeroed_weights_are_shown(tmp_path: Path, invoke: Callable[..., Any]) ->
     size = (tmp_path / "b" / "model.safetensors").stat().st_size
     assert report["after"]["files"] == {"model.safetensors": size}
     assert size < report["after"]["bytes"]  # zeros are packed
+    exported = invoke("export", str(tmp_path / "b"), "--onnx", "--safetensors", "-o", str(tmp_path / "other"))
+    assert f"{tmp_path / 'other' / 'model.onnx'}: every zero is stored there" in exported.err
     plan = json.loads((tmp_path / "b" / "plan.json").read_text(encoding="utf-8"))
     found = compress.load(tmp_path / "b").state_dict()
     for name, mask in plan["masks"].items():

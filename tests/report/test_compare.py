@@ -96,7 +96,7 @@ def test_what_was_not_measured_alike_is_told(write: Write) -> None:
     warnings = compare.document([write("a"), other])["warnings"]
     assert warnings == [
         "accuracies cannot be compared: they are of 100 samples of digits and 50 samples of npz:x.npz",
-        "latencies cannot be compared: they are of onnxruntime, batch 1, 1 threads and torch, batch 1, 1 threads",
+        "latencies cannot be compared: they are of onnxruntime, batch 1, 1 thread and torch, batch 1, 1 thread",
     ]
 
 

@@ -71,7 +71,7 @@ def test_the_recipe_that_repeats_it(full: dict[str, Any], device: str, kind: str
 def test_long_tables_are_folded(least: dict[str, Any]) -> None:
     layers = tuple(LayerChange(f"layer{index}", "Conv2d", 8, 8 - index % 2) for index in range(20))
     text = markdown(build_report(**least, layers=layers))
-    assert "<summary>Widths: 10 of 20 layers are narrower</summary>" in text
+    assert "<summary>Widths: 10 of 20 layers narrower</summary>" in text
 
 
 def test_places_kept_for_one_reason_share_a_row(least: dict[str, Any]) -> None:
@@ -110,7 +110,7 @@ def test_it_fits_into_a_comment(least: dict[str, Any]) -> None:
     layers = tuple(LayerChange(f"features.block.layer{index}.conv", "convolution 3x3", 8, 4) for index in range(900))
     notes: dict[str, dict[str, Any]] = {each.name: {"error after refit / before": 0.125} for each in layers}
     text = markdown(build_report(**{**least, "layers": layers, "method": Method("reconstruct", notes=notes)}))
-    assert "Widths: 900 of 900 layers are narrower" in text and "and 820 more: report.json" in text
+    assert "Widths: 900 of 900 layers narrower" in text and "and 820 more: report.json" in text
     assert len(text) < 65_536  # characters that GitHub takes
 
 
@@ -119,3 +119,10 @@ def test_names_with_signs_of_markdown(least: dict[str, Any]) -> None:
     lines = markdown(build_report(**{**least, "layers": layers, "warnings": ("<b> | bold",)})).splitlines()
     assert "| `` a\\|b<c>`d` `` | Linear | 8 | 4 |  |" in lines
     assert "- **Warning:** &lt;b> \\| bold" in lines
+
+
+def test_epochs_tell_the_usual_numbers_first(full: dict[str, Any]) -> None:
+    """The epoch in which nothing was trained has no loss, which would come last otherwise."""
+    history = ({"epoch": 0, "gates": 5, "validation loss": 2.0}, {"epoch": 1, "loss": 1.0, "validation loss": 1.5})
+    text = markdown(build_report(**{**full, "history": history}))
+    assert "| epoch | loss | validation loss | gates |" in text

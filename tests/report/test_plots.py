@@ -46,6 +46,27 @@ def test_axes_count_in_whole_numbers_and_in_millions() -> None:
     assert {"1", "2", "3", "1 M", "2 M"} <= set(found) and "1.5" not in found
 
 
+def test_an_axis_ends_where_there_is_no_more() -> None:
+    accuracy = Series("", [1, 2, 3], [20, 100, 100])
+    assert "100" in texts(svg(Figure("f", "t", "epoch", "accuracy (%)", (accuracy,), top=100.0)))
+    for top, frame in ((100.0, 100.0), (110.0, 104.0), (None, 104.0)):  # the margin is a twentieth of 80
+        assert top_of(Figure("f", "t", "epoch", "accuracy (%)", (accuracy,), top=top)) == pytest.approx(frame)
+
+
+def top_of(figure: Figure) -> float:
+    """Where the y axis ends, by the heights of the frame and of two points."""
+    groups = {each.get("id"): each for each in ElementTree.fromstring(svg(figure)).iter(f"{SVG}g")}
+    frame = [float(word) for word in (groups["patch_2"][0].get("d") or "").split() if word.replace(".", "").isdigit()]
+    line = next(each for each in groups["axes_1"] if (each.get("id") or "").startswith("line2d"))
+    heights = [float(each.get("y", 0)) for each in line.iter(f"{SVG}use")]
+    values = figure.series[0].y
+    scale = (max(heights) - min(heights)) / (max(values) - min(values))
+    return max(values) + (min(heights) - min(frame[1::2])) / scale
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
 def test_legends_lie_below_the_axes() -> None:
     lines = [Series(f"line {number}", [0, 1, 2], [number] * 3) for number in range(8)]
     drawn = ElementTree.fromstring(svg(Figure("f", "t", "x", "y", tuple(lines))))

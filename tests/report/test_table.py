@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from compress.report import Measures, build_report, summary_rows
-from compress.report.table import amount, budget_text, change, milliseconds
+from compress.report.table import budget_text
 
 
 def test_rows(full: dict[str, Any]) -> None:
@@ -45,15 +45,6 @@ def test_only_what_was_measured(least: dict[str, Any], full: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize(
-    ("value", "unit", "text"),
-    [(11689512, "", "11.7 M"), (999, "B", "999 B"), (0, "", "0"), (1.8e9, "", "1.80 G"), (123456, "B", "123 kB"),
-     (None, "B", "-"), (999_999, "", "1.00 M")],
-)  # fmt: skip
-def test_amount(value: float | None, unit: str, text: str) -> None:
-    assert amount(value, unit) == text
-
-
-@pytest.mark.parametrize(
     ("kind", "target", "reached", "text"),
     [
         ("macs", 921e6, 917e6, "917 M of at most 921 M MACs (99.5 %)"),
@@ -70,13 +61,6 @@ def test_what_a_budget_came_to(kind: str, target: float | None, reached: float |
     assert budget_text({"kind": kind}) == ""  # of a report from before this was told
 
 
-def test_change() -> None:
-    assert change(4, 1) == "-75.0 %"
-    assert change(4, 5) == "+25.0 %"
-    assert change(4, 4) == "same"
-    assert change(0, 5) == change(None, 5) == change(5, None) == "-"
-
-
 def test_three_sizes_are_kept_apart(least: dict[str, Any]) -> None:
     """A method of whole units masks nothing, so the third row is missing there."""
     units = build_report(**{**least, "before": Measures(1000, 990), "after": Measures(420, 420)})
@@ -89,13 +73,4 @@ def test_three_sizes_are_kept_apart(least: dict[str, Any]) -> None:
         ("parameters", "1.00 k", "900", "-10.0 %"),
         ("parameters that are not zero", "1.00 k", "300", "-70.0 %"),
         ("weights of masked layers not zero", "800", "200", "-75.0 %"),
-    ]
-
-
-def test_milliseconds() -> None:
-    assert [milliseconds(seconds) for seconds in (0.0000678, 0.0016, 0.016, 1.2345)] == [
-        "0.0678 ms",
-        "1.60 ms",
-        "16.0 ms",
-        "1234 ms",
     ]

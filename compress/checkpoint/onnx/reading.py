@@ -19,6 +19,7 @@ from compress.checkpoint.onnx.runtime import Reference
 from compress.errors import InputError, ModelError
 from compress.graph import Program, trace
 from compress.inputs import InputType, types_of
+from compress.wording import plural
 
 TOLERANCE = 1e-4
 Shapes = tuple[tuple[int, ...], ...]
@@ -138,7 +139,7 @@ def _shape(file: OnnxFile, port: Port, index: int, given: Shapes | None) -> tupl
     """
     if given is not None and len(given) != len(file.inputs):
         raise InputError(
-            f"{file.path} has {len(file.inputs)} inputs and {len(given)} shapes were given",
+            f"{file.path} has {plural(len(file.inputs), 'input')} and {plural(len(given), 'shape')} given",
             "an --input-shape for each of " + ", ".join(str(p) for p in file.inputs),
         )
     said = None if given is None else given[index]
@@ -181,8 +182,8 @@ def _told(file: OnnxFile, facts: OnnxFacts) -> tuple[str, ...]:
     if facts.names:
         valid, own = next(iter(facts.names.items()))
         notes.append(
-            f"names of {len(facts.names)} weights were changed as modules allow fewer letters: {own} is {valid}"
+            f"weights whose names were changed, as modules allow fewer letters: {len(facts.names)}; {own} is {valid}"
         )
     if facts.transposed:
-        notes.append(f"{len(facts.transposed)} matrices that the file holds as (in, out) are held as (out, in)")
+        notes.append(f"matrices that the file holds as (in, out) and the model as (out, in): {len(facts.transposed)}")
     return tuple(notes)
