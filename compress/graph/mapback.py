@@ -17,6 +17,7 @@ from compress.graph.features import selections
 from compress.graph.groups import Coupling
 from compress.graph.labels import Value
 from compress.graph.masked import run_masked_module
+from compress.graph.names import graph_tensors
 from compress.graph.rules import REWRITES, Cut, Kept
 from compress.graph.slice import attribute, slice_tensor
 from compress.graph.trace import Program, owner
@@ -53,7 +54,7 @@ def slice_module(
             with everything removed set to zero has to be matched (:mod:`compress.graph.masked`), which is the only
             judge of a network whose path depends on its data.
     """
-    names = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    names = graph_tensors(module)
     kept = coupling.kept(alive)
     for name in kept:
         if name not in names:

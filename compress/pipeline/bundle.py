@@ -17,6 +17,7 @@ from compress.checkpoint.write import bundle_bytes, write_bundle
 from compress.errors import CompressError, InputError, ModelError
 from compress.files import write_whole
 from compress.graph import Program
+from compress.graph.names import graph_name
 from compress.inputs import types_of
 from compress.pipeline.opening import Opened
 from compress.recipe import to_toml
@@ -165,5 +166,5 @@ def state_dict_file(module: torch.nn.Module, network: torch.fx.GraphModule) -> b
     for name, tensor in own.items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            kept[name] = newer.get(name, tensor).detach().contiguous()
+            kept[name] = newer.get(graph_name(name), tensor).detach().contiguous()
     return safetensors.torch.save(kept)
