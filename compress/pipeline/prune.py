@@ -81,7 +81,7 @@ def _checked(request: PruneRequest, kind: str, method: Any, progress: Progress) 
         )
     check_not_within(request.model.path, request.output, request.force)
     if kind == "retrain":
-        check_retrain(request)
+        request = replace(request, training=check_retrain(request))
     check_widths(request, kind)
     if request.budget is not None and kind == "pruner":
         progress.warn(f"{request.method} may decide by itself how much goes, whatever --{request.budget.kind} says")

@@ -46,7 +46,7 @@ class Retrained:
 
 
 def check_retrain(request: PruneRequest) -> Training:
-    """See before any work that there is a training to prune in; its settings.
+    """See before any work that there is a training to prune in; its settings, with gradients as the method needs them.
 
     Raises:
         InputError: There are no epochs or no data.
@@ -59,7 +59,7 @@ def check_retrain(request: PruneRequest) -> Training:
         )
     if request.training is None:
         raise InputError(f"{request.method} prunes while the network trains: 0 epochs are none", "--epochs 10")
-    return request.training
+    return replace(request.training, clip_norm=request.training.clip_norm or 0.0)
 
 
 def retrain(

@@ -65,7 +65,8 @@ def train(
     file = StateFile(folder, _identity(network, opened, len(data), recipe), running.save_every)
     if file.exists and not running.resume and is_main():
         progress.warn(f"{folder} holds an interrupted training, which is lost now; --resume would go on with it")
-    progress.step(f"Training on {len(data):,} samples, {training.epochs} epochs")
+    epochs = f"{training.epochs} epoch{'s' if training.epochs > 1 else ''}"
+    progress.step(f"Training on {len(data):,} samples, {epochs}")
     trained = finetune(
         network,
         data,

@@ -126,6 +126,11 @@ def _trained(loop: Loop, progress: Progress) -> Trained:
         raise InputError(f"nothing was learned: {reason}", "a lower --lr" if loop.diverged else "more --epochs")
     if loop.stopped and not loop.diverged:
         progress.step(f"Stopped after epoch {loop.epoch}: {loop.stopped}")
+    if loop.best.epoch == 0 and not loop.diverged:
+        progress.warn(
+            "no epoch was better than the weights that the training began with, which are kept; a lower --lr, such as "
+            f"{loop.settings.peak / 10:g}, or more --epochs may help"
+        )
     return Trained(
         module=loop.network.cpu(),
         history=tuple(loop.history),
