@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from compress.graph.double import Wide, WideCasts, double_by_default, leaves, widened, widened_module
+from compress.graph.double import Wide, WideCasts, double_by_default, leaves, same_draws, widened, widened_module
 from compress.graph.features import selections
 from compress.graph.groups import Coupling
 from compress.graph.labels import Value
@@ -189,7 +189,7 @@ def _difference(small: nn.Module, program: Program, expected: list[Tensor]) -> V
 
 
 def _module_difference(small: nn.Module, program: Program, expected: list[Tensor]) -> Verification:
-    with torch.no_grad(), widened_module(small) as wide, WideCasts():
+    with torch.no_grad(), same_draws(), widened_module(small) as wide, WideCasts():
         try:
             got = program.call(wide, widened(program.inputs))
         except Exception as error:  # the user's own code may raise anything

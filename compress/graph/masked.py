@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.graph.blocks import clear
-from compress.graph.double import WideCasts, double_by_default, leaves, widened, widened_module
+from compress.graph.double import WideCasts, double_by_default, leaves, same_draws, widened, widened_module
 from compress.graph.groups import Coupling
 from compress.graph.names import graph_name, graph_tensors
 from compress.graph.verify import over_kept
@@ -39,7 +39,7 @@ def run_masked_module(module: nn.Module, coupling: Coupling, alive: NDArray[np.b
             if len(gone) and slot.tensor in names:
                 clear(names[slot.tensor], slot.dim, slot.blocks, gone)
     _mask_statistics(masked, coupling, alive)
-    with torch.no_grad(), double_by_default(), widened_module(masked) as wide, WideCasts():
+    with torch.no_grad(), double_by_default(), same_draws(), widened_module(masked) as wide, WideCasts():
         return leaves(coupling.program.call(wide, widened(coupling.program.inputs)))
 
 
