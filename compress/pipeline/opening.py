@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from compress.checkpoint.read import LoadedModel, load_model
 from compress.checkpoint.torchfile import would_import
-from compress.data import Data, load_data
+from compress.data import CLASSES_NEEDED, Data, load_data
 from compress.errors import InputError, ModelError
+from compress.evaluate import unjudged
 from compress.graph import Coupling, Program, analyse, load_rules, trace
 from compress.graph.features import selections
 from compress.inputs import InputType, types_of, written
@@ -32,6 +33,7 @@ class Opened:
         device: Where networks are run for accuracy and speed.
         types: Of each input.
         mean, std: By which inputs are normalised, where the user or the file says so.
+        unjudged: Why the accuracy on the data cannot be measured; None where it can.
     """
 
     loaded: LoadedModel
@@ -41,6 +43,7 @@ class Opened:
     types: tuple[InputType, ...] = ()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    unjudged: InputError | None = None
 
     def examples(self, batch: int, seed: int = 0) -> tuple[Tensor, ...]:
         """Random inputs (standard normal where they are floats), the same for the same seed."""
@@ -73,9 +76,20 @@ def apply(settings: Settings) -> torch.device:
 
 
 def open_model(
-    source: ModelSource, settings: Settings, data: DataSource | None = None, progress: Progress | None = None
+    source: ModelSource,
+    settings: Settings,
+    data: DataSource | None = None,
+    progress: Progress | None = None,
+    *,
+    judged: bool = True,
 ) -> Opened:
     """Load a model and, where given, its data.
+
+    Args:
+        source, settings: What is opened, and how.
+        data: The user's data.
+        progress: Told what is found.
+        judged: Whether accuracy has to be measured on the data; where not, any model and any targets will do.
 
     Raises:
         InputError: Anything about the files or their fit is wrong, or the input shape is not known.
@@ -102,7 +116,7 @@ def open_model(
     if data is not None:
         if data.mean is None and mean is not None and std is not None and progress is not None:
             progress.step(f"Normalising as the file says: --mean {joined(mean)} --std {joined(std)}")
-        read = load_data(data.spec, mean=mean, std=std)
+        read = load_data(data.spec, mean=mean, std=std, labels=judged)
     shapes = loaded.input_shapes or (None if read is None else (read.input_shape,))
     if read is not None and loaded.usual_shape and len(read.input_shape) == 3:
         shapes = (read.input_shape,)  # images of the data's size are as good as those that are usual
@@ -124,7 +138,14 @@ def open_model(
         read = read.fit_to(shapes[0])
     opened = Opened(loaded, shapes, read, device, types_of(loaded.input_types, len(shapes)), mean, std)
     _try_out(opened, given=source.input_shapes is not None)
-    return opened
+    problem = None if read is None else _unjudged(loaded.module, read)
+    if judged and problem is not None:
+        raise problem
+    return replace(opened, unjudged=problem)
+
+
+def _unjudged(module: torch.nn.Module, data: Data) -> InputError | None:
+    return InputError(data.unlabelled, CLASSES_NEEDED) if data.unlabelled else unjudged(module, data.test)
 
 
 def joined(numbers: Sequence[float]) -> str:

@@ -90,7 +90,10 @@ def _checked(request: PruneRequest, kind: str, method: Any, progress: Progress) 
 
 def _begun(request: PruneRequest, kind: str, method: Any, progress: Progress) -> tuple[_Start, Context]:
     """The model open, traced and analysed, and what the method will see of it."""
-    opened = open_model(request.model, request.settings, request.data, progress)
+    judged = request.training is not None
+    opened = open_model(request.model, request.settings, request.data, progress, judged=judged)
+    if opened.unjudged is not None:
+        progress.warn(f"no accuracy is reported: {opened.unjudged}")
     progress.step("Tracing")
     program = traced(opened)
     if request.training is not None:

@@ -77,10 +77,11 @@ def _written(work: Work, content: Content, size: int, reload: float, onnx: Slice
     before, after, speed = _measured(work, {"model.safetensors": size, **onnx.sizes}, progress)
     budget = _reached(work, size, speed)
     limited = tell(budget, work.sliced, progress) if budget is not None and work.kind == "criterion" else None
+    unmeasured = () if opened.unjudged is None else (f"no accuracy is reported: {opened.unjudged}",)
     facts = Facts(
         request, opened, work.context.coupling, work.sliced, work.refit, work.recipe, before, after, speed, reload,
         trained=work.trained, budget=budget, limited=limited, module=None if module is None else module[1],
-        onnx_error=onnx.error, warnings=onnx.warnings, untrained=work.untrained,
+        onnx_error=onnx.error, warnings=(*onnx.warnings, *unmeasured), untrained=work.untrained,
     )  # fmt: skip
     report = document(facts)
     if after.parameters > before.parameters:
@@ -143,7 +144,7 @@ def _measured(work: Work, written: Mapping[str, int], progress: Progress) -> tup
     original.to(device)
     work.module.to(device)
     accuracy: list[Accuracy | None] = [None, None]
-    if opened.data is not None:
+    if opened.data is not None and opened.unjudged is None:
         accuracy = [evaluate(m, opened.data.test, device=device, progress=progress) for m in (original, work.module)]
     original.to("cpu")
     work.module.to("cpu")
