@@ -94,6 +94,8 @@ def _begun(request: PruneRequest, kind: str, method: Any, progress: Progress) ->
     opened = open_model(request.model, request.settings, request.data, progress, judged=judged)
     if opened.unjudged is not None:
         progress.warn(f"no accuracy is reported: {opened.unjudged}")
+    if request.data is None and kind == "criterion":
+        progress.step("Without --data layers are not refitted, which costs accuracy, and how much is not measured")
     progress.step("Tracing")
     program = traced(opened)
     if request.training is not None:
