@@ -35,3 +35,24 @@ def test_a_file_of_16_bits_and_how_to_come_back_to_it(dtype: torch.dtype, name: 
     assert done.code == 0, done.err
     told = f"`compress export 'my small' --safetensors --quantize {name}`"
     assert (told in done.err) == bool(name) and ("do not compare" in done.err) == bool(name)
+
+
+def test_parameters_that_no_output_depends_on(invoke: Invoke) -> None:
+    code = """
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.aux, self.b = nn.Linear(9, 8), nn.Linear(9, 100), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return (self.b(self.a(x)), self.aux(x)) if self.training else self.b(self.a(x))
+"""
+    Path("net.py").write_text(code)
+    layers = nn.ModuleDict({"a": nn.Linear(9, 8), "aux": nn.Linear(9, 100), "b": nn.Linear(8, 2)})
+    torch.save(layers.state_dict(), "net.pt")
+    done = invoke("prune", "net.pt", "--arch", "net.py:Net", "--input-shape", "9")
+    assert done.code == 0, done.err
+    assert "Left out are 1,000 parameters that no output depends on: aux.weight, aux.bias" in done.err
