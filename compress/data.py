@@ -17,6 +17,10 @@ from compress.registry.words import did_you_mean
 from compress.wording import plural
 
 _EXPECTED = "digits, npz:PATH, folder:PATH, torchvision:NAME[:ROOT], package.module:function or file.py:function"
+CLASSES_NEEDED = (
+    "accuracy and training need one class number per sample, (N,), from 0; `compress prune` without --epochs refits "
+    "layers to any data"
+)
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,17 @@ class Split:
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: `train` (None where there is none), `test`, the number of classes in both, and their names if any."""
+    """A data set: `train` (None where there is none), `test`, the number of classes in both, and their names if any.
+
+    `unlabelled` says why there are no classes, "" where there are some; all targets are 0 then.
+    """
 
     name: str
     train: Split | None
     test: Split
     classes: int
     class_names: tuple[str, ...] = ()
+    unlabelled: str = ""
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -75,6 +83,7 @@ def load_data(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     images: ImageShape | None = None,
+    labels: bool = True,
 ) -> Data:
     """The data that `spec` names; nothing is downloaded.
 
@@ -87,6 +96,7 @@ def load_data(
         mean: Per channel, or one value for all.
         std: Likewise.
         images: What the network reads, to which the images of folders and data sets of any size are scaled and cut.
+        labels: Whether targets have to be class numbers; others, such as those of a regression, are left out where not.
 
     Raises:
         InputError: The source is not known or not there, or what it gives is no labelled data.
@@ -101,7 +111,7 @@ def load_data(
         raw = source(rest, images)
     else:
         raw = _from_function(spec, kind)
-    return _checked(spec, raw, mean, std)
+    return _checked(spec, raw, mean, std, labels)
 
 
 def _from_function(spec: str, kind: str) -> datasets.Raw:
@@ -116,9 +126,26 @@ def _from_function(spec: str, kind: str) -> datasets.Raw:
         raise
 
 
-def _checked(name: str, raw: datasets.Raw, mean: Sequence[float] | None, std: Sequence[float] | None) -> Data:
-    train = None if raw.train is None else _split(f"the training part of {name}", *raw.train)
-    test = _split(f"the test part of {name}", *raw.test)
+def _checked(
+    name: str, raw: datasets.Raw, mean: Sequence[float] | None, std: Sequence[float] | None, labels: bool
+) -> Data:
+    problems = []
+    splits: list[Split | None] = []
+    for part, arrays in (("training", raw.train), ("test", raw.test)):
+        what = f"the {part} part of {name}"
+        inputs, targets = (None, None) if arrays is None else _tensors(what, *arrays)
+        if inputs is None or targets is None:
+            splits.append(None)
+            continue
+        problem = _no_classes(what, inputs, targets)
+        if problem and labels:
+            raise InputError(problem, CLASSES_NEEDED)
+        problems += [problem] if problem else []
+        targets = torch.zeros(len(inputs)) if problem else targets.reshape(len(targets))
+        splits.append(Split(_inputs(what, inputs), targets.to(torch.int64)))
+    train, test = splits
+    if test is None:  # the sources see to it
+        raise InputError(f"{name} has no test part")
     if train is not None and train.inputs.shape[1:] != test.inputs.shape[1:]:
         raise InputError(
             f"{name}: training samples are {_times(tuple(train.inputs.shape[1:]))}, "
@@ -128,34 +155,40 @@ def _checked(name: str, raw: datasets.Raw, mean: Sequence[float] | None, std: Se
     if raw.classes is not None and classes > raw.classes:
         raise InputError(f"{name}: a label is {classes - 1}, and classes go from 0 to {raw.classes - 1}")
     train = None if train is None else _normalised(train, mean, std)
-    return Data(name, train, _normalised(test, mean, std), raw.classes or classes, raw.names)
+    unlabelled = problems[0] if problems else ""
+    return Data(name, train, _normalised(test, mean, std), raw.classes or classes, raw.names, unlabelled)
 
 
-def _split(what: str, inputs: Any, targets: Any) -> Split:
-    """Tensors of the right kinds, or an InputError that says what is wrong with them."""
+def _tensors(what: str, inputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+    """Inputs and targets of as many samples."""
     try:
         x, y = torch.as_tensor(inputs), torch.as_tensor(targets)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{what} is not made of arrays: {error}") from error
-    if y.dim() == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if x.dim() < 2 or y.dim() != 1:
-        raise InputError(
-            f"{what}: inputs have shape {tuple(x.shape)} and targets {tuple(y.shape)}",
-            "expected inputs (N, ...) and one class number per sample, (N,)",
-        )
+    if x.dim() < 2 or not y.dim():
+        shapes = f"inputs have shape {tuple(x.shape)} and targets {tuple(y.shape)}"
+        raise InputError(f"{what}: {shapes}", "expected inputs (N, ...) and one class number per sample, (N,)")
     if len(x) != len(y):
         raise InputError(f"{what} has {plural(len(x), 'input')} and {plural(len(y), 'label')}")
     if not len(y):
         raise InputError(f"{what} is empty")
-    if y.is_floating_point() and not bool((y == y.round()).all()):
-        raise InputError(f"{what}: targets are not whole numbers", "only classification is supported")
-    if int(y.min()) < 0:
-        raise InputError(f"{what}: a label is {int(y.min())}, classes are numbered from 0")
+    return x, y
+
+
+def _no_classes(what: str, inputs: Tensor, targets: Tensor) -> str:
+    """Why targets are no class numbers; "" if they are."""
+    if targets.dim() != 1 and targets.shape[1:] != (1,):
+        return f"{what}: inputs have shape {tuple(inputs.shape)} and targets {tuple(targets.shape)}"
+    if targets.is_floating_point() and not bool((targets == targets.round()).all()):
+        return f"{what}: targets are not whole numbers"
+    return f"{what}: a label is {int(targets.min())}, classes are numbered from 0" if int(targets.min()) < 0 else ""
+
+
+def _inputs(what: str, x: Tensor) -> Tensor:
     x = x.to(torch.float32) if x.is_floating_point() or x.dtype in (torch.uint8, torch.bool) else x
     if x.is_floating_point() and not bool(x.isfinite().all()):
         raise InputError(f"{what}: inputs hold NaN or infinite values")
-    return Split(x, y.to(torch.int64))
+    return x
 
 
 def _normalised(split: Split, mean: Sequence[float] | None, std: Sequence[float] | None) -> Split:

@@ -145,16 +145,36 @@ def answers(
             inputs = split.inputs[start : start + batch_size].to(device, copy=True)
             targets = split.targets[start : start + batch_size].to(device)
             scores = _logits(module, inputs.to(dtype) if inputs.is_floating_point() else inputs)
-            if scores.shape[1] <= int(split.targets.max()):
-                raise InputError(
-                    f"the model tells {scores.shape[1]} classes apart, the labels go up to {int(split.targets.max())}",
-                    "use the data that the model was trained for",
-                )
+            _check_classes(scores, split)
             # A sample whose scores are not numbers is not right, whatever argmax says.
             good = scores.isfinite().all(1) & (scores.argmax(1) == targets)
             right.append(good.cpu())
             sure.append(scores.softmax(1, dtype=torch.float32).amax(1).cpu())
     return Answers(torch.cat(right), torch.cat(sure))
+
+
+def unjudged(module: nn.Module, split: Split) -> InputError | None:
+    """What `answers` would raise for what the module gives for the first samples; None where nothing is against it."""
+    few = Split(split.inputs[:2], split.targets)
+    try:
+        with torch.no_grad(), _ready(module, torch.device("cpu")) as dtype:
+            inputs = few.inputs.clone()
+            output = module(inputs.to(dtype) if inputs.is_floating_point() else inputs)
+    except Exception:  # the model's own code may raise anything, and takes batches of another size perhaps
+        return None
+    try:
+        _check_classes(class_scores(output, len(few.inputs)), few)
+    except InputError as error:
+        return error
+    return None
+
+
+def _check_classes(scores: Tensor, split: Split) -> None:
+    if scores.shape[1] <= int(split.targets.max()):
+        raise InputError(
+            f"the model tells {scores.shape[1]} classes apart, the labels go up to {int(split.targets.max())}",
+            "use the data that the model was trained for",
+        )
 
 
 def accuracy_of(answers: Answers, targets: Tensor) -> Accuracy:

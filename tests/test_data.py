@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,15 @@ def test_wrong_archives(name: str, tmp_path: Path) -> None:
     arrays, message = WRONG[name]
     with pytest.raises(InputError, match=message):
         load_data(save(tmp_path / "d.npz", **arrays))
+
+
+@pytest.mark.parametrize("name", ["negative", "regression", "one hot"])
+def test_targets_of_other_kinds_are_left_out_where_no_labels_are_needed(name: str, tmp_path: Path) -> None:
+    arrays, message = WRONG[name]
+    data = load_data(save(tmp_path / "d.npz", **arrays), labels=False)
+    assert re.search(message, data.unlabelled) and not data.test.targets.any()
+    assert len(data.test) == len(data.test.inputs) == len(arrays["inputs"])
+    assert load_data("digits", labels=False).unlabelled == ""
 
 
 def test_pickled_arrays_are_not_loaded(tmp_path: Path) -> None:

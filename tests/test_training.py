@@ -24,6 +24,7 @@ from compress.training import Running, Training
         ({"patience": -1}, "--patience must be at least 0, got -1"),
         ({"temperature": 0.0}, "--temperature must be above 0, got 0"),
         ({"distill_weight": 1.5}, "--distill-weight must be between 0 and 1, got 1.5"),
+        ({"clip_norm": -1.0}, "--clip-norm must be at least 0, got -1"),
         ({"optimizer": "adam"}, "--optimizer 'adam' is unknown"),
         ({"precision": "fp8"}, "--precision 'fp8' is unknown"),
         ({"augment": "mixup"}, "--augment 'mixup' is unknown"),
@@ -43,3 +44,8 @@ def test_saves_need_steps() -> None:
 def test_the_usual_learning_rate_is_the_optimizers() -> None:
     assert (Training().peak, Training(optimizer="adamw").peak, Training(lr=0.5).peak) == (0.02, 0.001, 0.5)
     assert Training().resolved()["lr"] == 0.02
+
+
+def test_gradients_are_clipped_unless_it_is_said_otherwise() -> None:
+    assert (Training().longest, Training(clip_norm=0.0).longest, Training(clip_norm=0.5).longest) == (2.0, 0.0, 0.5)
+    assert Training().resolved()["clip_norm"] == 2.0

@@ -27,25 +27,29 @@ def gradients(
 
     Yields:
         By parameter name a tensor of its shape; zero where the scores do not depend on it.
+
+    Raises:
+        ModelError: It gives no scores of as many classes.
     """
+    classes = max(2, int(targets.max()) + 1)
     present = {n: p.detach().clone().requires_grad_() for n, p in module.named_parameters() if p.is_floating_point()}
     for x, y in zip(inputs.split(batch), targets.split(batch), strict=True):
         with torch.enable_grad():
             scores = functional_call(module, present, (x.clone(),))
-            loss = functional.cross_entropy(_scores(scores, len(x)), y)
+            loss = functional.cross_entropy(_scores(scores, len(x), classes), y)
             found = torch.autograd.grad(loss, list(present.values()), allow_unused=True)
         yield {
             name: torch.zeros_like(p) if g is None else g for (name, p), g in zip(present.items(), found, strict=True)
         }
 
 
-def _scores(found: object, count: int) -> Tensor:
+def _scores(found: object, count: int, classes: int) -> Tensor:
     """The class scores among what a network gives: the first tensor with two dims, one row for each sample."""
-    results = found if isinstance(found, (tuple, list)) else [found]
+    results = found.values() if isinstance(found, dict) else found if isinstance(found, (tuple, list)) else [found]
     for each in results:
-        if isinstance(each, Tensor) and each.dim() == 2 and len(each) == count:
+        if isinstance(each, Tensor) and each.dim() == 2 and len(each) == count and each.shape[1] >= classes:
             return each
     raise ModelError(
-        "the model gives no class scores (samples, classes), so there is no loss to differentiate",
+        f"the model gives no class scores (samples, {classes}), so there is no loss to differentiate",
         "choose a method that needs no labels, such as reconstruct or dependency",
     )

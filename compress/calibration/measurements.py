@@ -31,16 +31,24 @@ class Measurements:
         """What is measured."""
         raise NotImplementedError
 
-    def samples(self, count: int = SAMPLES) -> tuple[Tensor, Tensor]:
+    def samples(self, count: int = SAMPLES, *, labels: bool = False) -> tuple[Tensor, Tensor]:
         """Training samples at random, the same for the same seed: inputs (N, ...) and class numbers (N,).
 
+        Args:
+            count: How many, at most.
+            labels: Whether the class numbers are needed; where the user's data has none, they are 0.
+
         Raises:
-            InputError: The user gave no data, or data without a training part.
+            InputError: The user gave no data, or data without a training part, or without labels that are needed.
         """
         train = getattr(self.data, "train", None)
         if train is None or not len(train.inputs):
             missing = "none were given" if self.data is None else "the data has no training part"
             raise InputError(f"the method looks at training samples, and {missing}", "give them with --data")
+        unlabelled = getattr(self.data, "unlabelled", "")
+        if labels and unlabelled:
+            hint = "a method that needs none, such as reconstruct"
+            raise InputError(f"the method needs class numbers. {unlabelled}", hint)
         # At random, as a file may list its samples class by class
         order = torch.randperm(len(train.inputs), generator=torch.Generator().manual_seed(self.seed))[:count]
         return train.inputs[order], train.targets[order]
@@ -87,7 +95,7 @@ class Measurements:
             InputError: There are no training samples.
             ModelError: The network gives no class scores.
         """
-        inputs, targets = self.samples(count)
+        inputs, targets = self.samples(count, labels=True)
         batches = -(-len(inputs) // BATCH)
         return self.progress.track(
             gradients(self.coupling.program.module, inputs, targets), "measuring gradients", batches

@@ -18,6 +18,7 @@ from torch import Tensor
 import compress
 from compress.checkpoint.bundle import load_bundle
 from compress.errors import CompressError
+from compress.graph.double import same_draws
 
 # Makes this package known without the directory it lies in, where a model's source may lie too
 _START = """
@@ -91,7 +92,7 @@ def run_bundle(path: str, inputs: str, outputs: str) -> None:
     if info is not None:
         nested = pytree.tree_unflatten(args, info.in_spec)
         args, kwargs = nested if info.in_spec.num_children == 2 and isinstance(nested[1], dict) else (nested, {})
-    with torch.no_grad():
+    with torch.no_grad(), same_draws():
         found = module(*args, **kwargs)
     safetensors.torch.save_file(_numbered(found), outputs)
 

@@ -139,6 +139,7 @@ def page(result: Pruned, data: DataSource | None) -> str:
 
     checks = result.report["verification"]
     onnx = checks.get("onnx")
+    judged = data if result.report["after"]["accuracy"] else None
     parts = [
         layout.table(("", "before", "after", "change"), summary_rows(result.report), right=(1, 2, 3)),
         *_budget(result.report),
@@ -147,7 +148,7 @@ def page(result: Pruned, data: DataSource | None) -> str:
         + ("." if onnx is None else f";\n          model.onnx, in ONNX Runtime, by {onnx:.1e}."),
         *_arguments(result.report),
         layout.table(("file", "holds"), _files(result.bundle)),
-        "Next:\n" + "\n".join(f"  {command}" for command in next_commands(result.bundle, data)),
+        "Next:\n" + "\n".join(f"  {command}" for command in next_commands(result.bundle, judged)),
     ]
     return "\n\n".join(parts)
 

@@ -10,7 +10,18 @@ import typer
 
 from compress.cli.groups import flag
 from compress.errors import InputError
-from compress.training import LEARNING_RATES, Augment, Distill, Loss, Optimizer, Precision, Running, Schedule, Training
+from compress.training import (
+    CLIP_NORM,
+    LEARNING_RATES,
+    Augment,
+    Distill,
+    Loss,
+    Optimizer,
+    Precision,
+    Running,
+    Schedule,
+    Training,
+)
 
 _PANEL = "Fine-tuning"
 _DETAILS = "Fine-tuning, in detail"
@@ -114,6 +125,14 @@ class Details:
     distill_weight: Annotated[float, _detail(help="Share of that comparison in the loss; the rest is the labels'.")] = (
         Training.distill_weight
     )
+    clip_norm: Annotated[
+        float | None,
+        _detail(
+            help=f"Gradients of a larger norm are scaled down to it; 0 leaves all. Where left out: {CLIP_NORM:g}, "
+            "and 0 where a method prunes meanwhile.",
+            show_default=False,
+        ),
+    ] = None
     save_every: Annotated[
         int, _detail(help="Steps between two saves of the state; the end of an epoch always saves.")
     ] = Running.save_every

@@ -31,6 +31,14 @@ def double_by_default() -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+@contextmanager
+def same_draws() -> Iterator[None]:
+    """Networks that are compared draw the same numbers, where they are random in eval mode as autoencoders may be."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
+
+
 class WideCasts(TorchFunctionMode):
     """Casts to a lower precision that code asks for by name (``x.float()``, ``dtype=torch.float32``) give float64."""
 
@@ -101,7 +109,7 @@ class Wide(fx.Interpreter):
 
     def outputs(self, inputs: Sequence[Any]) -> list[Tensor]:
         """The tensors of the result, in order."""
-        with torch.no_grad(), double_by_default():
+        with torch.no_grad(), double_by_default(), same_draws():
             return leaves(self.run(*widened(inputs), enable_io_processing=False))
 
 

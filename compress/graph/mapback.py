@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from compress.graph.double import Wide, WideCasts, double_by_default, leaves, widened, widened_module
+from compress.graph.double import Wide, WideCasts, double_by_default, leaves, same_draws, widened, widened_module
 from compress.graph.features import selections
 from compress.graph.groups import Coupling
 from compress.graph.labels import Value
 from compress.graph.masked import run_masked_module
+from compress.graph.names import graph_tensors
 from compress.graph.rules import REWRITES, Cut, Kept
 from compress.graph.slice import attribute, slice_tensor
 from compress.graph.trace import Program, owner
@@ -53,7 +54,7 @@ def slice_module(
             with everything removed set to zero has to be matched (:mod:`compress.graph.masked`), which is the only
             judge of a network whose path depends on its data.
     """
-    names = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    names = graph_tensors(module)
     kept = coupling.kept(alive)
     for name in kept:
         if name not in names:
@@ -188,7 +189,7 @@ def _difference(small: nn.Module, program: Program, expected: list[Tensor]) -> V
 
 
 def _module_difference(small: nn.Module, program: Program, expected: list[Tensor]) -> Verification:
-    with torch.no_grad(), widened_module(small) as wide, WideCasts():
+    with torch.no_grad(), same_draws(), widened_module(small) as wide, WideCasts():
         try:
             got = program.call(wide, widened(program.inputs))
         except Exception as error:  # the user's own code may raise anything

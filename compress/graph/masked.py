@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compress.graph.blocks import clear
-from compress.graph.double import WideCasts, double_by_default, leaves, widened, widened_module
+from compress.graph.double import WideCasts, double_by_default, leaves, same_draws, widened, widened_module
 from compress.graph.groups import Coupling
+from compress.graph.names import graph_name, graph_tensors
 from compress.graph.verify import over_kept
 
 
@@ -31,14 +32,14 @@ def run_masked_module(module: nn.Module, coupling: Coupling, alive: NDArray[np.b
         alive: By label, what stays.
     """
     masked = copy.deepcopy(module)
-    names = dict(masked.named_parameters(remove_duplicate=False)) | dict(masked.named_buffers(remove_duplicate=False))
+    names = graph_tensors(masked)
     with torch.no_grad():
         for slot in coupling.flow.slots:
             gone = np.flatnonzero(~alive[slot.labels])
             if len(gone) and slot.tensor in names:
                 clear(names[slot.tensor], slot.dim, slot.blocks, gone)
     _mask_statistics(masked, coupling, alive)
-    with torch.no_grad(), double_by_default(), widened_module(masked) as wide, WideCasts():
+    with torch.no_grad(), double_by_default(), same_draws(), widened_module(masked) as wide, WideCasts():
         return leaves(coupling.program.call(wide, widened(coupling.program.inputs)))
 
 
@@ -46,7 +47,7 @@ def _mask_statistics(module: nn.Module, coupling: Coupling, alive: NDArray[np.bo
     """Normalisation layers whose channels are removed take their statistics over what is kept."""
     slots = {slot.tensor: slot for slot in coupling.flow.slots if slot.dim == 0}
     for path, child in module.named_modules():
-        slot = slots.get(f"{path}.weight")
+        slot = slots.get(graph_name(f"{path}.weight"))
         if slot is None or not isinstance(child, (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)):
             continue
         kept = torch.as_tensor(alive[slot.labels])

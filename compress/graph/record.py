@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from compress.graph.arguments import Arguments, map_leaves
+from compress.graph.names import graph_tensors
 from compress.graph.owners import Owners, Replay
 from compress.graph.untouched import untouched
 from compress.graph.values import changed, shape_only
@@ -120,15 +121,14 @@ class _Recorder(TorchDispatchMode):
         self.tensors: dict[str, Tensor] = {}
         self.names: dict[int, list[str]] = {}
         self.owners = Owners(module)
-        parameters = list(module.named_parameters(remove_duplicate=False))
-        for name, tensor in [*parameters, *module.named_buffers(remove_duplicate=False)]:
+        for name, tensor in graph_tensors(module).items():
             self.names.setdefault(id(tensor), []).append(name)
         self.counters = [b for b in module.buffers() if not b.is_floating_point()]
-        self.parameters = {id(tensor) for _, tensor in parameters}
+        self.parameters = {id(tensor) for tensor in module.parameters()}
         self.unknown |= self.parameters
         if how == "meta":  # outside of inference mode: views of a parameter are of its kind
             with torch.no_grad():
-                self.twins = {id(p): torch.empty_like(p, device=_META) for _, p in parameters}
+                self.twins = {id(p): torch.empty_like(p, device=_META) for p in module.parameters()}
 
     def take(self, inputs: Sequence[Tensor]) -> None:
         """Make the inputs known."""

@@ -22,6 +22,7 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from compress.errors import ModelError
 from compress.graph.arguments import Arguments, flatten, positional
 from compress.graph.batch import batch_size, generalise, with_batch
+from compress.graph.names import graph_tensors
 from compress.graph.quiet import quiet
 from compress.graph.record import How, Recording, record
 
@@ -111,7 +112,7 @@ def _followed(module: nn.Module, arguments: Arguments, inputs: tuple[Tensor, ...
         found = record(module, arguments, inputs, "real")
     except Exception as error:  # the module's own code may raise anything
         raise _untraceable(error) from error
-    unread = [n for n, _ in module.named_parameters() if n not in found.tensors]
+    unread = [n for n, t in graph_tensors(module).items() if isinstance(t, nn.Parameter) and n not in found.tensors]
     if unread:
         raise ModelError(
             f"the path of the model depends on its data, and on the example inputs it does not reach {unread[0]}"

@@ -63,7 +63,7 @@ def slice_verified(coupling: Coupling, removed: Removed, check: Callable[..., Ve
     if not isinstance(untouched, VerifiedSlice):
         raise ModelError(
             f"the traced network does not reproduce itself: {untouched}",
-            "the model may be random in eval mode, or produce numbers that are not finite",
+            "the model may produce numbers that are not finite, or keep a state between its runs",
         )
     rolled_back |= {n: str(again) for n in left}
     return VerifiedSlice(untouched.module, {}, untouched.alive, untouched.verification, rolled_back)

@@ -17,6 +17,8 @@ from compress.checkpoint.write import bundle_bytes, write_bundle
 from compress.errors import CompressError, InputError, ModelError
 from compress.files import write_whole
 from compress.graph import Program
+from compress.graph.double import same_draws
+from compress.graph.names import graph_name
 from compress.inputs import types_of
 from compress.pipeline.opening import Opened
 from compress.recipe import to_toml
@@ -103,7 +105,7 @@ def reloaded(program: Program, weights: bytes, opened: Opened, tolerance: float 
         ModelError: It differs by more than the tolerance, or does not load.
     """
     inputs = opened.examples(int(program.inputs[0].shape[0]), seed=1)
-    with torch.no_grad():
+    with torch.no_grad(), same_draws():
         expected = program.module(*(x.clone() for x in inputs))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "model.safetensors")
@@ -165,5 +167,5 @@ def state_dict_file(module: torch.nn.Module, network: torch.fx.GraphModule) -> b
     for name, tensor in own.items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            kept[name] = newer.get(name, tensor).detach().contiguous()
+            kept[name] = newer.get(graph_name(name), tensor).detach().contiguous()
     return safetensors.torch.save(kept)

@@ -69,7 +69,7 @@ def _reported(request: CheckRequest) -> tuple[Facts, Facts]:
 def _measured(request: CheckRequest, progress: Progress) -> tuple[Facts, Facts | None]:
     """The model as it lies there, and its original as far as limits need it."""
     source, limits = request.model, request.gate.limits
-    opened = open_model(source, request.settings, request.data, progress)
+    opened = open_model(source, request.settings, request.data, progress, judged=False)
     if request.data is not None:  # the original is judged on the same values
         request = replace(request, data=replace(request.data, mean=opened.mean, std=opened.std))
     report = _report_of(source)
@@ -121,6 +121,8 @@ def _bytes(source: ModelSource, opened: Opened) -> int:
 def _evaluated(request: CheckRequest, opened: Opened, progress: Progress) -> Scored:
     if opened.data is None or request.data is None:
         raise AssertionError("an evaluation without data")
+    if opened.unjudged is not None:
+        raise opened.unjudged
     test = opened.data.test
     made = answers(opened.loaded.module, test, device=opened.device, progress=progress)
     found = accuracy_of(made, test.targets)
@@ -137,7 +139,7 @@ def _original(
     if not metrics:
         return told
     if request.against is not None:
-        opened = open_model(request.against, request.settings, request.data, progress)
+        opened = open_model(request.against, request.settings, request.data, progress, judged=False)
         facts = _counted(request.against, opened)
         if request.data is not None and "accuracy" in metrics:
             return replace(facts, accuracy=_evaluated(request, opened, progress))
@@ -148,7 +150,7 @@ def _original(
     source = _found(request, progress)
     if source is None:
         return told
-    opened = open_model(source, request.settings, request.data, progress)
+    opened = open_model(source, request.settings, request.data, progress, judged=False)
     return replace(told, accuracy=_evaluated(request, opened, progress))
 
 

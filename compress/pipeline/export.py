@@ -29,7 +29,7 @@ def export_model(request: ExportRequest, progress: Progress) -> Exported:
     jobs = [job for name in request.formats for job in _jobs(folder, name, source, request)]
     if request.opset is not None:
         check_opset(request.opset)
-    opened = open_model(request.model, request.settings, request.data, progress)
+    opened = open_model(request.model, request.settings, request.data, progress, judged=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -81,7 +81,7 @@ def safetensors(opened: Opened, target: Path, precision: Precision | None = None
 
 def judged(artifact: Artifact, opened: Opened, progress: Progress) -> Artifact:
     """With the accuracy of the file itself on the test samples: of an ONNX file in ONNX Runtime."""
-    if opened.data is None:
+    if opened.data is None or opened.unjudged is not None:
         return artifact
     accuracy = evaluate(_read(artifact), opened.data.test, progress=progress)
     return replace(artifact, accuracy=accuracy)

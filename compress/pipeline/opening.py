@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from compress.checkpoint.read import LoadedModel, load_model
 from compress.checkpoint.torchfile import would_import
-from compress.data import Data, load_data
+from compress.data import CLASSES_NEEDED, Data, load_data
 from compress.errors import InputError, ModelError
+from compress.evaluate import unjudged
 from compress.graph import Coupling, Program, analyse, load_rules, trace
 from compress.graph.features import selections
 from compress.inputs import InputType, types_of, written
@@ -36,6 +37,7 @@ class Opened:
         device: Where networks are run for accuracy and speed.
         types: Of each input.
         mean, std: By which inputs are normalised, where the user or the file says so.
+        unjudged: Why the accuracy on the data cannot be measured; None where it can.
     """
 
     loaded: LoadedModel
@@ -45,6 +47,7 @@ class Opened:
     types: tuple[InputType, ...] = ()
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    unjudged: InputError | None = None
 
     def examples(self, batch: int, seed: int = 0) -> tuple[Tensor, ...]:
         """Random inputs (standard normal where they are floats), the same for the same seed."""
@@ -77,9 +80,20 @@ def apply(settings: Settings) -> torch.device:
 
 
 def open_model(
-    source: ModelSource, settings: Settings, data: DataSource | None = None, progress: Progress | None = None
+    source: ModelSource,
+    settings: Settings,
+    data: DataSource | None = None,
+    progress: Progress | None = None,
+    *,
+    judged: bool = True,
 ) -> Opened:
     """Load a model and, where given, its data.
+
+    Args:
+        source, settings: What is opened, and how.
+        data: The user's data.
+        progress: Told what is found.
+        judged: Whether accuracy has to be measured on the data; where not, any model and any targets will do.
 
     Raises:
         InputError: Anything about the files or their fit is wrong, or the input shape is not known.
@@ -106,7 +120,7 @@ def open_model(
     if data is not None:
         if data.mean is None and mean is not None and std is not None and progress is not None:
             progress.step(f"Normalising as the file says: --mean {joined(mean)} --std {joined(std)}")
-        read = load_data(data.spec, mean=mean, std=std, images=_images(loaded))
+        read = load_data(data.spec, mean=mean, std=std, images=_images(loaded), labels=judged)
         if mean is None and progress is not None and _wants_normalised(loaded, data.spec, read):
             progress.warn(f"the images are not normalised, as the networks of torchvision mostly are used: {_IMAGENET}")
     shapes = loaded.input_shapes or (None if read is None else (read.input_shape,))
@@ -130,7 +144,14 @@ def open_model(
         read = read.fit_to(shapes[0])
     opened = Opened(loaded, shapes, read, device, types_of(loaded.input_types, len(shapes)), mean, std)
     _try_out(opened, given=source.input_shapes is not None)
-    return opened
+    problem = None if read is None else _unjudged(loaded.module, read)
+    if judged and problem is not None:
+        raise problem
+    return replace(opened, unjudged=problem)
+
+
+def _unjudged(module: torch.nn.Module, data: Data) -> InputError | None:
+    return InputError(data.unlabelled, CLASSES_NEEDED) if data.unlabelled else unjudged(module, data.test)
 
 
 def joined(numbers: Sequence[float]) -> str:

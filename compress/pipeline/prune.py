@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import fx
+from torch import fx, nn
 
 from compress.checkpoint.write import check_output
 from compress.errors import Elsewhere, InputError, ModelError
 from compress.evaluate import evaluate
 from compress.graph import Coupling, Program, parameters
+from compress.graph.names import graph_tensors
 from compress.pipeline.bundle import check_not_within
 from compress.pipeline.opening import Opened, analysed, open_model, traced
 from compress.pipeline.planning import check_widths, context_of, planned
@@ -82,7 +83,7 @@ def _checked(request: PruneRequest, kind: str, method: Any, progress: Progress) 
         )
     check_not_within(request.model.path, request.output, request.force)
     if kind == "retrain":
-        check_retrain(request)
+        request = replace(request, training=check_retrain(request))
     check_widths(request, kind)
     if request.budget is not None and kind == "pruner":
         progress.warn(f"{request.method} may decide by itself how much goes, whatever --{request.budget.kind} says")
@@ -91,9 +92,15 @@ def _checked(request: PruneRequest, kind: str, method: Any, progress: Progress) 
 
 def _begun(request: PruneRequest, kind: str, method: Any, progress: Progress) -> tuple[_Start, Context]:
     """The model open, traced and analysed, and what the method will see of it."""
-    opened = open_model(request.model, request.settings, request.data, progress)
+    judged = request.training is not None
+    opened = open_model(request.model, request.settings, request.data, progress, judged=judged)
+    if opened.unjudged is not None:
+        progress.warn(f"no accuracy is reported: {opened.unjudged}")
+    if request.data is None and kind == "criterion":
+        progress.step("Without --data layers are not refitted, which costs accuracy, and how much is not measured")
     progress.step("Tracing")
     program = traced(opened)
+    _tell_unread(opened, program, progress)
     if request.training is not None:
         check_trainable(program, opened)
     coupling = analysed(
@@ -109,6 +116,16 @@ def _begun(request: PruneRequest, kind: str, method: Any, progress: Progress) ->
     recipe = prune_recipe(request, asdict(method), budget, context.allocation.round_to)
     units = sum(group.size for group in context.groups)
     return _Start(request, opened, program, recipe, kind, coupling, units), context
+
+
+def _tell_unread(opened: Opened, program: Program, progress: Progress) -> None:
+    """Parameters that `compress inspect` counts and the network does without, such as a head for the training alone."""
+    whole, traced = (dict(graph_tensors(m)) for m in (opened.loaded.module, program.module))
+    unread = {n: t for n, t in whole.items() if isinstance(t, nn.Parameter) and n not in traced}
+    count = sum({id(t): t.numel() for t in unread.values()}.values())
+    if count:
+        names = list(unread)[:3] + ([f"{len(unread) - 3} more"] if len(unread) > 3 else [])
+        progress.step(f"Left out are {count:,} parameters that no output depends on: {', '.join(names)}")
 
 
 def _retrained(start: _Start, method: Any, context: Context, progress: Progress) -> Pruned:

@@ -13,6 +13,7 @@ from torch import fx, nn
 from compress.budget import Budget, everything, size_of
 from compress.errors import InputError
 from compress.graph import analyse
+from compress.graph.names import graph_tensors
 from compress.pipeline.filesize import file_size
 from compress.pipeline.opening import Opened
 from compress.pipeline.training import train
@@ -46,7 +47,7 @@ class Retrained:
 
 
 def check_retrain(request: PruneRequest) -> Training:
-    """See before any work that there is a training to prune in; its settings.
+    """See before any work that there is a training to prune in; its settings, with gradients as the method needs them.
 
     Raises:
         InputError: There are no epochs or no data.
@@ -59,7 +60,7 @@ def check_retrain(request: PruneRequest) -> Training:
         )
     if request.training is None:
         raise InputError(f"{request.method} prunes while the network trains: 0 epochs are none", "--epochs 10")
-    return request.training
+    return replace(request.training, clip_norm=request.training.clip_norm or 0.0)
 
 
 def retrain(
@@ -121,7 +122,7 @@ def _with_weights(module: nn.Module, network: fx.GraphModule) -> nn.Module:
     """The user's module with the trained tensors; the graph itself where they have other names or shapes."""
     newer = {name: tensor.detach() for name, tensor in (*network.named_parameters(), *network.named_buffers())}
     module = copy.deepcopy(module)
-    own = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    own = graph_tensors(module)
     if any(name not in own or own[name].shape != tensor.shape for name, tensor in newer.items()):
         return network
     with torch.no_grad():

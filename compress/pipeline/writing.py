@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,10 +83,11 @@ def _written(work: Work, content: Content, size: int, reload: float, onnx: Slice
     doubted = doubts(before, after, work.trained)
     for each in doubted:
         progress.warn(each)
+    unmeasured = () if opened.unjudged is None else (f"no accuracy is reported: {opened.unjudged}",)
     facts = Facts(
         request, opened, work.context.coupling, work.sliced, work.refit, work.recipe, before, after, speed, reload,
         trained=work.trained, budget=budget, limited=limited, module=None if module is None else module[1],
-        onnx_error=onnx.error, warnings=(*onnx.warnings, *doubted), untrained=work.untrained,
+        onnx_error=onnx.error, warnings=(*onnx.warnings, *doubted, *unmeasured), untrained=work.untrained,
     )  # fmt: skip
     report = document(facts)
     if after.parameters > before.parameters:
@@ -93,6 +95,7 @@ def _written(work: Work, content: Content, size: int, reload: float, onnx: Slice
             f"the result has {plural(after.parameters, 'parameter')}, and what came in {before.parameters:,}: a budget "
             "such as --params 0.5 counts in the result"
         )
+    _tell_precision(opened, request.output, progress)
     if work.kind != "retrain" and request.granularity == "unit":  # the others cannot be told to round
         _tell_odd_widths(report, request, progress)
     drawings = {f"figures/{figure.name}.svg": svg(figure) for figure in work.sliced.plan.figures}
@@ -104,6 +107,17 @@ def _written(work: Work, content: Content, size: int, reload: float, onnx: Slice
     }
     content.write(request.output, report, work.recipe, files, request.force)
     return _result(work, before, after, report)
+
+
+def _tell_precision(opened: Opened, output: Path, progress: Progress) -> None:
+    """A file of 16 bits is compared with a bundle of 32."""
+    for kind, precision in (("float16", "fp16"), ("bfloat16", "bf16")):
+        if any(note.startswith(f"{kind} in the file, float32") for note in opened.loaded.notes):
+            progress.step(
+                f"{opened.loaded.path.name} holds {kind} and the bundle float32, so their sizes do not compare; "
+                f"`compress export {shlex.quote(str(output))} --safetensors --quantize {precision}` stores it in 16 "
+                "bits again"
+            )
 
 
 def _tell_odd_widths(report: Mapping[str, Any], request: PruneRequest, progress: Progress) -> None:
@@ -148,7 +162,7 @@ def _measured(work: Work, written: Mapping[str, int], progress: Progress) -> tup
     original.to(device)
     work.module.to(device)
     accuracy: list[Accuracy | None] = [None, None]
-    if opened.data is not None:
+    if opened.data is not None and opened.unjudged is None:
         accuracy = [evaluate(m, opened.data.test, device=device, progress=progress) for m in (original, work.module)]
     original.to("cpu")
     work.module.to("cpu")

@@ -135,6 +135,8 @@ class Loop:
                 # Gradients are averaged over processes, and the mean over all samples is meant
                 self.accelerator.backward(loss * self.processes)
             self.loss += loss.detach()
+        if self.settings.longest:
+            self.accelerator.clip_grad_norm_(self.ready.parameters(), self.settings.longest)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1

@@ -57,7 +57,7 @@ class FSA:
         Raises:
             InputError: There are no training samples, or too few, or they are all of one class.
         """
-        inputs, targets = context.samples(self.samples)
+        inputs, targets = context.samples(self.samples, labels=True)
         classes, y = np.unique(targets.numpy(), return_inverse=True)
         if len(classes) < 2:
             looked = f"all {len(targets)} training samples that fsa looks at are of class {classes[0]}"

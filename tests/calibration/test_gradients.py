@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from compress.calibration.gradients import gradients
@@ -37,3 +37,21 @@ def test_a_network_without_class_scores() -> None:
     graph = trace(nn.Conv2d(1, 2, 1).eval(), (torch.randn(2, 1, 3, 3),)).module
     with pytest.raises(ModelError, match="no class scores"):
         list(gradients(graph, torch.randn(4, 1, 3, 3), torch.zeros(4).long()))
+    two = trace(nn.Linear(3, 2).eval(), (torch.randn(2, 3),)).module
+    with pytest.raises(ModelError, match="of 3 classes"):
+        list(gradients(two, torch.randn(4, 3), torch.tensor([0, 1, 2, 0])))
+
+
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.age, self.kind = nn.Linear(3, 1), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"age": self.age(x).squeeze(1), "kind": self.kind(x)}
+
+
+def test_class_scores_in_a_dict() -> None:
+    graph = trace(Two().eval(), (torch.randn(2, 3),)).module
+    (found,) = gradients(graph, torch.randn(4, 3), torch.tensor([0, 1, 1, 0]))
+    assert found["kind.weight"].any() and not found["age.weight"].any()

@@ -54,15 +54,16 @@ def test_everything_that_can_be_asked(run: Call, pipeline: Any, checkpoint: str)
     words = (
         "--epochs 3 --lr .1 --optimizer adamw --batch-size 16 --precision bf16 --augment flip --distill features "
         "--resume --momentum .5 --no-nesterov --weight-decay .01 --schedule constant --warmup .2 --accumulate 2 "
-        "--label-smoothing .1 --validation .2 --patience 4 --temperature 2 --distill-weight .5 --save-every 9 "
-        "--tensorboard log -o out --force --seed 5"
+        "--label-smoothing .1 --validation .2 --patience 4 --temperature 2 --distill-weight .5 --clip-norm .3 "
+        "--save-every 9 --tensorboard log -o out --force --seed 5"
     )
     done = run("finetune", checkpoint, "--data", "digits", "--teacher", checkpoint, "--arch", "m.py:b", *words.split())
     assert done.code == 0 and "weights of epoch 2: no better epoch than 2 in 10" in done.out
     (request,) = pipeline.asked
     assert request.training == Training(
-        3, 0.1, "adamw", 0.5, False, 0.01, "constant", 0.2, 16, 2, "bf16", 0.1, "flip", 0.2, 4, "features", 2.0, 0.5
-    )
+        3, 0.1, "adamw", 0.5, False, 0.01, "constant", 0.2, 16, 2, "bf16", 0.1, "flip", 0.2, 4, "features", 2.0, 0.5,
+        clip_norm=0.3,
+    )  # fmt: skip
     assert request.running == Running(True, 9, Path("log"))
     assert request.teacher == request.model == ModelSource(Path(checkpoint), "m.py:b")
     assert (request.output, request.force, request.settings.seed) == (Path("out"), True, 5)

@@ -78,7 +78,7 @@ def test_the_recipe_says_everything_and_the_same_command_gives_the_same_bytes(in
         "epochs": 2, "lr": 0.001, "optimizer": "adamw", "momentum": 0.9, "nesterov": True, "weight_decay": 0.0001,
         "schedule": "cosine", "warmup": 0.05, "batch_size": 64, "accumulate": 1, "precision": "no",
         "label_smoothing": 0.0, "augment": "auto", "validation": 0.1, "patience": 10, "distill": "auto",
-        "temperature": 4.0, "distill_weight": 0.7, "loss": "cross-entropy",
+        "temperature": 4.0, "distill_weight": 0.7, "loss": "cross-entropy", "clip_norm": 2.0,
     }  # fmt: skip
     assert recipe["teacher"]["path"] == str(MLP)
     # A bundle that was trained names its teacher, too

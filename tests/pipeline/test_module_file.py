@@ -54,3 +54,19 @@ def test_changed_arguments_are_named_and_the_file_is_loaded() -> None:
 def test_there_is_none_where_the_code_cannot_represent_the_slice() -> None:
     network = trace(nn.Linear(4, 3).eval(), (torch.randn(2, 4),)).module
     assert module_file(None, network, (torch.randn(2, 4),)) is None
+
+
+def test_a_refitted_layer_whose_name_no_graph_can_have() -> None:
+    net = nn.Sequential()
+    net.add_module("meta", nn.Linear(4, 6))
+    net.add_module("in", nn.Linear(6, 2))
+    coupling = analyse(trace(net.eval(), (torch.randn(2, 4),)))
+    alive = coupling.alive({coupling.groups[0].name: np.array([1])})
+    network = slice_graph(coupling, alive)
+    found = slice_module(net, coupling, alive, network)
+    with torch.no_grad():
+        network.get_parameter("meta_.weight").mul_(2)
+    made = module_file(found, network, (torch.randn(2, 4),))
+    assert made is not None
+    state = safetensors.torch.load(made[0])
+    assert torch.equal(state["meta.weight"], network.get_parameter("meta_.weight"))

@@ -47,7 +47,7 @@ def test_what_prune_writes_is_what_it_was_asked() -> None:
         allow_frozen=True,
         refit="layers",
         data=DataSource("digits", (0.5,), (0.1 + 0.2,)),
-        training=Training(epochs=3, lr=0.5, distill="none"),
+        training=Training(epochs=3, lr=0.5, distill="none", clip_norm=0.5),
         settings=Settings(7, "cpu", 2),
         allocation="block",
         ratio_of=(("layer1.*", 0.5), ("conv1", 0.0)),
@@ -66,7 +66,8 @@ def test_what_prune_writes_is_what_it_was_asked() -> None:
 def test_what_finetune_writes_is_what_it_was_asked() -> None:
     here = Path(__file__)
     teacher = ModelSource(here, "m.py:build")
-    asked = FinetuneRequest(ModelSource(here), DataSource("digits"), Path("out"), Training(lr=0.5), teacher=teacher)
+    training = Training(lr=0.5, clip_norm=1.0)
+    asked = FinetuneRequest(ModelSource(here), DataSource("digits"), Path("out"), training, teacher=teacher)
     recipe = with_settings(tomllib.loads(to_toml(finetune_recipe(asked, (teacher, "ab" * 32)))), [])
     assert request_of(recipe, Path("out")) == asked
 

@@ -57,6 +57,13 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+class Ready(Hook):
+    """The network as it came is no candidate."""
+
+    def ready(self, loop: Loop) -> bool:
+        return loop.step > 0
+
+
 class Stop(Hook):
     """A Ctrl-C in the middle of a step."""
 
@@ -101,6 +108,19 @@ def test_the_steps_are_those_of_plain_torch() -> None:
     assert trained.best == 2
     torch.testing.assert_close(tensors(trained.module)["1.weight"], weight.detach())
     torch.testing.assert_close(tensors(trained.module)["1.bias"], bias.detach())
+
+
+def test_long_gradients_are_scaled_down_to_the_norm() -> None:
+    """One step of plain gradient descent, by hand: weights of 30 have a gradient that is far too long."""
+    data, start = digits(40), network(module=nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False)))
+    with torch.no_grad():
+        start.get_parameter("1.weight").mul_(30)
+    plain = Training(epochs=1, batch_size=64, lr=0.5, momentum=0, weight_decay=0, warmup=0, schedule="constant")
+    first = tensors(start)["1.weight"].clone()
+    for limit, norm in ((0.25, 0.25), (1e6, None), (0.0, None)):
+        trained = finetune(start, data, replace(plain, clip_norm=limit), hooks=(Ready(),))
+        moved = float((tensors(trained.module)["1.weight"] - first).norm()) / 0.5
+        assert moved == pytest.approx(norm, rel=1e-4) if norm else moved > 1
 
 
 @pytest.mark.parametrize("settings", [FAST, replace(FAST, optimizer="adamw", lr=0.01, precision="bf16")])
