@@ -38,7 +38,7 @@ def test_a_network_without_class_scores() -> None:
     with pytest.raises(ModelError, match="no class scores"):
         list(gradients(graph, torch.randn(4, 1, 3, 3), torch.zeros(4).long()))
     two = trace(nn.Linear(3, 2).eval(), (torch.randn(2, 3),)).module
-    with pytest.raises(ModelError, match="of 3 classes"):
+    with pytest.raises(ModelError, match=r"\(samples, 3\)"):
         list(gradients(two, torch.randn(4, 3), torch.tensor([0, 1, 2, 0])))
 
 

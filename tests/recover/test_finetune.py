@@ -58,10 +58,13 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 
 class Ready(Hook):
-    """The network as it came is no candidate."""
+    """Nothing is a candidate before so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
 
     def ready(self, loop: Loop) -> bool:
-        return loop.step > 0
+        return loop.step >= self.steps
 
 
 class Stop(Hook):
@@ -93,7 +96,7 @@ def test_the_steps_are_those_of_plain_torch() -> None:
     settings = Training(
         epochs=2, batch_size=64, lr=0.1, momentum=0.9, nesterov=False, weight_decay=0.01, warmup=0, label_smoothing=0.2
     )
-    trained = finetune(start, data, settings)
+    trained = finetune(start, data, settings, hooks=(Ready(2),))
     numbers = torch.randperm(40, generator=torch.Generator().manual_seed(0))[4:].sort().values
     x, y = data.inputs[numbers].flatten(1), data.targets[numbers]
     weight, bias = (tensors(start)[name].clone().requires_grad_() for name in ("1.weight", "1.bias"))
@@ -118,7 +121,7 @@ def test_long_gradients_are_scaled_down_to_the_norm() -> None:
     plain = Training(epochs=1, batch_size=64, lr=0.5, momentum=0, weight_decay=0, warmup=0, schedule="constant")
     first = tensors(start)["1.weight"].clone()
     for limit, norm in ((0.25, 0.25), (1e6, None), (0.0, None)):
-        trained = finetune(start, data, replace(plain, clip_norm=limit), hooks=(Ready(),))
+        trained = finetune(start, data, replace(plain, clip_norm=limit), hooks=(Ready(1),))
         moved = float((tensors(trained.module)["1.weight"] - first).norm()) / 0.5
         assert moved == pytest.approx(norm, rel=1e-4) if norm else moved > 1
 
