@@ -76,7 +76,7 @@ class Gate(nn.Module):
             p = self.retention(u, *more)
             if self.counts == "always" or (self.counts == "training" and self.training):
                 self._count(p, a)
-            kept = torch.rand_like(p) < p if self.training else p  # bernoulli takes three times as long
+            kept = torch.rand_like(p).lt_(p) if self.training else p  # bernoulli takes three times as long
         return a * kept.to(a.dtype)
 
     def retention(self, u: Tensor, *more: Tensor) -> Tensor:

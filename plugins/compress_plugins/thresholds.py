@@ -23,6 +23,7 @@ from torch.nn import functional
 Dims = int | Sequence[int] | None
 
 _SHARE = 0.99  # of the largest component, where a threshold would take all of them
+_SURE = 0.98  # of a mean component: below `_SHARE` of a largest one, however sums are rounded
 _ZERO = 0.5  # where a component starts that is zero: in the middle between zero and its threshold
 
 
@@ -73,14 +74,19 @@ def threshold(size: Tensor, beta: Tensor, dims: Dims = None, *, guard: bool = Tr
         guard: Whether the threshold stays below the largest component, so that no group is zero altogether.
     """
     where, kept = _dims(size, dims), dims is not None
-    limit = torch.sigmoid(beta) * size.sum(where, keepdim=kept)
-    if not guard:
-        return limit
-    # The derivative of a largest component takes as long as all others, and is zero where the guard does nothing; to
-    # see that is worth it on a CPU, where nothing has to be waited for
-    if limit.is_cpu and bool((limit < _SHARE * size.detach().amax(where, keepdim=kept)).all()):
+    share = torch.sigmoid(beta)
+    limit = share * size.sum(where, keepdim=kept)
+    # The derivative of a largest component takes as long as all others, and is zero where the guard does nothing
+    if not guard or (size.is_cpu and _is_below(size.detach(), share.detach(), limit.detach(), where, kept)):
         return limit
     return torch.minimum(limit, _SHARE * size.amax(where, keepdim=kept))
+
+
+def _is_below(size: Tensor, share: Tensor, limit: Tensor, where: tuple[int, ...], kept: bool) -> bool:
+    """Whether thresholds are below the guard for sure; to look at numbers costs a GPU more than it saves."""
+    if float(share.max()) * _count(size, where) < _SURE:  # a largest component is no smaller than the mean
+        return True
+    return bool((limit < _SHARE * size.amax(where, keepdim=kept)).all())
 
 
 def rectified(x: Tensor) -> Tensor:

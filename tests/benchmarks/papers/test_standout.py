@@ -105,8 +105,7 @@ def test_pruned_by_standout_is_as_good_as_trained_at_that_width() -> None:
     """On scikit-learn's digits, 128 units pruned to 16 and 16 from the start: all above 92 %, means within 3 points.
 
     One of 360 test images is 0.28 points, and the standard error of 95 % is 1.1. Measured over three seeds: 95.0 %
-    where pruned, 96.2 % at that width throughout. Which is better is left open: the paper's differences are below its
-    errors.
+    where pruned, 96.2 % at that width throughout. Which is better is left open: the paper's differences are smaller.
     """
     data = load_data("digits")
     assert data.train is not None
