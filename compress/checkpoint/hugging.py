@@ -47,7 +47,16 @@ def from_folder(path: Path, config: Mapping[str, Any]) -> Built:
             kind.from_pretrained,  # type: ignore[attr-defined]
             str(path), local_files_only=True, trust_remote_code=False, what=f"transformers.{name}",
         )  # fmt: skip
+    _without_cache(module)
     return Built(module.float(), f"transformers:{name}", (f"{name}, as config.json says, built by transformers",))
+
+
+def _without_cache(module: nn.Module) -> None:
+    """No keys and values among the outputs: only generation needs them, and torch cannot export all their classes."""
+    for each in module.modules():
+        config = getattr(each, "config", None)
+        if getattr(config, "use_cache", False):
+            config.use_cache = False  # type: ignore[union-attr]
 
 
 def usual_inputs(config: Mapping[str, Any], parameters: Sequence[str]) -> tuple[Input, ...]:

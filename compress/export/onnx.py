@@ -86,7 +86,7 @@ def export_onnx(
         InputError: `path` cannot be written.
     """
     path = Path(path)
-    start = traced(apart(module), inputs)
+    start = traced(apart(module), inputs, frozen=True)
     asked = _Asked(opset, exact, ports, start.module if against is None else against)
     with whole(path) as target:
         try:

@@ -38,17 +38,21 @@ class Traced:
     reason: str
 
 
-def traced(module: nn.Module, inputs: Sequence[Tensor]) -> Traced:
+def traced(module: nn.Module, inputs: Sequence[Tensor], *, frozen: bool = False) -> Traced:
     """Trace `module` with a free batch size, or with that of `inputs` where it is built for one size.
 
     Args:
         module: Left as it is.
         inputs: Examples, batch first.
+        frozen: No parameter wants gradients. Where the mask of an attention wants some, other kernels with other
+            strides are taken for it, and the ONNX exporter fails over that.
 
     Raises:
         ModelError: The module cannot be traced; the message says where.
     """
     network = copy.deepcopy(module).cpu().eval()
+    if frozen:
+        network.requires_grad_(False)
     given = tuple(each.detach().cpu() for each in inputs)
     # A batch of one is taken for a constant
     pairs = tuple(torch.cat([each, each]) if each.dim() and each.shape[0] == 1 else each for each in given)

@@ -173,6 +173,24 @@ def test_how_images_are_prepared(settings: dict[str, Any], size: list[int] | Non
     assert "mean" not in preprocessing({**settings, "image_mean": [0.5], "do_normalize": False})
 
 
+class Caching(SmallForTokens):
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = types.SimpleNamespace(use_cache=True)
+        self.words.config = types.SimpleNamespace(use_cache=True)  # type: ignore[assignment]
+
+
+def test_keys_and_values_are_no_outputs(
+    state: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = types.ModuleType("transformers")
+    library.Caching = Caching  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "transformers", library)
+    model = load_model(folder(tmp_path, state, architectures=["Caching"], model_type="small", vocab_size=9))
+    assert isinstance(model.module, Caching)
+    assert not model.module.config.use_cache and not model.module.words.config.use_cache  # type: ignore[union-attr]
+
+
 class Images(SmallForTokens):
     config = types.SimpleNamespace(num_channels=1)
 

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from compress.errors import InputError, ModelError
 from compress.export import export_onnx, export_pt2
@@ -45,6 +45,27 @@ def test_a_file_is_as_large_as_its_weights_and_computes_the_same(
     content = found.path.read_bytes()
     assert b".py" not in content
     assert str(Path(torch.__file__).parents[1]).encode() not in content
+
+
+class Biased(nn.Module):
+    """Attention with a learned bias for every pair of positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.packed, self.out = nn.Linear(8, 24), nn.Linear(8, 3)
+        self.bias = nn.Parameter(torch.randn(1, 2, 5, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (each.unflatten(-1, (2, 4)).transpose(1, 2) for each in self.packed(x).chunk(3, -1))
+        found = nn.functional.scaled_dot_product_attention(q, k, v, self.bias.expand(x.shape[0], -1, -1, -1))
+        return self.out(found.transpose(1, 2).contiguous().reshape(*x.shape[:-1], -1))
+
+
+def test_attention_whose_mask_is_trained(tmp_path: Path) -> None:
+    network = Biased().eval()
+    found = export_onnx(network, (torch.randn(2, 5, 8),), tmp_path / "model.onnx")
+    assert found.max_error < 1e-5 and found.dynamic_batch
+    assert all(each.requires_grad for each in network.parameters())
 
 
 def test_several_inputs_and_outputs(pair: nn.Module, tmp_path: Path) -> None:
