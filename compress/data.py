@@ -14,9 +14,7 @@ from compress import datasets
 from compress.errors import InputError
 from compress.registry.words import did_you_mean
 
-_EXPECTED = (
-    "digits, npz:PATH, folder:PATH, torchvision:NAME[:ROOT], package.module:function or file.py:function"
-)
+_EXPECTED = "digits, npz:PATH, folder:PATH, torchvision:NAME[:ROOT], package.module:function or file.py:function"
 CLASSES_NEEDED = (
     "accuracy and training need one class number per sample, (N,), from 0; `compress prune` without --epochs refits "
     "layers to any data"

@@ -45,11 +45,13 @@ def gradients(
 
 def _scores(found: object, count: int, classes: int) -> Tensor:
     """The class scores among what a network gives: the first tensor with two dims, one row for each sample."""
-    results = found if isinstance(found, (tuple, list)) else list(found.values()) if isinstance(found, dict) else [found]
-    for each in results:
+    if isinstance(found, dict):
+        found = list(found.values())
+    for each in found if isinstance(found, (tuple, list)) else [found]:
         if isinstance(each, Tensor) and each.dim() == 2 and len(each) == count and each.shape[1] >= classes:
             return each
     raise ModelError(
-        f"the model gives no class scores (samples, classes) of {classes} classes, so there is no loss to differentiate",
+        f"the model gives no class scores (samples, classes) of {classes} classes, so there is no loss to "
+        "differentiate",
         "choose a method that needs no labels, such as reconstruct or dependency",
     )

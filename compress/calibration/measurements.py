@@ -47,7 +47,8 @@ class Measurements:
             raise InputError(f"the method looks at training samples, and {missing}", "give them with --data")
         unlabelled = getattr(self.data, "unlabelled", "")
         if labels and unlabelled:
-            raise InputError(f"the method needs class numbers. {unlabelled}", "a method that needs none, such as reconstruct")
+            hint = "a method that needs none, such as reconstruct"
+            raise InputError(f"the method needs class numbers. {unlabelled}", hint)
         # At random, as a file may list its samples class by class
         order = torch.randperm(len(train.inputs), generator=torch.Generator().manual_seed(self.seed))[:count]
         return train.inputs[order], train.targets[order]

@@ -10,7 +10,18 @@ import typer
 
 from compress.cli.groups import flag
 from compress.errors import InputError
-from compress.training import CLIP_NORM, LEARNING_RATES, Augment, Distill, Loss, Optimizer, Precision, Running, Schedule, Training
+from compress.training import (
+    CLIP_NORM,
+    LEARNING_RATES,
+    Augment,
+    Distill,
+    Loss,
+    Optimizer,
+    Precision,
+    Running,
+    Schedule,
+    Training,
+)
 
 _PANEL = "Fine-tuning"
 _DETAILS = "Fine-tuning, in detail"
@@ -107,8 +118,8 @@ class Details:
     clip_norm: Annotated[
         float | None,
         _detail(
-            help=f"Gradients of a larger norm are scaled down to it; 0 leaves all. Where left out: {CLIP_NORM:g}, and 0 "
-            "where a method prunes meanwhile.",
+            help=f"Gradients of a larger norm are scaled down to it; 0 leaves all. Where left out: {CLIP_NORM:g}, and "
+            "0 where a method prunes meanwhile.",
             show_default=False,
         ),
     ] = None

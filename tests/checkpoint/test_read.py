@@ -253,7 +253,14 @@ def test_masks_of_torch_are_multiplied_into_the_weights(tmp_path: Path, state: d
 
 
 def test_an_architecture_that_has_the_masks_itself_keeps_them(tmp_path: Path) -> None:
-    code = "from torch import nn\nfrom torch.nn.utils import prune\n\n\ndef build():\n    return prune.identity(nn.Linear(4, 3), 'weight')\n"
+    code = """
+from torch import nn
+from torch.nn.utils import prune
+
+
+def build():
+    return prune.identity(nn.Linear(4, 3), "weight")
+"""
     (tmp_path / "net.py").write_text(code)
     torch.save(prune.random_unstructured(nn.Linear(4, 3), "weight", 0.5).state_dict(), tmp_path / "masked.pt")
     model = load_model(tmp_path / "masked.pt", arch=f"{tmp_path}/net.py:build", input_shape=((4,),))

@@ -15,14 +15,20 @@ from torch import nn
 import compress
 
 Invoke = Callable[..., Any]
+CODE = """
+from torch import nn
+
+
+def build():
+    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 1))
+"""
 MODEL = ("net.pt", "--arch", "net.py:build", "--input-shape", "6")
 
 
 @pytest.fixture(autouse=True)
 def _folder(fast: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    code = "from torch import nn\n\n\ndef build():\n    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 1))\n"
-    Path("net.py").write_text(code)
+    Path("net.py").write_text(CODE)
     torch.manual_seed(0)
     torch.save(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 1)).state_dict(), "net.pt")
     rng = np.random.default_rng(0)
@@ -31,7 +37,9 @@ def _folder(fast: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
         np.savez(f"{name}.npz", x_train=x[:200], y_train=targets[:200], x_test=x[200:], y_test=targets[200:])
 
 
-@pytest.mark.parametrize(("data", "reason"), [("real", "targets are not whole numbers"), ("yes", "output of shape (2, 1)")])
+@pytest.mark.parametrize(
+    ("data", "reason"), [("real", "targets are not whole numbers"), ("yes", "output of shape (2, 1)")]
+)
 def test_layers_are_refitted_and_no_accuracy_is_reported(data: str, reason: str, invoke: Invoke) -> None:
     done = invoke("prune", *MODEL, "--ratio", ".5", "--data", f"npz:{data}.npz", "-o", "small")
     assert done.code == 0, done.err
@@ -70,3 +78,11 @@ def test_what_needs_classes_is_refused(words: tuple[str, ...], data: str, invoke
     assert done.code in (2, 3) and "internal" not in done.err
     assert ("class" in done.err) and not Path("compressed").exists()
     assert "Slicing" not in done.err
+
+
+def test_a_model_of_more_classes_than_the_data(invoke: Invoke) -> None:
+    code = Path("net.py").read_text().replace("(12, 1)", "(12, CLASSES)")
+    Path("net.py").write_text(f"CLASSES = 5\n{code}")
+    torch.save(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 5)).state_dict(), "net.pt")
+    done = invoke("eval", *MODEL, "--data", "npz:yes.npz")
+    assert done.code == 0 and "warning: the model tells 5 classes apart, the data has 2" in done.err

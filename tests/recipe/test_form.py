@@ -66,7 +66,8 @@ def test_what_prune_writes_is_what_it_was_asked() -> None:
 def test_what_finetune_writes_is_what_it_was_asked() -> None:
     here = Path(__file__)
     teacher = ModelSource(here, "m.py:build")
-    asked = FinetuneRequest(ModelSource(here), DataSource("digits"), Path("out"), Training(lr=0.5, clip_norm=1.0), teacher=teacher)
+    training = Training(lr=0.5, clip_norm=1.0)
+    asked = FinetuneRequest(ModelSource(here), DataSource("digits"), Path("out"), training, teacher=teacher)
     recipe = with_settings(tomllib.loads(to_toml(finetune_recipe(asked, (teacher, "ab" * 32)))), [])
     assert request_of(recipe, Path("out")) == asked
 
