@@ -153,8 +153,11 @@ def answers(
     return Answers(torch.cat(right), torch.cat(sure))
 
 
-def unjudged(module: nn.Module, split: Split) -> InputError | None:
-    """What `answers` would raise for what the module gives for the first samples; None where nothing is against it."""
+def tried(module: nn.Module, split: Split) -> int | InputError | None:
+    """How many classes the module tells apart, by its scores of the first samples, or what `answers` would raise.
+
+    None where it does not run on so few; `answers` says why, if that is so with more.
+    """
     few = Split(split.inputs[:2], split.targets)
     try:
         with torch.no_grad(), _ready(module, torch.device("cpu")) as dtype:
@@ -163,10 +166,11 @@ def unjudged(module: nn.Module, split: Split) -> InputError | None:
     except Exception:  # the model's own code may raise anything, and takes batches of another size perhaps
         return None
     try:
-        _check_classes(class_scores(output, len(few.inputs)), few)
+        scores = class_scores(output, len(few.inputs))
+        _check_classes(scores, few)
     except InputError as error:
         return error
-    return None
+    return int(scores.shape[1])
 
 
 def _check_classes(scores: Tensor, split: Split) -> None:

@@ -204,6 +204,8 @@ def _harmless(args: Any) -> dict[str, Any]:
 
 def _does_not_fit(arch: str, fit: Fit) -> InputError:
     hint = "check --arch and --arch-args"
+    if any(name.endswith((".zero_point", "_packed_params")) for name in fit.unexpected):
+        hint = "the weights are quantised: give the file that they were quantised from"
     if fit.mismatched and not fit.missing and not fit.unexpected:
         hint = """the names agree, the sizes do not: check --arch-args, for example '{"num_classes": 10}'"""
     return InputError(f"the weights do not fit {arch}: {fit.describe()}", hint)

@@ -7,7 +7,7 @@ import inspect
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from compress.checkpoint.hugging import from_folder, preprocessing, usual_inputs
 from compress.checkpoint.onnx.facts import OnnxFacts, facts_of
 from compress.checkpoint.pt2 import read_pt2
 from compress.checkpoint.shards import read_config, read_shards, weight_files
-from compress.checkpoint.statedict import Found, find_state_dict
+from compress.checkpoint.statedict import Found, find_state_dict, multiplied, without_masks
 from compress.checkpoint.torchfile import read_torch
 from compress.checkpoint.torchscript import read_torchscript
 from compress.errors import InputError
@@ -213,14 +213,26 @@ def _several(path: Path, arch: str | None, arch_args: Mapping[str, Any] | None) 
 
 
 def _with_architecture(form: str, found: Found, arch: str | None, arch_args: Mapping[str, Any] | None) -> _Content:
+    try:
+        built = _built(found, arch, arch_args)
+    except InputError:
+        masked = multiplied(found.state)
+        if not masked:
+            raise
+        weights = f"{masked[0]} and {len(masked) - 1} more" if len(masked) > 1 else masked[0]
+        note = f"masks of torch.nn.utils.prune are multiplied into their weights: {weights}"
+        found = replace(found, state=without_masks(found.state), notes=(*found.notes, note))
+        built = _built(found, arch, arch_args)
+    return _Content(form, Built(built.module, built.architecture, (*found.notes, *built.notes)), found.beside)
+
+
+def _built(found: Found, arch: str | None, arch_args: Mapping[str, Any] | None) -> Built:
     said = found.beside.get("arch")
     if arch is not None:
-        built = architectures.build(arch, arch_args, found.state)
-    elif isinstance(said, str) and said:
-        built = architectures.from_file(said, found.beside, found.state)
-    else:
-        built = architectures.find(found.state)
-    return _Content(form, Built(built.module, built.architecture, (*found.notes, *built.notes)), found.beside)
+        return architectures.build(arch, arch_args, found.state)
+    if isinstance(said, str) and said:
+        return architectures.from_file(said, found.beside, found.state)
+    return architectures.find(found.state)
 
 
 def _bundle(path: Path, arch: str | None) -> _Content:

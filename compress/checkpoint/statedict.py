@@ -97,6 +97,20 @@ def without_prefixes(state: dict[str, torch.Tensor]) -> Iterator[tuple[dict[str,
         yield state, removed
 
 
+def multiplied(state: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the weights that are stored as ``weight_orig`` and ``weight_mask``, as torch.nn.utils.prune does."""
+    names = [key.removesuffix("_orig") for key in state if key.endswith("_orig")]
+    return [n for n in names if f"{n}_mask" in state and state[f"{n}_mask"].shape == state[f"{n}_orig"].shape]
+
+
+def without_masks(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """`state` with each of them as one weight, which has zeros where the mask has."""
+    masked = multiplied(state)
+    found = {f"{name}_orig": (name, state[f"{name}_orig"] * state[f"{name}_mask"]) for name in masked}
+    gone = {f"{name}_mask" for name in masked}
+    return dict(found.get(key, (key, each)) for key, each in state.items() if key not in gone)
+
+
 def parts(state: dict[str, torch.Tensor]) -> Iterator[tuple[dict[str, torch.Tensor], str]]:
     """The weights under each first part of the names, where there are several; those that are averages come last."""
     firsts = list(dict.fromkeys(key.partition(".")[0] for key in state if "." in key))

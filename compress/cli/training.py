@@ -128,8 +128,8 @@ class Details:
     clip_norm: Annotated[
         float | None,
         _detail(
-            help=f"Gradients of a larger norm are scaled down to it; 0 leaves all. Where left out: {CLIP_NORM:g}, "
-            "and 0 where a method prunes meanwhile.",
+            help=f"Gradients of a larger norm are scaled down to it; 0 leaves all. Where left out: {CLIP_NORM:g}, and "
+            "0 where a method prunes meanwhile.",
             show_default=False,
         ),
     ] = None

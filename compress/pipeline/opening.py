@@ -12,7 +12,7 @@ from compress.checkpoint.read import LoadedModel, load_model
 from compress.checkpoint.torchfile import would_import
 from compress.data import CLASSES_NEEDED, Data, load_data
 from compress.errors import InputError, ModelError
-from compress.evaluate import unjudged
+from compress.evaluate import tried
 from compress.graph import Coupling, Program, analyse, load_rules, trace
 from compress.graph.features import selections
 from compress.inputs import InputType, types_of, written
@@ -144,14 +144,23 @@ def open_model(
         read = read.fit_to(shapes[0])
     opened = Opened(loaded, shapes, read, device, types_of(loaded.input_types, len(shapes)), mean, std)
     _try_out(opened, given=source.input_shapes is not None)
-    problem = None if read is None else _unjudged(loaded.module, read)
+    problem = None if read is None else _unjudged(loaded.module, read, progress)
     if judged and problem is not None:
         raise problem
     return replace(opened, unjudged=problem)
 
 
-def _unjudged(module: torch.nn.Module, data: Data) -> InputError | None:
-    return InputError(data.unlabelled, CLASSES_NEEDED) if data.unlabelled else unjudged(module, data.test)
+def _unjudged(module: torch.nn.Module, data: Data, progress: Progress | None) -> InputError | None:
+    """Why accuracy cannot be measured; says so where it can and may mean nothing."""
+    if data.unlabelled:
+        return InputError(data.unlabelled, CLASSES_NEEDED)
+    found = tried(module, data.test)
+    if isinstance(found, int) and found > data.classes and progress is not None:
+        progress.warn(
+            f"the model tells {found} classes apart, the data has {data.classes}: accuracy is right only where the "
+            f"labels of {data.name} are the model's first {data.classes} classes, in that order"
+        )
+    return found if isinstance(found, InputError) else None
 
 
 def joined(numbers: Sequence[float]) -> str:

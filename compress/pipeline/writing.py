@@ -113,10 +113,10 @@ def _tell_precision(opened: Opened, output: Path, progress: Progress) -> None:
     """A file of 16 bits is compared with a bundle of 32."""
     for kind, precision in (("float16", "fp16"), ("bfloat16", "bf16")):
         if any(note.startswith(f"{kind} in the file, float32") for note in opened.loaded.notes):
+            command = f"compress export {shlex.quote(str(output))} --safetensors --quantize {precision}"
             progress.step(
                 f"{opened.loaded.path.name} holds {kind} and the bundle float32, so their sizes do not compare; "
-                f"`compress export {shlex.quote(str(output))} --safetensors --quantize {precision}` stores it in 16 "
-                "bits again"
+                f"`{command}` stores it in 16 bits again"
             )
 
 

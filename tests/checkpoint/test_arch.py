@@ -102,6 +102,13 @@ def test_what_does_not_fit_is_listed(factories: Path) -> None:
     assert "(3, 4) for (2, 4)" in message
 
 
+def test_quantised_weights_are_told_apart_from_a_wrong_architecture() -> None:
+    state = {"1.scale": torch.ones(()), "1.zero_point": torch.zeros(()), "3.scale": torch.ones(())}
+    with pytest.raises(InputError, match="do not fit") as caught:
+        arch.build("mlp:4-2", None, state)
+    assert "quantised" in caught.value.hint
+
+
 def test_a_real_name_that_looks_like_a_wrapper_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     class Outer(nn.Module):
         def __init__(self) -> None:

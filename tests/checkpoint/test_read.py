@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import fx, nn
+from torch.nn.utils import prune
 
 from compress.checkpoint import LoadedModel, load_model
 from compress.checkpoint.torchfile import would_import
@@ -237,3 +238,30 @@ def test_truncation_anywhere_is_one_clear_error(state: dict[str, torch.Tensor], 
             path.write_bytes(content[:cut])
             with pytest.raises(CompressError):
                 load_model(path, arch=ARCH)
+
+
+def test_masks_of_torch_are_multiplied_into_the_weights(tmp_path: Path, state: dict[str, torch.Tensor]) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    net.load_state_dict(state)
+    prune.random_unstructured(net[1], "weight", 0.5)
+    prune.l1_unstructured(net[3], "bias", 1)
+    torch.save({"model": wrapped(net.state_dict(), "module.")}, tmp_path / "masked.pt")
+    model = load_model(tmp_path / "masked.pt", arch=ARCH)
+    check(model, {key: getattr(net.get_submodule(key[0]), key[2:]).detach() for key in state})
+    assert int((model.module.get_parameter("1.weight") == 0).sum()) == 6
+    assert any("torch.nn.utils.prune" in note and "1.weight" in note for note in model.notes)
+
+
+def test_an_architecture_that_has_the_masks_itself_keeps_them(tmp_path: Path) -> None:
+    code = """
+from torch import nn
+from torch.nn.utils import prune
+
+
+def build():
+    return prune.identity(nn.Linear(4, 3), "weight")
+"""
+    (tmp_path / "net.py").write_text(code)
+    torch.save(prune.random_unstructured(nn.Linear(4, 3), "weight", 0.5).state_dict(), tmp_path / "masked.pt")
+    model = load_model(tmp_path / "masked.pt", arch=f"{tmp_path}/net.py:build", input_shape=((4,),))
+    assert model.module.get_buffer("weight_mask").sum() == 6 and not model.notes

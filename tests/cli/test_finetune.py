@@ -54,8 +54,8 @@ def test_everything_that_can_be_asked(run: Call, pipeline: Any, checkpoint: str)
     words = (
         "--epochs 3 --lr .1 --optimizer adamw --batch-size 16 --precision bf16 --augment flip --distill features "
         "--resume --momentum .5 --no-nesterov --weight-decay .01 --schedule constant --warmup .2 --accumulate 2 "
-        "--label-smoothing .1 --validation .2 --patience 4 --temperature 2 --distill-weight .5 --clip-norm .3 "
-        "--save-every 9 --tensorboard log -o out --force --seed 5"
+        "--label-smoothing .1 --validation .2 --patience 4 --temperature 2 --distill-weight .5 --save-every 9 "
+        "--clip-norm .3 --tensorboard log -o out --force --seed 5"
     )
     done = run("finetune", checkpoint, "--data", "digits", "--teacher", checkpoint, "--arch", "m.py:b", *words.split())
     assert done.code == 0 and "weights of epoch 2: no better epoch than 2 in 10" in done.out

@@ -29,9 +29,14 @@ def test_without_data_it_says_what_is_missing(invoke: Invoke) -> None:
 
 @pytest.mark.parametrize(("dtype", "name"), [(torch.float16, "fp16"), (torch.bfloat16, "bf16"), (torch.float32, "")])
 def test_a_file_of_16_bits_and_how_to_come_back_to_it(dtype: torch.dtype, name: str, invoke: Invoke) -> None:
-    Path("net.py").write_text(
-        "from torch import nn\n\n\ndef build():\n    return nn.Sequential(nn.Linear(90, 80), nn.Linear(80, 9))\n"
-    )
+    code = """
+from torch import nn
+
+
+def build():
+    return nn.Sequential(nn.Linear(90, 80), nn.Linear(80, 9))
+"""
+    Path("net.py").write_text(code)
     torch.save(nn.Sequential(nn.Linear(90, 80), nn.Linear(80, 9)).to(dtype).state_dict(), "net.pt")
     done = invoke("prune", "net.pt", "--arch", "net.py:build", "--input-shape", "90", "--ratio", ".3", "-o", "my small")
     assert done.code == 0, done.err

@@ -15,15 +15,20 @@ from torch import nn
 import compress
 
 Invoke = Callable[..., Any]
+CODE = """
+from torch import nn
+
+
+def build():
+    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 1))
+"""
 MODEL = ("net.pt", "--arch", "net.py:build", "--input-shape", "6")
 
 
 @pytest.fixture(autouse=True)
 def _folder(fast: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    network = "nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 1))"
-    code = f"from torch import nn\n\n\ndef build():\n    return {network}\n"
-    Path("net.py").write_text(code)
+    Path("net.py").write_text(CODE)
     torch.manual_seed(0)
     torch.save(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 1)).state_dict(), "net.pt")
     rng = np.random.default_rng(0)
@@ -73,3 +78,11 @@ def test_what_needs_classes_is_refused(words: tuple[str, ...], data: str, invoke
     assert done.code in (2, 3) and "internal" not in done.err
     assert ("class" in done.err) and not Path("compressed").exists()
     assert "Slicing" not in done.err
+
+
+def test_a_model_of_more_classes_than_the_data(invoke: Invoke) -> None:
+    code = Path("net.py").read_text().replace("(12, 1)", "(12, CLASSES)")
+    Path("net.py").write_text(f"CLASSES = 5\n{code}")
+    torch.save(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 5)).state_dict(), "net.pt")
+    done = invoke("eval", *MODEL, "--data", "npz:yes.npz")
+    assert done.code == 0 and "warning: the model tells 5 classes apart, the data has 2" in done.err
