@@ -50,6 +50,24 @@ def test_axes_that_are_computed_stay_inputs(tmp_path: Path) -> None:
     assert kept is not None and list(kept.graph.node[1].input) == ["x", "a"]
 
 
+@pytest.mark.parametrize("wanted", [9, 14])
+def test_a_part_of_a_shape_is_a_slice_of_the_whole(tmp_path: Path, wanted: int) -> None:
+    """Where a batch is free, nearly every network holds one."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["rows"], end=1),
+        helper.make_node("Shape", ["x"], ["last"], start=-1),
+        helper.make_node("Concat", ["rows", "last", "one"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["x", "shape"], ["y"]),
+    ]
+    path = write(tmp_path / "new.onnx", nodes, {"x": ("n", 1, 3)}, {"one": np.array([1])}, opset=18)
+    found = declared(onnx.load(path), wanted)
+    assert found is not None and version_of(found) == wanted
+    onnx.checker.check_model(found)
+    onnx.save(found, tmp_path / "old.onnx")
+    x = torch.randn(4, 1, 3)
+    assert torch.equal(run(tmp_path / "old.onnx", x)[0], x.reshape(4, 3, 1))
+
+
 class Scaled(nn.Module):
     """A weight whose name is one that the exporter gives to its own values."""
 
