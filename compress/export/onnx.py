@@ -21,6 +21,7 @@ from compress.graph.quiet import quiet
 
 # A protocol buffer cannot exceed 2 GiB; above this the weights go to a file of their own beside it
 ONE_FILE = 1_900_000_000
+_WEIGHTS_APART = 4  # the version of the file format since which weights need not be inputs as well
 _SAME = 1e-4  # relative; an older version of an operator either computes the same or something else
 
 
@@ -51,11 +52,23 @@ class OnnxExport:
 
 @dataclass(frozen=True)
 class Ports:
-    """Names of inputs and outputs, in order, and of weights that shall be called otherwise than in the module."""
+    """What a file shall have in common with the ONNX model that it comes from.
+
+    Attributes:
+        inputs: Names, in order.
+        outputs: Names, in order.
+        weights: What those are called that are called otherwise in the module.
+        batch: The name of the free size of the batch.
+        ir: Version of the file format, or the oldest that can hold the model where that is newer; 0 for the exporter's.
+        metadata: Notes of its users.
+    """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weights: Mapping[str, str] = field(default_factory=dict)
+    batch: str = ""
+    ir: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def export_onnx(
@@ -125,12 +138,14 @@ def _write(start: Traced, target: Path, asked: _Asked) -> OnnxExport:
         for candidate in older(model, opset):
             if asked.exact and version_of(candidate) != opset:
                 break
+            _date(candidate, asked.ports)
             found = _tried(start, target, candidate, asked.against)
             if found is not None:
                 return found
     version = version_of(model)
     if asked.exact and opset not in (None, version):
         raise ModelError(f"opset {opset} cannot express this model", f"--opset {version}")
+    _date(model, asked.ports)
     return _saved(start, target, model, asked.against)
 
 
@@ -189,8 +204,10 @@ def _convert(start: Traced, opset: int | None, ports: Ports | None = None) -> An
         model = made.model_proto
     except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError) as error:
         raise _explained(error) from error
-    _strip(model)
+    _strip(model, ports.batch or "batch")
     rename(model, ports.weights)
+    for key, value in ports.metadata.items():
+        model.metadata_props.add(key=key, value=value)
     return model
 
 
@@ -217,9 +234,18 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _strip(model: Any) -> None:
+def _date(model: Any, ports: Ports | None) -> None:
+    """Write the version of the file format that the original has; runtimes of its time refuse newer ones."""
+    from onnx import helper
+
+    if ports is not None and ports.ir:
+        needed = helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True)
+        model.ir_version = max(ports.ir, needed, _WEIGHTS_APART)
+
+
+def _strip(model: Any, batch: str) -> None:
     """Drop what the exporter notes for its developers (source lines with paths, as large as small weights),
-    and call the free size of the batch "batch"."""
+    and give the free size of the batch its name."""
     graph = model.graph
     graph.name = "network"
     del model.metadata_props[:]
@@ -236,7 +262,7 @@ def _strip(model: Any) -> None:
     free = [dims[0].dim_param for dims in shapes[: len(graph.input)] if len(dims) and dims[0].dim_param]
     for symbol in dict.fromkeys(free):
         for dim in (dim for dims in shapes for dim in dims if dim.dim_param):
-            dim.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", "batch", dim.dim_param)
+            dim.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", lambda _: batch, dim.dim_param)
 
 
 def _weight_bytes(module: nn.Module) -> int:

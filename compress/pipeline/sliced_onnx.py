@@ -87,7 +87,9 @@ def export_as(
         ModelError: It cannot be expressed.
     """
     facts, examples = opened.loaded.onnx, opened.examples(batch)
-    ports = None if facts is None else Ports(facts.inputs, facts.outputs, facts.names)
+    ports = None
+    if facts is not None:
+        ports = Ports(facts.inputs, facts.outputs, facts.names, facts.batch, facts.ir, facts.metadata)
     exact = exact and opset is not None
     if opset is None and facts is not None:
         opset = facts.opset

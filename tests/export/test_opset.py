@@ -79,13 +79,16 @@ class Scaled(nn.Module):
         return torch.matmul(x, self.val_3).relu()
 
 
-@pytest.mark.parametrize("wanted", [8, 18])
-def test_names_of_weights_and_ports(tmp_path: Path, wanted: int) -> None:
+@pytest.mark.parametrize(("wanted", "ir"), [(8, 4), (18, 8)])
+def test_what_a_file_has_in_common_with_its_original(tmp_path: Path, wanted: int, ir: int) -> None:
     module = trace(Scaled(), (torch.randn(2, 6),)).module
-    ports = Ports(("in:0",), ("out/y",), {"val_3": "dense/W:0"})
+    ports = Ports(("in:0",), ("out/y",), {"val_3": "dense/W:0"}, "unk__1", 3, {"stride": "32"})
     done = export_onnx(module, (torch.randn(2, 6),), tmp_path / "m.onnx", opset=wanted, ports=ports)
     assert done.opset == wanted and done.max_error <= 1e-6 and done.dynamic_batch
-    graph = onnx.load(done.path).graph
+    model = onnx.load(done.path)
+    assert (model.ir_version, [(each.key, each.value) for each in model.metadata_props]) == (ir, [("stride", "32")])
+    graph = model.graph
+    assert graph.input[0].type.tensor_type.shape.dim[0].dim_param == "unk__1"
     assert [each.name for each in graph.initializer] == ["dense/W:0"]
     assert (graph.input[0].name, graph.output[0].name) == ("in:0", "out/y")
     assert list(module.state_dict()) == ["val_3"]

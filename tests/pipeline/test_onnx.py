@@ -54,6 +54,9 @@ def export(module: nn.Module, path: Path, dynamo: bool, opset: int | None = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(module.eval(), (x,), path, dynamo=dynamo, **settings)
+    model = onnx.load(path)
+    helper.set_model_props(model, {"names": "{0: 'zero', 1: 'one'}"})
+    onnx.save(model, path)
     return path
 
 
@@ -85,7 +88,10 @@ def check(original: Path, bundle: Path, tolerance: float = 1e-4) -> dict[str, An
     expected, found = run(one, x)[0], run(smaller, x)[0]
     assert (found - expected).abs().max() <= tolerance * max(1.0, float(expected.abs().max()))
     torch.testing.assert_close(compress.load(bundle)(x), found, rtol=1e-4, atol=1e-4)
-    names = [onnx.load(path).graph for path in (original, smaller)]
+    models = [onnx.load(path) for path in (original, smaller)]
+    for kept in (lambda m: m.ir_version, lambda m: m.metadata_props, lambda m: m.graph.input[0].type):
+        assert kept(models[0]) == kept(models[1])
+    names = [model.graph for model in models]
     assert [p.name for p in names[0].output] == [p.name for p in names[1].output]
     weights = {each.name for each in names[0].initializer}
     assert [p.name for p in names[0].input if p.name not in weights] == [p.name for p in names[1].input]

@@ -75,6 +75,9 @@ def read_onnx(path: Path, shapes: Shapes | None = None, types: Sequence[InputTyp
         {valid[name]: name for name in valid if valid[name] != name},
         tuple(valid[name] for name in turned if name in valid),
         len(file.model.graph.initializer),
+        file.model.ir_version,
+        next((port.sizes[0] for port in file.inputs if port.sizes and isinstance(port.sizes[0], str)), ""),
+        {each.key: each.value for each in file.model.metadata_props},
     )
     return Imported(module, found, kinds, facts, (*_told(file, facts), *note))
 
