@@ -13,7 +13,7 @@ import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
 from compress.errors import ModelError
-from compress.export.names import apart, rename
+from compress.export.names import apart, name_ports, placeholders, rename
 from compress.export.opset import OLDEST_EXPORT, older, version_of
 from compress.export.program import Traced, first_line, random_batches, traced, whole
 from compress.export.runtime import compared
@@ -196,8 +196,8 @@ def _convert(start: Traced, opset: int | None, ports: Ports | None = None) -> An
                 external_data=False,
                 verbose=False,
                 opset_version=opset,
-                input_names=ports.inputs,
-                output_names=ports.outputs,
+                input_names=placeholders("input", len(ports.inputs)),
+                output_names=placeholders("output", len(ports.outputs)),
             )
         if made is None:
             raise ModelError("the ONNX exporter gave nothing")
@@ -205,6 +205,7 @@ def _convert(start: Traced, opset: int | None, ports: Ports | None = None) -> An
     except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError) as error:
         raise _explained(error) from error
     _strip(model, ports.batch or "batch")
+    name_ports(model, ports.inputs, ports.outputs)
     rename(model, ports.weights)
     for key, value in ports.metadata.items():
         model.metadata_props.add(key=key, value=value)

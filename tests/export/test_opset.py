@@ -94,6 +94,15 @@ def test_what_a_file_has_in_common_with_its_original(tmp_path: Path, wanted: int
     assert list(module.state_dict()) == ["val_3"]
 
 
+def test_a_port_that_is_called_as_the_exporter_calls_a_value(tmp_path: Path) -> None:
+    module = trace(nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU()), (torch.randn(2, 6),)).module
+    ports = Ports(("relu",), ("linear",))
+    done = export_onnx(module, (torch.randn(2, 6),), tmp_path / "m.onnx", ports=ports)
+    graph = onnx.load(done.path).graph
+    assert ([p.name for p in graph.input], [p.name for p in graph.output]) == (["relu"], ["linear"])
+    assert done.max_error <= 1e-6
+
+
 def test_no_version_asked_for_is_the_exporters_own(tmp_path: Path) -> None:
     done = export_onnx(Scaled(), (torch.randn(2, 6),), tmp_path / "m.onnx", exact=True)
     assert done.opset == version_of(onnx.load(done.path)) and done.max_error <= 1e-6
