@@ -66,8 +66,8 @@ def _rename_values(graph: Any, changed: Mapping[str, str]) -> None:
     for node in graph.node:
         node.input[:] = [changed.get(name, name) for name in node.input]
         node.output[:] = [changed.get(name, name) for name in node.output]
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
+        for each in node.attribute:
+            for inner in (each.g, *each.graphs):
                 _rename_values(inner, changed)
 
 

@@ -12,8 +12,15 @@ from torch import Tensor
 from compress.checkpoint.onnx.operators.elementwise import tensor
 from compress.checkpoint.onnx.registry import Node, Untranslatable, axis_of, given, integers, operator
 
+SELECT = ("compress", "Select")  # an own operator: what is left of an If whose branches stand among the other nodes
 _TO_THE_END = 2**63 - 1
 _MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
+
+
+@operator(SELECT[1], numbers=(0,), domain=SELECT[0])
+def select(node: Node, operands: list[Any]) -> Any:
+    """Of a condition, the value of one branch and that of the other the one that was computed."""
+    return operands[1 if bool(operands[0]) else 2]
 
 
 @operator("Concat")
