@@ -89,6 +89,35 @@ def gather_elements(node: Node, operands: list[Any]) -> Tensor:
     return x.gather(axis, torch.where(indices < 0, indices + x.shape[axis], indices).long())
 
 
+@operator("GatherND")
+def gather_nd(node: Node, operands: list[Any]) -> Tensor:
+    """The last dim of the indices (..., k) counts along the first k dims."""
+    if node.get("batch_dims", 0):
+        raise Untranslatable(f"its batch_dims is {node.get('batch_dims')}")
+    x, indices = operands
+    return x[tuple(indices.unbind(-1))]
+
+
+@operator("ScatterND")
+def scatter_nd(node: Node, operands: list[Any]) -> Tensor:
+    """What an assignment to a part of a tensor is written as."""
+    if node.get("reduction", "none") not in ("none", "add"):
+        raise Untranslatable(f"its reduction is {node.get('reduction')}")
+    x, indices, updates = operands
+    return x.index_put(tuple(indices.unbind(-1)), updates, accumulate=node.get("reduction", "none") == "add")
+
+
+@operator("ScatterElements", "Scatter")
+def scatter_elements(node: Node, operands: list[Any]) -> Tensor:
+    if node.get("reduction", "none") not in ("none", "add"):
+        raise Untranslatable(f"its reduction is {node.get('reduction')}")
+    x, indices, updates = operands
+    axis = axis_of(node.get("axis", 0), x.dim())
+    indices = torch.where(indices < 0, indices + x.shape[axis], indices).long()
+    run = torch.scatter_add if node.get("reduction", "none") == "add" else torch.scatter
+    return run(x, axis, indices, updates)
+
+
 @operator("Pad", numbers=(1, 2, 3))
 def pad(node: Node, operands: list[Any]) -> Tensor:
     """Begins and ends of each axis, in inputs since opset 11."""
