@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,8 +13,9 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
+from compress.checkpoint.onnx.sizes import Names, with_other_sizes
 from compress.errors import ModelError
-from compress.export.names import apart, name_ports, placeholders, rename
+from compress.export.names import apart, name_ports, placeholders, rename, with_open_sizes
 from compress.export.opset import OLDEST_EXPORT, older, version_of
 from compress.export.program import Traced, first_line, random_batches, traced, whole
 from compress.export.runtime import compared
@@ -39,6 +41,7 @@ class OnnxExport:
             (batch, classes).
         dynamic_batch: Whether it takes any batch size.
         reason: Why not, "" if it does.
+        open_sizes: Whether it takes any of the sizes that were asked for.
     """
 
     path: Path
@@ -48,6 +51,7 @@ class OnnxExport:
     agreement: float | None
     dynamic_batch: bool
     reason: str
+    open_sizes: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Ports:
         batch: The name of the free size of the batch.
         ir: Version of the file format, or the oldest that can hold the model where that is newer; 0 for the exporter's.
         metadata: Notes of its users.
+        sizes: By input and dim behind the batch the name of a size that may be any; "" or nothing for the others.
     """
 
     inputs: tuple[str, ...]
@@ -69,6 +74,7 @@ class Ports:
     batch: str = ""
     ir: int = 0
     metadata: Mapping[str, str] = field(default_factory=dict)
+    sizes: Names = ()
 
 
 def export_onnx(
@@ -99,25 +105,28 @@ def export_onnx(
         InputError: `path` cannot be written.
     """
     path = Path(path)
-    start = traced(apart(module), inputs)
+    start = traced(apart(module), inputs, () if ports is None else ports.sizes)
     asked = _Asked(opset, exact, ports, start.module if against is None else against)
     with whole(path) as target:
-        try:
-            found = _write(start, target, asked)
-        except ModelError as error:
-            if not start.dynamic_batch:
-                raise
-            # Built for one batch size in a way that only shows later
-            start = _fixed(start, str(error))
-            found = _write(start, target, asked)
+        found = None
+        while found is None:
+            try:
+                found = _write(start, target, asked)
+            except ModelError as error:  # built for one size in a way that only shows now
+                start = _less_free(start, error)
         found = replace(found, bytes=sum(each.stat().st_size for each in target.parent.iterdir()))
     return replace(found, path=path, reason=start.reason)
 
 
-def _fixed(start: Traced, reason: str) -> Traced:
+def _less_free(start: Traced, error: ModelError) -> Traced:
+    """With a free batch alone, or with none; raises the error where there is none already."""
+    if start.open_sizes:
+        return traced(start.module, start.inputs)
+    if not start.dynamic_batch:
+        raise error
     with quiet(), torch.no_grad():
         program = torch.export.export(start.module, start.inputs, strict=False)
-    return Traced(start.module, program, start.inputs, False, reason)
+    return Traced(start.module, program, start.inputs, False, str(error))
 
 
 @dataclass(frozen=True)
@@ -141,12 +150,32 @@ def _write(start: Traced, target: Path, asked: _Asked) -> OnnxExport:
             _date(candidate, asked.ports)
             found = _tried(start, target, candidate, asked.against)
             if found is not None:
-                return found
+                return _opened(start, target, candidate, asked, found)
     version = version_of(model)
     if asked.exact and opset not in (None, version):
         raise ModelError(f"opset {opset} cannot express this model", f"--opset {version}")
     _date(model, asked.ports)
-    return _saved(start, target, model, asked.against)
+    return _opened(start, target, model, asked, _saved(start, target, model, asked.against))
+
+
+def _opened(start: Traced, target: Path, model: Any, asked: _Asked, found: OnnxExport) -> OnnxExport:
+    """The file with open sizes where it computes the same as the model for others; else as it is."""
+    sizes = () if asked.ports is None else asked.ports.sizes
+    if not start.open_sizes or _weight_bytes(start.module) >= ONE_FILE:
+        return found
+    opened = with_open_sizes(model, sizes)
+    batches = list(with_other_sizes(start.inputs, sizes))
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder, target.name)
+        try:
+            save(opened, trial, 0)
+            error, _ = compared(trial, asked.against, batches)
+        except (ModelError, RuntimeError):  # built for one size
+            return found
+    if error > _SAME:
+        return found
+    save(opened, target, 0)
+    return replace(found, max_error=max(found.max_error, error), open_sizes=True)
 
 
 def _tried(start: Traced, target: Path, model: Any, against: nn.Module) -> OnnxExport | None:

@@ -126,6 +126,23 @@ def test_an_export_of_torch(tmp_path: Path, invoke: Invoke, dynamo: bool, versio
     assert path.read_bytes() == before
 
 
+def test_open_sizes_stay_open(tmp_path: Path, invoke: Invoke) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "conv.w"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Conv", ["r", "head.w"], ["y"]),
+    ]
+    constants = {"conv.w": values(8, 3, 3, 3), "head.w": values(2, 8, 1, 1)}
+    path = write(tmp_path / "m.onnx", nodes, {"x": ("n", 3, "h", "w")}, constants, opset=11)
+    out = tmp_path / "out"
+    done = invoke("prune", str(path), "--input-shape", "3,8,8", "--ratio", "0.5", "-o", str(out))
+    assert done.code == 0 and "leaves sizes open" not in done.err, done.err
+    check(path, out)
+    x = torch.randn(2, 3, 6, 10)
+    expected = run(tmp_path / "masked.onnx", x)[0]
+    torch.testing.assert_close(run(out / "model.onnx", x)[0], expected, rtol=1e-4, atol=1e-4)
+
+
 def old_network(path: Path) -> Path:
     """As CNTK wrote it: opset 8, a batch of one, initialisers among the inputs, numbers for names."""
     nodes = [

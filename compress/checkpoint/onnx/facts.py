@@ -24,6 +24,8 @@ class OnnxFacts:
         ir: Version of the file format; 0 where that is not known any more.
         batch: What it calls the free size of the batch, "" if it has no name.
         metadata: What its users noted in it, such as the names of classes.
+        sizes: By input and dim behind the batch the name of a size that it leaves open, else "".
+        free: Whether the network that was read from it takes any of these sizes as well.
     """
 
     opset: int
@@ -36,6 +38,8 @@ class OnnxFacts:
     ir: int = 0
     batch: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    sizes: tuple[tuple[str, ...], ...] = ()
+    free: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -62,6 +66,8 @@ def facts_of(stored: Any) -> OnnxFacts | None:
             int(stored.get("ir", 0)),
             str(stored.get("batch", "")),
             {str(key): str(value) for key, value in stored.get("metadata", {}).items()},
+            tuple(tuple(str(name) for name in each) for each in stored.get("sizes", ())),
+            bool(stored.get("free", False)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"the metadata 'compress.onnx' of the bundle is damaged: {error}", "write it again") from error

@@ -16,6 +16,7 @@ from compress.checkpoint.onnx.gates import split_recurrent
 from compress.checkpoint.onnx.network import Network, Place
 from compress.checkpoint.onnx.prepare import Graph, graph_of
 from compress.checkpoint.onnx.runtime import Reference
+from compress.checkpoint.onnx.sizes import Names, open_sizes, with_other_sizes
 from compress.errors import InputError, ModelError
 from compress.graph import Program, trace
 from compress.inputs import InputType, types_of
@@ -65,7 +66,9 @@ def read_onnx(path: Path, shapes: Shapes | None = None, types: Sequence[InputTyp
     batch = next((port.batch for port in file.inputs if port.batch is not None), None)
     names = tuple(port.name for port in file.inputs)
     network = Network(graph, names, Place(str(path), file.opset), batch).eval()
-    module, note = _graph(network, file, Reference(path, names, batch), found, kinds, batch)
+    reference = Reference(path, names, batch)
+    module, note = _graph(network, file, reference, found, kinds, batch)
+    sizes = open_sizes(file.inputs)
     valid = network.names
     facts = OnnxFacts(
         file.opset,
@@ -78,6 +81,8 @@ def read_onnx(path: Path, shapes: Shapes | None = None, types: Sequence[InputTyp
         file.model.ir_version,
         next((port.sizes[0] for port in file.inputs if port.sizes and isinstance(port.sizes[0], str)), ""),
         {each.key: each.value for each in file.model.metadata_props},
+        sizes,
+        _takes_others(module, reference, _examples(found, kinds, batch or 1), sizes),
     )
     return Imported(module, found, kinds, facts, (*_told(file, facts), *note))
 
@@ -120,6 +125,23 @@ def _compared(network: Network, reference: Reference, shapes: Shapes, kinds: Kin
     program = trace(network, inputs)
     _agree(program.module, reference, inputs)
     return program
+
+
+def _takes_others(module: nn.Module, reference: Reference, inputs: tuple[Tensor, ...], sizes: Names) -> bool:
+    """Whether the network computes what the file does for other sizes, too, where that leaves any open."""
+    seen = 0
+    for each in with_other_sizes(inputs, sizes) if any(map(any, sizes)) else ():
+        try:
+            expected = reference.run(each)
+        except ModelError:  # not every size will do
+            continue
+        try:
+            with torch.no_grad():
+                reference.check(module(*each), expected, TOLERANCE)
+        except (ModelError, RuntimeError, ValueError, IndexError):  # built for one size
+            return False
+        seen += 1
+    return seen > 0
 
 
 def _agree(module: nn.Module, reference: Reference, inputs: tuple[Tensor, ...]) -> None:
