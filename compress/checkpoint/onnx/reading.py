@@ -102,6 +102,7 @@ def _graph(
     except ModelError as error:
         failure = error
     if each > 2:
+        _agree(network, reference, _examples(shapes, kinds, each))  # else what it cannot read is the reason
         raise ModelError(f"{file.path} takes batches of {each} alone", "export it with a dynamic batch") from failure
     for size in dict.fromkeys((each, 2)):
         network.only = tuple((size, *shape) for shape in shapes)
@@ -174,7 +175,7 @@ def _shape(file: OnnxFile, port: Port, index: int, given: Shapes | None) -> tupl
         if own is None or not all(isinstance(n, int) for n in own):
             raise InputError(
                 f"{file.path} leaves sizes of its input {port} open",
-                "say them, without the batch, such as --input-shape 3,224,224",
+                "say them, without the batch, such as " + " ".join(f"--input-shape {_such_as(p)}" for p in file.inputs),
             )
         return tuple(n for n in own if isinstance(n, int))
     fits = own is None or (
@@ -186,6 +187,14 @@ def _shape(file: OnnxFile, port: Port, index: int, given: Shapes | None) -> tupl
             "leave out --input-shape, or give the sizes behind the batch",
         )
     return said
+
+
+def _such_as(port: Port) -> str:
+    """Sizes as they might be, with those that the file says."""
+    if port.sizes is None:
+        return "3,224,224"
+    usual = "224" if len(port.sizes) == 4 else "16"  # images, or sequences
+    return ",".join(str(n) if isinstance(n, int) else usual for n in port.sizes[1:])
 
 
 def _type(port: Port, graph: Graph) -> InputType:

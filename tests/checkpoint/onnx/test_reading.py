@@ -129,8 +129,9 @@ def test_a_batch_that_cannot_be_freed(tmp_path: Path) -> None:
 
 def test_sizes_that_are_open(tmp_path: Path) -> None:
     path = network(tmp_path / "m.onnx", size="side")
-    with pytest.raises(InputError, match=r"leaves sizes of its input x \(nx3xsidexside\) open"):
+    with pytest.raises(InputError, match=r"leaves sizes of its input x \(nx3xsidexside\) open") as caught:
         read_onnx(path)
+    assert caught.value.hint.endswith("such as --input-shape 3,224,224")
     assert read_onnx(path, ((3, 8, 8),)).shapes == ((3, 8, 8),)
     with pytest.raises(InputError, match="--input-shape says 4x8x8"):
         read_onnx(path, ((4, 8, 8),))
@@ -145,6 +146,22 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     a, b = torch.randn(3, 4), torch.randn(3, 4)
     for made, expected in zip(found.module(a, b), run(path, a, b), strict=True):
         torch.testing.assert_close(made, expected)
+
+
+def test_what_is_open_of_several_inputs(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Gather", ["w", "ids"], ["e"]), helper.make_node("Mul", ["e", "mask"], ["y"])]
+    inputs = {"ids": ("n", "length"), "mask": ("n", "length", 1)}
+    path = write(tmp_path / "m.onnx", nodes, inputs, {"w": values(5, 4)}, types={"ids": "int64"})
+    with pytest.raises(InputError, match="open") as caught:
+        read_onnx(path)
+    assert caught.value.hint.endswith("such as --input-shape 16 --input-shape 16,1")
+    assert read_onnx(path, ((16,), (16, 1))).shapes == ((16,), (16, 1))
+
+
+def test_what_cannot_be_read_is_named_before_the_batch(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx", [helper.make_node("NonZero", ["x"], ["y"], "where")], {"x": (8, 3)})
+    with pytest.raises(ModelError, match="NonZero 'where'"):
+        read_onnx(path)
 
 
 def test_damaged_and_foreign_files(tmp_path: Path) -> None:
