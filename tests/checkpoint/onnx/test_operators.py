@@ -12,6 +12,7 @@ import torch
 from onnx import helper
 
 from compress.checkpoint.onnx.reading import read_onnx
+from compress.errors import ModelError
 from tests.checkpoint.onnx.models import run, values, write
 
 
@@ -249,6 +250,14 @@ CONTRIBUTED = [
          domain="com.microsoft"),
 ]  # fmt: skip
 
+CLASSICAL = [
+    case(
+        "Scaler", (6,), offset=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6], scale=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], domain="ai.onnx.ml"
+    ),
+    case("Scaler", (6,), offset=[0.5], scale=[2.0], domain="ai.onnx.ml"),
+    case("ArrayFeatureExtractor", (6,), ints(4, 1), domain="ai.onnx.ml"),
+]
+
 ALL = [
     *CONVOLUTIONS,
     *POOLINGS,
@@ -261,6 +270,7 @@ ALL = [
     *FUNCTIONS,
     *RECURRENT,
     *CONTRIBUTED,
+    *CLASSICAL,
 ]
 
 
@@ -295,3 +305,20 @@ def test_an_operator_that_is_defined_by_others(tmp_path: Path) -> None:
     found = read_onnx(path)
     x = torch.randn(4, 2, 5, 4)
     torch.testing.assert_close(found.module(x), run(path, x)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_classifier_of_scikit_learn(tmp_path: Path) -> None:
+    """The class is looked up by position; probabilities in a dictionary are refused with what to do."""
+    look_up = [
+        helper.make_node("ArgMax", ["x"], ["best"], axis=1, keepdims=1),
+        helper.make_node("ArrayFeatureExtractor", ["classes", "best"], ["class"], domain="ai.onnx.ml"),
+        helper.make_node("Reshape", ["class", "flat"], ["label"]),
+    ]
+    constants = {"classes": ints(5, 7, 9), "flat": ints(-1)}
+    path = write(tmp_path / "m.onnx", look_up, {"x": ("n", 3)}, constants, outputs=("label",))
+    x = torch.randn(4, 3)
+    assert torch.equal(read_onnx(path).module(x), run(path, x)[0])
+    zipped = helper.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[5, 7, 9])
+    with pytest.raises(ModelError, match=r"ZipMap.*dictionary by class") as caught:
+        read_onnx(write(tmp_path / "zipped.onnx", [zipped], {"x": ("n", 3)}, inferred=False))
+    assert "zipmap" in caught.value.hint
