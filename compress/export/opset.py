@@ -21,6 +21,7 @@ _ATTRIBUTES = {
     **{f"Reduce{kind}": (18, {1: "axes"}) for kind in ("Mean", "Max", "Min", "L1", "L2", "SumSquare", "Prod")},
 }  # fmt: skip
 _PARTS_OF_SHAPES = 15  # the version since which Shape may give some of the sizes alone
+_OPTIONAL_SCALES = 13  # since which Resize may leave out inputs that it does not need; before, they are empty
 
 
 def older(model: Any, wanted: int) -> Iterator[Any]:
@@ -78,6 +79,8 @@ def declared(model: Any, version: int) -> Any | None:
             each.version = version
     if version < _PARTS_OF_SHAPES:
         _slice_shapes(changed.graph)
+    if version < _OPTIONAL_SCALES:
+        _fill_resizes(changed.graph)
     constants = {each.name: numpy_helper.to_array(each) for each in changed.graph.initializer}
     for node in changed.graph.node:
         if not defs.has(node.op_type, version, node.domain):
@@ -110,6 +113,20 @@ def _slice_shapes(graph: Any) -> None:
         nodes.append(helper.make_node("Slice", names, [part], f"{node.name}_part" if node.name else ""))
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _fill_resizes(graph: Any) -> None:
+    """Give every Resize an empty tensor for the region and for the scales that it is not told."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    name = "none_of_resize"
+    resizes = [node for node in graph.node if node.op_type == "Resize"]
+    if not resizes:
+        return
+    graph.initializer.append(numpy_helper.from_array(np.zeros(0, np.float32), name))
+    for node in resizes:
+        node.input[:] = [each or name for each in node.input]
 
 
 def _as_attributes(node: Any, inputs: dict[int, str], constants: dict[str, Any]) -> bool:

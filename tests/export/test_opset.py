@@ -68,6 +68,16 @@ def test_a_part_of_a_shape_is_a_slice_of_the_whole(tmp_path: Path, wanted: int) 
     assert torch.equal(run(tmp_path / "old.onnx", x)[0], x.reshape(4, 3, 1))
 
 
+def test_a_resize_is_told_that_there_are_no_scales(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Resize", ["x", "", "", "sizes"], ["y"], mode="linear")]
+    path = write(tmp_path / "new.onnx", nodes, {"x": (2, 3, 4, 4)}, {"sizes": np.array([2, 3, 8, 6])}, opset=18)
+    found = declared(onnx.load(path), 11)
+    assert found is not None
+    onnx.save(found, tmp_path / "old.onnx")
+    x = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(run(tmp_path / "old.onnx", x)[0], run(path, x)[0])
+
+
 class Scaled(nn.Module):
     """A weight whose name is one that the exporter gives to its own values."""
 
