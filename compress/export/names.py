@@ -71,27 +71,6 @@ def _rename_values(graph: Any, changed: Mapping[str, str]) -> None:
                 _rename_values(inner, changed)
 
 
-def with_open_sizes(model: Any, names: Sequence[Sequence[str]]) -> Any:
-    """A copy of an ONNX model that asks for no particular sizes where there is a name for them.
-
-    Args:
-        model: It is not changed.
-        names: By input and dim behind the batch; "" where the size stays.
-    """
-    from onnx import shape_inference
-
-    opened = copy.deepcopy(model)
-    for each, open_ in zip(opened.graph.input, names, strict=True):
-        for dim, name in zip(each.type.tensor_type.shape.dim[1:], open_, strict=False):
-            if name:
-                dim.dim_param = name
-    del opened.graph.value_info[:]
-    for each in opened.graph.output:
-        for dim in each.type.tensor_type.shape.dim[1:]:
-            dim.Clear()
-    return shape_inference.infer_shapes(opened)
-
-
 def rename(model: Any, names: Mapping[str, str]) -> None:
     """Give the initialisers of an ONNX model their own names again, where no other value has them.
 

@@ -13,12 +13,13 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
-from compress.checkpoint.onnx.sizes import Names, with_other_sizes
+from compress.checkpoint.onnx.sizes import Names
 from compress.errors import ModelError
-from compress.export.names import apart, name_ports, placeholders, rename, with_open_sizes
+from compress.export.names import apart, name_ports, placeholders, rename
 from compress.export.opset import OLDEST_EXPORT, older, version_of
 from compress.export.program import Traced, first_line, random_batches, traced, whole
 from compress.export.runtime import compared
+from compress.export.sizes import samples_of_other_sizes, with_open_sizes
 from compress.graph.quiet import quiet
 
 # A protocol buffer cannot exceed 2 GiB; above this the weights go to a file of their own beside it
@@ -163,16 +164,16 @@ def _opened(start: Traced, target: Path, model: Any, asked: _Asked, found: OnnxE
     sizes = () if asked.ports is None else asked.ports.sizes
     if not start.open_sizes or _weight_bytes(start.module) >= ONE_FILE:
         return found
+    samples = samples_of_other_sizes(asked.against, start.inputs, sizes)
     opened = with_open_sizes(model, sizes)
-    batches = list(with_other_sizes(start.inputs, sizes))
     with tempfile.TemporaryDirectory() as folder:
         trial = Path(folder, target.name)
         try:
             save(opened, trial, 0)
-            error, _ = compared(trial, asked.against, batches)
-        except (ModelError, RuntimeError):  # built for one size
+            error, _ = compared(trial, asked.against, samples)
+        except ModelError:  # built for one size
             return found
-    if error > _SAME:
+    if not samples or error > _SAME:
         return found
     save(opened, target, 0)
     return replace(found, max_error=max(found.max_error, error), open_sizes=True)

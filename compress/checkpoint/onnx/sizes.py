@@ -24,13 +24,15 @@ def open_sizes(ports: Sequence[Port]) -> Names:
 
 
 def with_other_sizes(inputs: Sequence[Tensor], names: Names) -> Iterator[tuple[Tensor, ...]]:
-    """Examples whose open sizes are twice as large, and half as large where they can be halved.
+    """Examples whose open sizes are half as large, where they can be halved, and twice as large.
+
+    Both, as what is cut to one size shows where inputs are larger, and what is filled up to it where they are smaller.
 
     Args:
         inputs: Examples, batch first; integers are taken from these.
         names: Of their open sizes.
     """
-    for factor in (2.0, 0.5):
+    for factor in (0.5, 2.0):
         if made := _scaled(inputs, names, factor):
             yield made
 

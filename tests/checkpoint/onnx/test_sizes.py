@@ -13,6 +13,7 @@ from onnx import helper
 from compress.checkpoint.onnx.reading import read_onnx
 from compress.checkpoint.onnx.sizes import with_other_sizes
 from compress.export.onnx import Ports, export_onnx
+from compress.export.sizes import samples_of_other_sizes
 from tests.checkpoint.onnx.models import run, values, write
 
 
@@ -27,10 +28,10 @@ def network(path: Path, flat: int, sizes: tuple[Any, Any] = ("height", None)) ->
     return write(path, nodes, {"x": ("n", 3, *sizes)}, constants)
 
 
-def test_twice_and_half_of_every_open_size() -> None:
+def test_half_and_twice_of_every_open_size() -> None:
     inputs = (torch.randn(2, 3, 4, 6), torch.tensor([[5, 7], [9, 11]]))
-    larger, smaller = with_other_sizes(inputs, (("", "h", ""), ("words",)))
-    assert [tuple(each.shape) for each in (*larger, *smaller)] == [(2, 3, 8, 6), (2, 4), (2, 3, 2, 6), (2, 1)]
+    smaller, larger = with_other_sizes(inputs, (("", "h", ""), ("words",)))
+    assert [tuple(each.shape) for each in (*smaller, *larger)] == [(2, 3, 2, 6), (2, 1), (2, 3, 8, 6), (2, 4)]
     assert larger[1].tolist() == [[5, 7, 5, 7], [9, 11, 9, 11]]
     assert [tuple(each[0].shape) for each in with_other_sizes(inputs[:1], (("", "", ""),))] == [(2, 3, 4, 6)] * 2
     assert len(list(with_other_sizes((torch.randn(2, 3),), (("odd",),)))) == 1
@@ -54,3 +55,12 @@ def test_open_sizes_are_exported(tmp_path: Path, flat: int, free: bool) -> None:
     if free:
         x = torch.randn(3, 3, 5, 7)
         torch.testing.assert_close(run(done.path, x)[0], module(x), rtol=1e-4, atol=1e-5)
+
+
+def test_sizes_that_the_network_does_not_take(tmp_path: Path) -> None:
+    """Half of 4 is too small for a kernel of 3 without padding behind another one."""
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 2, 2)).eval()
+    names = (("", "h", "w"),)
+    assert [tuple(x.shape) for (x,) in samples_of_other_sizes(module, (torch.randn(2, 3, 4, 4),), names)] == [
+        (1, 3, 8, 8)
+    ]
