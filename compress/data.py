@@ -36,12 +36,16 @@ class Split:
     def fit_to(self, input_shape: Sequence[int]) -> Split:
         """The same samples in the shape a model takes (without the batch), where the number of values agrees.
 
+        Images are turned around where the model takes (H, W, C).
+
         Raises:
             InputError: The values per sample differ in number; names both shapes.
         """
         wanted, here = tuple(input_shape), tuple(self.inputs.shape[1:])
         if wanted == here:
             return self
+        if len(here) == 3 and wanted == (*here[1:], here[0]):  # a model that takes the channels last
+            return replace(self, inputs=self.inputs.permute(0, 2, 3, 1).contiguous())
         # Flattening and singleton dimensions change nothing; a transposed image would be another one.
         alike = [n for n in wanted if n > 1] == [n for n in here if n > 1] or 1 in (len(wanted), len(here))
         if prod(wanted) != prod(here) or not alike:

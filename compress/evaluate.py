@@ -208,8 +208,12 @@ def _logits(module: nn.Module, inputs: Tensor) -> Tensor:
     return class_scores(output, inputs.shape[0])
 
 
+def _are_scores(output: Any, samples: int) -> bool:
+    return isinstance(output, Tensor) and output.dim() == 2 and output.shape[0] == samples and output.shape[1] > 1
+
+
 def class_scores(output: Any, samples: int) -> Tensor:
-    """The class scores (samples, classes) in what a model gives: a tensor, or a tuple or dict with them first.
+    """The class scores (samples, classes) in what a model gives: a tensor, or the first of several that can be them.
 
     Raises:
         InputError: There are none.
@@ -217,14 +221,15 @@ def class_scores(output: Any, samples: int) -> Tensor:
     if isinstance(output, Mapping) and output:
         output = output["logits"] if "logits" in output else next(iter(output.values()))
     elif isinstance(output, (tuple, list)) and output:
-        output = output[0]
+        # Classifiers of scikit-learn give the class before the probabilities
+        output = next((each for each in output if _are_scores(each, samples)), output[0])
     elif not isinstance(output, Tensor):
         output = getattr(output, "logits", output)
     if not isinstance(output, Tensor):
         raise InputError(f"the model gives a {type(output).__name__}, not class scores")
     while output.dim() > 2 and output.shape[-1] == 1:
         output = output.squeeze(-1)
-    if output.dim() != 2 or output.shape[0] != samples or output.shape[1] < 2:
+    if not _are_scores(output, samples):
         raise InputError(
             f"the model gives an output of shape {tuple(output.shape)} for {plural(samples, 'sample')}; "
             "accuracy needs one score per class, (samples, classes)",

@@ -43,6 +43,11 @@ def test_fit_to_flattens_and_back() -> None:
     assert split.fit_to((2, 2)).inputs.shape == (2, 2, 2)
 
 
+def test_fit_to_a_model_that_takes_the_channels_last() -> None:
+    split = Split(torch.arange(12.0).reshape(1, 3, 2, 2), torch.tensor([0]))
+    assert split.fit_to((2, 2, 3)).inputs.tolist() == [[[[0, 4, 8], [1, 5, 9]], [[2, 6, 10], [3, 7, 11]]]]
+
+
 @pytest.mark.parametrize(("shape", "wanted"), [((1, 8, 8), (3, 224, 224)), ((3, 4, 5), (5, 4, 3))])
 def test_fit_to_names_both_shapes(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     data = Data("x", None, Split(torch.zeros(2, *shape), torch.zeros(2, dtype=torch.int64)), 1)

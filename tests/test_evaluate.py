@@ -77,12 +77,13 @@ def test_wilson_interval_by_hand() -> None:
     [
         lambda x: (x, "else"),
         lambda x: [x],
+        lambda x: (x.argmax(1), x),
         lambda x: {"out": x},
         lambda x: {"features": x[:, :1], "logits": x},
         lambda x: x[:, :, None, None],
         lambda x: type("Output", (), {"logits": x})(),
     ],
-    ids=["tuple", "list", "dict", "named", "map of one", "object"],
+    ids=["tuple", "list", "after classes", "dict", "named", "map of one", "object"],
 )
 def test_packings(pack: Any) -> None:
     assert evaluate(Says(pack), SPLIT).correct == 3

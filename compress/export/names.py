@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -31,6 +32,43 @@ def apart(module: nn.Module) -> nn.Module:
     moved = fx.GraphModule(tensors, graph, class_name="Network")
     moved.training = module.training
     return moved
+
+
+def placeholders(kind: str, count: int) -> tuple[str, ...]:
+    """Names for ports that the exporter gives to nothing else; see :func:`name_ports`."""
+    return tuple(f"port:{kind}:{index}" for index in range(count))
+
+
+def name_ports(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Give inputs and outputs their names; values on the way that are called so get others.
+
+    An exporter that is told the names itself uses them twice: files of ``torch.onnx`` call their outputs as it calls
+    its values.
+
+    Args:
+        model: An ONNX model whose ports have the names of :func:`placeholders`; it is changed.
+        inputs: Names, in order.
+        outputs: Names, in order.
+    """
+    graph = model.graph
+    changed = dict(zip((each.name for each in graph.input), inputs, strict=True))
+    changed |= dict(zip((each.name for each in graph.output), outputs, strict=True))
+    used = {name for node in graph.node for name in (*node.input, *node.output)} | set(changed.values())
+    for name in sorted(used.intersection(changed.values()) - set(changed)):
+        changed[name] = next(made for n in count(1) if (made := f"{name}_{n}") not in used)
+        used.add(changed[name])
+    _rename_values(graph, changed)
+
+
+def _rename_values(graph: Any, changed: Mapping[str, str]) -> None:
+    for each in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        each.name = changed.get(each.name, each.name)
+    for node in graph.node:
+        node.input[:] = [changed.get(name, name) for name in node.input]
+        node.output[:] = [changed.get(name, name) for name in node.output]
+        for each in node.attribute:
+            for inner in (each.g, *each.graphs):
+                _rename_values(inner, changed)
 
 
 def rename(model: Any, names: Mapping[str, str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,15 +13,18 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor, nn
 
+from compress.checkpoint.onnx.sizes import Names
 from compress.errors import ModelError
-from compress.export.names import apart, rename
+from compress.export.names import apart, name_ports, placeholders, rename
 from compress.export.opset import OLDEST_EXPORT, older, version_of
 from compress.export.program import Traced, first_line, random_batches, traced, whole
 from compress.export.runtime import compared
+from compress.export.sizes import samples_of_other_sizes, with_open_sizes
 from compress.graph.quiet import quiet
 
 # A protocol buffer cannot exceed 2 GiB; above this the weights go to a file of their own beside it
 ONE_FILE = 1_900_000_000
+_WEIGHTS_APART = 4  # the version of the file format since which weights need not be inputs as well
 _SAME = 1e-4  # relative; an older version of an operator either computes the same or something else
 
 
@@ -38,6 +42,7 @@ class OnnxExport:
             (batch, classes).
         dynamic_batch: Whether it takes any batch size.
         reason: Why not, "" if it does.
+        open_sizes: Whether it takes any of the sizes that were asked for.
     """
 
     path: Path
@@ -47,15 +52,30 @@ class OnnxExport:
     agreement: float | None
     dynamic_batch: bool
     reason: str
+    open_sizes: bool = False
 
 
 @dataclass(frozen=True)
 class Ports:
-    """Names of inputs and outputs, in order, and of weights that shall be called otherwise than in the module."""
+    """What a file shall have in common with the ONNX model that it comes from.
+
+    Attributes:
+        inputs: Names, in order.
+        outputs: Names, in order.
+        weights: What those are called that are called otherwise in the module.
+        batch: The name of the free size of the batch.
+        ir: Version of the file format, or the oldest that can hold the model where that is newer; 0 for the exporter's.
+        metadata: Notes of its users.
+        sizes: By input and dim behind the batch the name of a size that may be any; "" or nothing for the others.
+    """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     weights: Mapping[str, str] = field(default_factory=dict)
+    batch: str = ""
+    ir: int = 0
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    sizes: Names = ()
 
 
 def export_onnx(
@@ -86,25 +106,28 @@ def export_onnx(
         InputError: `path` cannot be written.
     """
     path = Path(path)
-    start = traced(apart(module), inputs, frozen=True)
+    start = traced(apart(module), inputs, () if ports is None else ports.sizes, frozen=True)
     asked = _Asked(opset, exact, ports, start.module if against is None else against)
     with whole(path) as target:
-        try:
-            found = _write(start, target, asked)
-        except ModelError as error:
-            if not start.dynamic_batch:
-                raise
-            # Built for one batch size in a way that only shows later
-            start = _fixed(start, str(error))
-            found = _write(start, target, asked)
+        found = None
+        while found is None:
+            try:
+                found = _write(start, target, asked)
+            except ModelError as error:  # built for one size in a way that only shows now
+                start = _less_free(start, error)
         found = replace(found, bytes=sum(each.stat().st_size for each in target.parent.iterdir()))
     return replace(found, path=path, reason=start.reason)
 
 
-def _fixed(start: Traced, reason: str) -> Traced:
+def _less_free(start: Traced, error: ModelError) -> Traced:
+    """With a free batch alone, or with none; raises the error where there is none already."""
+    if start.open_sizes:
+        return traced(start.module, start.inputs)
+    if not start.dynamic_batch:
+        raise error
     with quiet(), torch.no_grad():
         program = torch.export.export(start.module, start.inputs, strict=False)
-    return Traced(start.module, program, start.inputs, False, reason)
+    return Traced(start.module, program, start.inputs, False, str(error))
 
 
 @dataclass(frozen=True)
@@ -125,13 +148,35 @@ def _write(start: Traced, target: Path, asked: _Asked) -> OnnxExport:
         for candidate in older(model, opset):
             if asked.exact and version_of(candidate) != opset:
                 break
+            _date(candidate, asked.ports)
             found = _tried(start, target, candidate, asked.against)
             if found is not None:
-                return found
+                return _opened(start, target, candidate, asked, found)
     version = version_of(model)
     if asked.exact and opset not in (None, version):
         raise ModelError(f"opset {opset} cannot express this model", f"--opset {version}")
-    return _saved(start, target, model, asked.against)
+    _date(model, asked.ports)
+    return _opened(start, target, model, asked, _saved(start, target, model, asked.against))
+
+
+def _opened(start: Traced, target: Path, model: Any, asked: _Asked, found: OnnxExport) -> OnnxExport:
+    """The file with open sizes where it computes the same as the model for others; else as it is."""
+    sizes = () if asked.ports is None else asked.ports.sizes
+    if not start.open_sizes or _weight_bytes(start.module) >= ONE_FILE:
+        return found
+    samples = samples_of_other_sizes(asked.against, start.inputs, sizes)
+    opened = with_open_sizes(model, sizes)
+    with tempfile.TemporaryDirectory() as folder:
+        trial = Path(folder, target.name)
+        try:
+            save(opened, trial, 0)
+            error, _ = compared(trial, asked.against, samples)
+        except ModelError:  # built for one size
+            return found
+    if not samples or error > _SAME:
+        return found
+    save(opened, target, 0)
+    return replace(found, max_error=max(found.max_error, error), open_sizes=True)
 
 
 def _tried(start: Traced, target: Path, model: Any, against: nn.Module) -> OnnxExport | None:
@@ -181,16 +226,19 @@ def _convert(start: Traced, opset: int | None, ports: Ports | None = None) -> An
                 external_data=False,
                 verbose=False,
                 opset_version=opset,
-                input_names=ports.inputs,
-                output_names=ports.outputs,
+                input_names=placeholders("input", len(ports.inputs)),
+                output_names=placeholders("output", len(ports.outputs)),
             )
         if made is None:
             raise ModelError("the ONNX exporter gave nothing")
         model = made.model_proto
     except (RuntimeError, TypeError, ValueError, NotImplementedError, AssertionError) as error:
         raise _explained(error) from error
-    _strip(model)
+    _strip(model, ports.batch or "batch")
+    name_ports(model, ports.inputs, ports.outputs)
     rename(model, ports.weights)
+    for key, value in ports.metadata.items():
+        model.metadata_props.add(key=key, value=value)
     return model
 
 
@@ -217,9 +265,18 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _strip(model: Any) -> None:
+def _date(model: Any, ports: Ports | None) -> None:
+    """Write the version of the file format that the original has; runtimes of its time refuse newer ones."""
+    from onnx import helper
+
+    if ports is not None and ports.ir:
+        needed = helper.find_min_ir_version_for(model.opset_import, ignore_unknown=True)
+        model.ir_version = max(ports.ir, needed, _WEIGHTS_APART)
+
+
+def _strip(model: Any, batch: str) -> None:
     """Drop what the exporter notes for its developers (source lines with paths, as large as small weights),
-    and call the free size of the batch "batch"."""
+    and give the free size of the batch its name."""
     graph = model.graph
     graph.name = "network"
     del model.metadata_props[:]
@@ -236,7 +293,7 @@ def _strip(model: Any) -> None:
     free = [dims[0].dim_param for dims in shapes[: len(graph.input)] if len(dims) and dims[0].dim_param]
     for symbol in dict.fromkeys(free):
         for dim in (dim for dims in shapes for dim in dims if dim.dim_param):
-            dim.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", "batch", dim.dim_param)
+            dim.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", lambda _: batch, dim.dim_param)
 
 
 def _weight_bytes(module: nn.Module) -> int:

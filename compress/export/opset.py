@@ -11,6 +11,7 @@ from compress.errors import InputError
 
 OLDEST = 7  # that ONNX Runtime runs
 OLDEST_EXPORT = 18  # of PyTorch's exporter
+_TO_THE_END = 2**63 - 1
 _LARGEST = 1_000_000_000  # bytes; above, copies for every version would take too much memory
 # Inputs that were attributes before a version, by their position
 _ATTRIBUTES = {
@@ -19,6 +20,8 @@ _ATTRIBUTES = {
     "Slice": (10, {1: "starts", 2: "ends", 3: "axes"}),
     **{f"Reduce{kind}": (18, {1: "axes"}) for kind in ("Mean", "Max", "Min", "L1", "L2", "SumSquare", "Prod")},
 }  # fmt: skip
+_PARTS_OF_SHAPES = 15  # the version since which Shape may give some of the sizes alone
+_OPTIONAL_SCALES = 13  # since which Resize may leave out inputs that it does not need; before, they are empty
 
 
 def older(model: Any, wanted: int) -> Iterator[Any]:
@@ -74,6 +77,10 @@ def declared(model: Any, version: int) -> Any | None:
     for each in changed.opset_import:
         if each.domain in ("", "ai.onnx"):
             each.version = version
+    if version < _PARTS_OF_SHAPES:
+        _slice_shapes(changed.graph)
+    if version < _OPTIONAL_SCALES:
+        _fill_resizes(changed.graph)
     constants = {each.name: numpy_helper.to_array(each) for each in changed.graph.initializer}
     for node in changed.graph.node:
         if not defs.has(node.op_type, version, node.domain):
@@ -84,6 +91,42 @@ def declared(model: Any, version: int) -> Any | None:
         _drop_defaults(node, version)
     _drop_unread(changed.graph)
     return changed
+
+
+def _slice_shapes(graph: Any) -> None:
+    """Write every part of a shape as a slice of the whole one."""
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    nodes = []
+    for node in graph.node:
+        bounds = {each.name: each.i for each in node.attribute}
+        nodes.append(node)
+        if node.op_type != "Shape" or not bounds:
+            continue
+        part = node.output[0]
+        names = [f"{part}_whole", f"{part}_start", f"{part}_end"]
+        for name, value in zip(names[1:], (bounds.get("start", 0), bounds.get("end", _TO_THE_END)), strict=True):
+            graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
+        del node.attribute[:]
+        node.output[0] = names[0]
+        nodes.append(helper.make_node("Slice", names, [part], f"{node.name}_part" if node.name else ""))
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _fill_resizes(graph: Any) -> None:
+    """Give every Resize an empty tensor for the region and for the scales that it is not told."""
+    import numpy as np
+    from onnx import numpy_helper
+
+    name = "none_of_resize"
+    resizes = [node for node in graph.node if node.op_type == "Resize"]
+    if not resizes:
+        return
+    graph.initializer.append(numpy_helper.from_array(np.zeros(0, np.float32), name))
+    for node in resizes:
+        node.input[:] = [each or name for each in node.input]
 
 
 def _as_attributes(node: Any, inputs: dict[int, str], constants: dict[str, Any]) -> bool:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from compress.checkpoint.onnx.sizes import Names
 from compress.errors import InputError, ModelError
 from compress.graph.quiet import quiet
 
@@ -29,6 +30,7 @@ class Traced:
         inputs: The examples that it was traced with.
         dynamic_batch: Whether it takes any batch size.
         reason: Why not, "" if it does.
+        open_sizes: Whether it also takes any of the other sizes that were asked for.
     """
 
     module: nn.Module
@@ -36,14 +38,16 @@ class Traced:
     inputs: tuple[Tensor, ...]
     dynamic_batch: bool
     reason: str
+    open_sizes: bool = False
 
 
-def traced(module: nn.Module, inputs: Sequence[Tensor], *, frozen: bool = False) -> Traced:
+def traced(module: nn.Module, inputs: Sequence[Tensor], sizes: Names = (), *, frozen: bool = False) -> Traced:
     """Trace `module` with a free batch size, or with that of `inputs` where it is built for one size.
 
     Args:
         module: Left as it is.
         inputs: Examples, batch first.
+        sizes: By input and dim behind the batch the name of a size that shall be free where the module allows it.
         frozen: No parameter wants gradients. Where the mask of an attention wants some, other kernels with other
             strides are taken for it, and the ONNX exporter fails over that.
 
@@ -56,12 +60,14 @@ def traced(module: nn.Module, inputs: Sequence[Tensor], *, frozen: bool = False)
     given = tuple(each.detach().cpu() for each in inputs)
     # A batch of one is taken for a constant
     pairs = tuple(torch.cat([each, each]) if each.dim() and each.shape[0] == 1 else each for each in given)
-    free = tuple({0: torch.export.Dim.DYNAMIC} if each.dim() else None for each in pairs)
-    try:
-        copies = tuple(each.clone() for each in pairs)  # torch.export marks the free dims on the tensors
-        return Traced(network, _export(network, copies, free), pairs, True, "")
-    except Exception as error:  # torch.export raises many kinds
-        reason = first_line(error)
+    reason = ""
+    for names in dict.fromkeys((sizes, ())):
+        free = tuple(_free(each, i, names) for i, each in enumerate(pairs))
+        try:
+            copies = tuple(each.clone() for each in pairs)  # torch.export marks the free dims on the tensors
+            return Traced(network, _export(network, copies, free), pairs, True, "", any(map(any, names)))
+        except Exception as error:  # torch.export raises many kinds
+            reason = first_line(error)
     try:
         return Traced(network, _export(network, given, None), given, False, reason)
     except Exception as error:  # as above
@@ -69,6 +75,13 @@ def traced(module: nn.Module, inputs: Sequence[Tensor], *, frozen: bool = False)
             f"the model cannot be traced for export: {first_line(error)}",
             "run it once on the same input to see that it works",
         ) from error
+
+
+def _free(example: Tensor, index: int, names: Names) -> dict[int, Any] | None:
+    """By dim of an input what ``torch.export`` shall leave free."""
+    open_ = names[index] if index < len(names) else ()
+    dims = [0, *(dim for dim, name in enumerate(open_, 1) if name)]
+    return dict.fromkeys(dims, torch.export.Dim.DYNAMIC) if example.dim() else None
 
 
 def _export(network: nn.Module, inputs: tuple[Tensor, ...], shapes: Any) -> ExportedProgram:

@@ -139,9 +139,7 @@ def open_model(
     if read is not None:
         if len(shapes) > 1:
             raise InputError(f"the model has {plural(len(shapes), 'input')}, data can feed one", "leave out --data")
-        if any(t.dtype != "float32" for t in loaded.input_types):
-            raise InputError(f"the model reads {loaded.input_types[0]}, data feeds float32", "leave out --data")
-        read = read.fit_to(shapes[0])
+        read = _of_type(read, types_of(loaded.input_types, 1)[0]).fit_to(shapes[0])
     opened = Opened(loaded, shapes, read, device, types_of(loaded.input_types, len(shapes)), mean, std)
     _try_out(opened, given=source.input_shapes is not None)
     problem = None if read is None else _unjudged(loaded.module, read, progress)
@@ -161,6 +159,16 @@ def _unjudged(module: torch.nn.Module, data: Data, progress: Progress | None) ->
             f"labels of {data.name} are the model's first {data.classes} classes, in that order"
         )
     return found if isinstance(found, InputError) else None
+
+
+def _of_type(data: Data, kind: InputType) -> Data:
+    """With the numbers that a model reads: words stay integers, and images are none."""
+    fed, wanted = data.test.inputs.dtype, getattr(torch, kind.dtype)
+    if fed.is_floating_point != wanted.is_floating_point or wanted is torch.bool:
+        name = str(fed).removeprefix("torch.")
+        raise InputError(f"the model reads {kind}, data feeds {name}", "leave out --data")
+    train, test = (each and replace(each, inputs=each.inputs.to(wanted)) for each in (data.train, data.test))
+    return replace(data, train=train, test=test or data.test)
 
 
 def joined(numbers: Sequence[float]) -> str:

@@ -87,7 +87,10 @@ def export_as(
         ModelError: It cannot be expressed.
     """
     facts, examples = opened.loaded.onnx, opened.examples(batch)
-    ports = None if facts is None else Ports(facts.inputs, facts.outputs, facts.names)
+    ports = None
+    if facts is not None:
+        sizes = facts.sizes if facts.free else ()
+        ports = Ports(facts.inputs, facts.outputs, facts.names, facts.batch, facts.ir, facts.metadata, sizes)
     exact = exact and opset is not None
     if opset is None and facts is not None:
         opset = facts.opset
@@ -95,7 +98,11 @@ def export_as(
 
 
 def _odd(done: OnnxExport, opened: Opened) -> Iterator[str]:
-    asked = 0 if opened.loaded.onnx is None else opened.loaded.onnx.opset
+    facts = opened.loaded.onnx
+    asked = 0 if facts is None else facts.opset
+    if facts is not None and any(map(any, facts.sizes)) and not done.open_sizes:
+        names = ", ".join(dict.fromkeys(name for each in facts.sizes for name in each if name))
+        yield f"{NAME} takes inputs of --input-shape alone, where the original leaves sizes open: {names}"
     if done.opset != asked:
         yield f"{NAME} has opset {done.opset} and the original {asked}: its operators cannot be written in that"
     if done.max_error > TOLERANCE:

@@ -54,6 +54,9 @@ def export(module: nn.Module, path: Path, dynamo: bool, opset: int | None = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(module.eval(), (x,), path, dynamo=dynamo, **settings)
+    model = onnx.load(path)
+    helper.set_model_props(model, {"names": "{0: 'zero', 1: 'one'}"})
+    onnx.save(model, path)
     return path
 
 
@@ -85,7 +88,10 @@ def check(original: Path, bundle: Path, tolerance: float = 1e-4) -> dict[str, An
     expected, found = run(one, x)[0], run(smaller, x)[0]
     assert (found - expected).abs().max() <= tolerance * max(1.0, float(expected.abs().max()))
     torch.testing.assert_close(compress.load(bundle)(x), found, rtol=1e-4, atol=1e-4)
-    names = [onnx.load(path).graph for path in (original, smaller)]
+    models = [onnx.load(path) for path in (original, smaller)]
+    for kept in (lambda m: m.ir_version, lambda m: m.metadata_props, lambda m: m.graph.input[0].type):
+        assert kept(models[0]) == kept(models[1])
+    names = [model.graph for model in models]
     assert [p.name for p in names[0].output] == [p.name for p in names[1].output]
     weights = {each.name for each in names[0].initializer}
     assert [p.name for p in names[0].input if p.name not in weights] == [p.name for p in names[1].input]
@@ -118,6 +124,23 @@ def test_an_export_of_torch(tmp_path: Path, invoke: Invoke, dynamo: bool, versio
     assert opset(tmp_path / "out" / "model.onnx") == opset(path)
     assert "model.onnx, in ONNX Runtime" in done.out
     assert path.read_bytes() == before
+
+
+def test_open_sizes_stay_open(tmp_path: Path, invoke: Invoke) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "conv.w"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Conv", ["r", "head.w"], ["y"]),
+    ]
+    constants = {"conv.w": values(8, 3, 3, 3), "head.w": values(2, 8, 1, 1)}
+    path = write(tmp_path / "m.onnx", nodes, {"x": ("n", 3, "h", "w")}, constants, opset=11)
+    out = tmp_path / "out"
+    done = invoke("prune", str(path), "--input-shape", "3,8,8", "--ratio", "0.5", "-o", str(out))
+    assert done.code == 0 and "leaves sizes open" not in done.err, done.err
+    check(path, out)
+    x = torch.randn(2, 3, 6, 10)
+    expected = run(tmp_path / "masked.onnx", x)[0]
+    torch.testing.assert_close(run(out / "model.onnx", x)[0], expected, rtol=1e-4, atol=1e-4)
 
 
 def old_network(path: Path) -> Path:

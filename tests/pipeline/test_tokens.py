@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 import torch
@@ -127,3 +128,22 @@ def test_wrong_inputs(model: torch.nn.Module, invoke: Callable[..., Any], words:
         done = invoke("prune", "net.pt", *ARCH, *words, "-o", "small")
     assert done.code == 2
     assert message in " ".join(done.err.split())
+
+
+def test_words_as_data(model: torch.nn.Module, invoke: Callable[..., Any]) -> None:
+    """Token numbers of an archive stay integers; floats are none."""
+    module = torch.nn.Sequential(torch.nn.Embedding(50, 8), torch.nn.Flatten(), torch.nn.Linear(48, 16))
+    module = torch.nn.Sequential(module, torch.nn.ReLU(), torch.nn.Linear(16, 3)).eval()
+    drawn = torch.randint(50, (90, 6), generator=torch.Generator().manual_seed(0))
+    torch.export.save(torch.export.export(module, (drawn[:2],)), "words.pt2")
+    labels = module(drawn).argmax(1)
+    parts = {"x_train": drawn[:60], "y_train": labels[:60], "x_test": drawn[60:], "y_test": labels[60:]}
+    np.savez("words.npz", **{name: each.numpy() for name, each in parts.items()})
+    done = invoke("prune", "words.pt2", "--data", "npz:words.npz", "--ratio", "0.3", "--json", "-o", "small")
+    assert done.code == 0, done.err
+    report = json.loads(done.out)
+    assert report["before"]["accuracy"]["correct"] == 30
+    assert any("error after refit / before" in note for note in report["method"]["notes"].values())
+    np.savez("words.npz", **{name: each.float().numpy() for name, each in parts.items()})
+    done = invoke("prune", "words.pt2", "--data", "npz:words.npz", "-o", "small")
+    assert done.code == 2 and "the model reads int64, data feeds float32" in done.err

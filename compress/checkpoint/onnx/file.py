@@ -143,6 +143,8 @@ def _refuse_quantised(path: Path, graph: GraphProto) -> None:
 def _refuse_low(path: Path, graph: GraphProto) -> None:
     kinds = [(each.name, each.data_type) for each in graph.initializer if len(each.dims)]
     kinds += [(each.name, each.type.tensor_type.elem_type) for each in graph.input]
+    constants = [node for node in all_nodes(graph) if node.op_type == "Constant" and node.attribute]
+    kinds += [(node.output[0], node.attribute[0].t.data_type) for node in constants if len(node.attribute[0].t.dims)]
     for name, kind in kinds:
         if kind in _LOW:
             raise ModelError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from compress.checkpoint.onnx import operators
 from compress.checkpoint.onnx.names import valid_names
 from compress.checkpoint.onnx.numeric import SHAPES, demanded, evaluate
+from compress.checkpoint.onnx.operators.pieces import SELECT
 from compress.checkpoint.onnx.prepare import Graph
 from compress.checkpoint.onnx.registry import Array, Node, Operator, Untranslatable, axis_of, find
 from compress.checkpoint.tensors import register
@@ -62,6 +63,9 @@ class Network(nn.Module):
         self.demanded = demanded(graph.nodes)
         self.names = valid_names(_tensors(graph, self.demanded))
         self.constants = {n: a for n, a in graph.constants.items() if n not in self.names or n in self.demanded}
+        for node in graph.nodes:
+            if (node.domain, node.kind) == SELECT and not demanded(graph.nodes, node).isdisjoint(inputs):
+                raise self._failure(node, "which branch it takes depends on the numbers of the input", "")
         statistics = _statistics(graph)
         for name, valid in self.names.items():
             values = torch.from_numpy(np.array(graph.constants[name]))
@@ -76,6 +80,8 @@ class Network(nn.Module):
         values |= {name: self._tensor(valid) for name, valid in self.names.items()}
         current = int(inputs[0].shape[0]) if inputs[0].dim() else 1
         for node, operator in self.steps:
+            if any(bool(values.get(name, self.constants.get(name))) != truth for name, truth in node.when):
+                continue
             try:
                 found = self._run(node, operator, values, current)
             except Untranslatable as error:
@@ -89,6 +95,8 @@ class Network(nn.Module):
 
     def _run(self, node: Node, operator: Operator, values: Mapping[str, Any], current: int) -> Any:
         known = [self.constants.get(name, values.get(name)) if name else None for name in node.inputs]
+        if (node.domain, node.kind) == SELECT:
+            return operator.run(node, known)
         if self.demanded.intersection(node.outputs):
             return _numbers(node, known)
         operands = [values.get(name, self.constants.get(name)) if name else None for name in node.inputs]
@@ -115,6 +123,7 @@ class Network(nn.Module):
 
     def _failure(self, node: Node, reason: str, hint: str) -> ModelError:
         kind = f"{node.domain}.{node.kind}" if node.domain and node.proto is not None else node.kind
+        kind = "If" if (node.domain, node.kind) == SELECT else kind
         what = f"{kind} {node.name!r} (opset {self.place.opset})"
         return ModelError(f"{self.place.path}: {what} cannot be read: {reason}", hint or _CANNOT)
 

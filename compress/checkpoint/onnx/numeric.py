@@ -38,14 +38,19 @@ def _silent(*_: Any) -> None:
     """The evaluator asks for somewhere to log."""
 
 
-def demanded(nodes: Iterable[Node]) -> frozenset[str]:
-    """Names of values whose numbers decide about the graph, and of all that these are computed from."""
+def demanded(nodes: Iterable[Node], by: Node | None = None) -> frozenset[str]:
+    """Names of values whose numbers decide about the graph, and of all that these are computed from.
+
+    Args:
+        nodes: Of the graph.
+        by: The node for which they have to be known; None: any.
+    """
     made: dict[str, Node] = {}
     waiting: list[str] = []
     for node in nodes:
         made |= dict.fromkeys(node.outputs, node)
         operator = find(node)
-        numbers = operator.numbers if operator is not None else ()
+        numbers = operator.numbers if operator is not None and (by is None or by is node) else ()
         waiting += [node.inputs[i] for i in numbers if i < len(node.inputs) and node.inputs[i]]
     found: set[str] = set()
     while waiting:

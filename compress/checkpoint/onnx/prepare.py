@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, defs, helper, inliner, numpy_helper, shape_inference
+from onnx import ModelProto, defs, helper, inliner, shape_inference
 
+from compress.checkpoint.onnx.branches import nodes_of
 from compress.checkpoint.onnx.file import OnnxFile
 from compress.checkpoint.onnx.numeric import evaluate
-from compress.checkpoint.onnx.registry import OPERATORS, Array, Node, attribute_values
+from compress.checkpoint.onnx.registry import OPERATORS, Array, Node
 
 _NUMBERS = ("Range",)  # computed while the graph is read; ONNX defines it by a loop
 _MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
@@ -42,19 +42,9 @@ class Graph:
 def graph_of(file: OnnxFile) -> Graph:
     """The graph of a file with all of its constants in one table."""
     model = _without_functions(file)
-    constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
-    nodes: list[Node] = []
-    for proto in model.graph.node:
-        values = attribute_values(proto)
-        if proto.op_type == "Constant" and (found := _constant(values)) is not None:
-            constants[proto.output[0]] = found
-            continue
-        domain = "" if proto.domain == "ai.onnx" else proto.domain
-        name = proto.name or next(iter(proto.output), proto.op_type)
-        nodes.append(
-            Node(proto.op_type, domain, name, tuple(proto.input), tuple(proto.output), values, file.opset, proto)
-        )
-    graph = Graph(nodes, constants, file.outputs)
+    constants: dict[str, Array] = {}
+    nodes = nodes_of(model.graph, file.opset, constants)
+    graph = Graph(_in_order(nodes), constants, file.outputs)
     _drop_identities(graph)
     _part(graph)
     _move_constants(graph)
@@ -86,15 +76,24 @@ def _without_functions(file: OnnxFile) -> ModelProto:
         return file.model
 
 
-def _constant(values: Mapping[str, object]) -> Array | None:
-    for name, value in values.items():
-        if name == "value":
-            return np.asarray(value)
-        if name in ("value_float", "value_floats"):
-            return np.asarray(value, np.float32)
-        if name in ("value_int", "value_ints"):
-            return np.asarray(value, np.int64)
-    return None
+def _in_order(nodes: list[Node]) -> list[Node]:
+    """Every node behind those that it reads; ONNX asks files for that, and ONNX Runtime takes any order."""
+    made = {name for node in nodes for name in node.outputs if name}
+    done: set[str] = set()
+    sorted_: list[Node] = []
+    waiting = nodes
+    while waiting:
+        late = []
+        for node in waiting:
+            if all(name in done or name not in made for name in (*node.inputs, *(each for each, _ in node.when))):
+                sorted_.append(node)
+                done.update(node.outputs)
+            else:
+                late.append(node)
+        if len(late) == len(waiting):  # a cycle, which ONNX Runtime refuses with a reason
+            return nodes
+        waiting = late
+    return sorted_
 
 
 def _drop_identities(graph: Graph) -> None:
@@ -102,7 +101,7 @@ def _drop_identities(graph: Graph) -> None:
     names: dict[str, str] = {}
     kept: list[Node] = []
     for node in graph.nodes:
-        node = replace(node, inputs=tuple(names.get(name, name) for name in node.inputs))
+        node = node.renamed(names)
         if node.kind == "Identity" and not node.domain and node.outputs[0] not in graph.outputs:
             names[node.outputs[0]] = node.inputs[0]
         else:
@@ -143,7 +142,7 @@ def _move_constants(graph: Graph) -> None:
     kept: list[Node] = []
     readers = graph.readers()
     for node in graph.nodes:
-        node = replace(node, inputs=tuple(names.get(name, name) for name in node.inputs))
+        node = node.renamed(names)
         output = node.outputs[0] if node.outputs else ""
         source = node.inputs[0] if node.inputs else ""
         if node.domain or output in graph.outputs or not source:

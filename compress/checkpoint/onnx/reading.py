@@ -16,6 +16,7 @@ from compress.checkpoint.onnx.gates import split_recurrent
 from compress.checkpoint.onnx.network import Network, Place
 from compress.checkpoint.onnx.prepare import Graph, graph_of
 from compress.checkpoint.onnx.runtime import Reference
+from compress.checkpoint.onnx.sizes import Names, open_sizes, with_other_sizes
 from compress.errors import InputError, ModelError
 from compress.graph import Program, trace
 from compress.inputs import InputType, types_of
@@ -66,7 +67,9 @@ def read_onnx(path: Path, shapes: Shapes | None = None, types: Sequence[InputTyp
     batch = next((port.batch for port in file.inputs if port.batch is not None), None)
     names = tuple(port.name for port in file.inputs)
     network = Network(graph, names, Place(str(path), file.opset), batch).eval()
-    module, note = _graph(network, file, Reference(path, names, batch), found, kinds, batch)
+    reference = Reference(path, names, batch)
+    module, note = _graph(network, file, reference, found, kinds, batch)
+    sizes = open_sizes(file.inputs)
     valid = network.names
     facts = OnnxFacts(
         file.opset,
@@ -76,6 +79,11 @@ def read_onnx(path: Path, shapes: Shapes | None = None, types: Sequence[InputTyp
         {valid[name]: name for name in valid if valid[name] != name},
         tuple(valid[name] for name in turned if name in valid),
         len(file.model.graph.initializer),
+        file.model.ir_version,
+        next((port.sizes[0] for port in file.inputs if port.sizes and isinstance(port.sizes[0], str)), ""),
+        {each.key: each.value for each in file.model.metadata_props},
+        sizes,
+        _takes_others(module, reference, _examples(found, kinds, batch or 1), sizes),
     )
     return Imported(module, found, kinds, facts, (*_told(file, facts), *note))
 
@@ -95,6 +103,7 @@ def _graph(
     except ModelError as error:
         failure = error
     if each > 2:
+        _agree(network, reference, _examples(shapes, kinds, each))  # else what it cannot read is the reason
         raise ModelError(f"{file.path} takes batches of {each} alone", "export it with a dynamic batch") from failure
     for size in dict.fromkeys((each, 2)):
         network.only = tuple((size, *shape) for shape in shapes)
@@ -118,6 +127,23 @@ def _compared(network: Network, reference: Reference, shapes: Shapes, kinds: Kin
     program = trace(network, inputs)
     _agree(program.module, reference, inputs)
     return program
+
+
+def _takes_others(module: nn.Module, reference: Reference, inputs: tuple[Tensor, ...], sizes: Names) -> bool:
+    """Whether the network computes what the file does for other sizes, too, where that leaves any open."""
+    seen = 0
+    for each in with_other_sizes(inputs, sizes) if any(map(any, sizes)) else ():
+        try:
+            expected = reference.run(each)
+        except ModelError:  # not every size will do
+            continue
+        try:
+            with torch.no_grad():
+                reference.check(module(*each), expected, TOLERANCE)
+        except (ModelError, RuntimeError, ValueError, IndexError):  # built for one size
+            return False
+        seen += 1
+    return seen > 0
 
 
 def _agree(module: nn.Module, reference: Reference, inputs: tuple[Tensor, ...]) -> None:
@@ -150,7 +176,7 @@ def _shape(file: OnnxFile, port: Port, index: int, given: Shapes | None) -> tupl
         if own is None or not all(isinstance(n, int) for n in own):
             raise InputError(
                 f"{file.path} leaves sizes of its input {port} open",
-                "say them, without the batch, such as --input-shape 3,224,224",
+                "say them, without the batch, such as " + " ".join(f"--input-shape {_such_as(p)}" for p in file.inputs),
             )
         return tuple(n for n in own if isinstance(n, int))
     fits = own is None or (
@@ -162,6 +188,14 @@ def _shape(file: OnnxFile, port: Port, index: int, given: Shapes | None) -> tupl
             "leave out --input-shape, or give the sizes behind the batch",
         )
     return said
+
+
+def _such_as(port: Port) -> str:
+    """Sizes as they might be, with those that the file says."""
+    if port.sizes is None:
+        return "3,224,224"
+    usual = "224" if len(port.sizes) == 4 else "16"  # images, or sequences
+    return ",".join(str(n) if isinstance(n, int) else usual for n in port.sizes[1:])
 
 
 def _type(port: Port, graph: Graph) -> InputType:

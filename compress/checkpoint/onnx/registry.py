@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ class Node:
         attributes: Numbers, strings, lists, tensors as arrays, subgraphs as they are.
         opset: The version of the operators that the file was written for.
         proto: As the file has it, for what is evaluated by the reference implementation; None for own operators.
+        when: Conditions of the branches that it stands in: it runs only where each of these values is true, or false.
     """
 
     kind: str
@@ -47,6 +48,12 @@ class Node:
     attributes: Mapping[str, Any]
     opset: int
     proto: NodeProto | None = None
+    when: tuple[tuple[str, bool], ...] = ()
+
+    def renamed(self, names: Mapping[str, str]) -> Node:
+        """With other names for what it reads."""
+        inputs = tuple(names.get(name, name) for name in self.inputs)
+        return replace(self, inputs=inputs, when=tuple((names.get(name, name), truth) for name, truth in self.when))
 
     def get(self, name: str, default: Any = None) -> Any:
         """An attribute, or what holds where it is not given."""

@@ -27,6 +27,7 @@ def write(
     opset: int = 17,
     types: Mapping[str, str] | None = None,
     listed: bool = False,
+    inferred: bool = True,
 ) -> Path:
     """A model of these nodes; sizes of inputs are numbers, names or None, the batch first.
 
@@ -39,6 +40,7 @@ def write(
         opset: Version of the operators.
         types: Of inputs that are not float32.
         listed: Whether initialisers are inputs as well, as in old files.
+        inferred: Whether the shapes of values are noted, which asks for nodes in order.
     """
     arrays = {name: np.asarray(value) for name, value in (constants or {}).items()}
     made = [
@@ -58,8 +60,7 @@ def write(
     versions = [helper.make_opsetid("", opset), *(helper.make_opsetid(domain, 1) for domain in sorted(domains))]
     model = helper.make_model(graph, opset_imports=versions, producer_name="by hand")
     model.ir_version = 8 if opset < 21 else 10
-    inferred = onnx.shape_inference.infer_shapes(model)
-    onnx.save(inferred, path)
+    onnx.save(onnx.shape_inference.infer_shapes(model) if inferred else model, path)
     return path
 
 

@@ -12,6 +12,7 @@ import torch
 from onnx import helper
 
 from compress.checkpoint.onnx.reading import read_onnx
+from compress.errors import ModelError
 from tests.checkpoint.onnx.models import run, values, write
 
 
@@ -174,6 +175,11 @@ SHAPES = [
     case("Gather", (4, 6), np.array(1), axis=1),
     case("Gather", (4, 6), ints(2, 0, -1), axis=2),
     case("Gather", (4, 6), np.array([[0, 1], [-1, 2]]), axis=1),
+    case("GatherND", (4, 6), np.array([[0, 1], [1, -1]])),
+    case("ScatterND", (4, 6), np.array([[0, 1], [1, -1]]), values(2, 6)),
+    case("ScatterND", (4, 6), np.array([[0, 1], [0, 1]]), values(2, 6), reduction="add"),
+    case("ScatterElements", (4, 6), np.array([[[0, -1]], [[2, 3]]]), values(2, 1, 2), axis=2),
+    case("ScatterElements", (4, 6), np.array([[[1, 1]], [[2, 3]]]), values(2, 1, 2), axis=1, reduction="add"),
     case("Pad", (4, 6), pads=[0, 1, 0, 0, 0, 2], value=0.5, opset=10),
     case("Pad", (4, 6), ints(0, 0, 1, 0, -1, 2), scalar(0.5), opset=11),
     case("Pad", (4, 6), ints(0, 0, 1, 0, 0, 2), mode="reflect"),
@@ -244,6 +250,14 @@ CONTRIBUTED = [
          domain="com.microsoft"),
 ]  # fmt: skip
 
+CLASSICAL = [
+    case(
+        "Scaler", (6,), offset=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6], scale=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], domain="ai.onnx.ml"
+    ),
+    case("Scaler", (6,), offset=[0.5], scale=[2.0], domain="ai.onnx.ml"),
+    case("ArrayFeatureExtractor", (6,), ints(4, 1), domain="ai.onnx.ml"),
+]
+
 ALL = [
     *CONVOLUTIONS,
     *POOLINGS,
@@ -256,6 +270,7 @@ ALL = [
     *FUNCTIONS,
     *RECURRENT,
     *CONTRIBUTED,
+    *CLASSICAL,
 ]
 
 
@@ -290,3 +305,20 @@ def test_an_operator_that_is_defined_by_others(tmp_path: Path) -> None:
     found = read_onnx(path)
     x = torch.randn(4, 2, 5, 4)
     torch.testing.assert_close(found.module(x), run(path, x)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_classifier_of_scikit_learn(tmp_path: Path) -> None:
+    """The class is looked up by position; probabilities in a dictionary are refused with what to do."""
+    look_up = [
+        helper.make_node("ArgMax", ["x"], ["best"], axis=1, keepdims=1),
+        helper.make_node("ArrayFeatureExtractor", ["classes", "best"], ["class"], domain="ai.onnx.ml"),
+        helper.make_node("Reshape", ["class", "flat"], ["label"]),
+    ]
+    constants = {"classes": ints(5, 7, 9), "flat": ints(-1)}
+    path = write(tmp_path / "m.onnx", look_up, {"x": ("n", 3)}, constants, outputs=("label",))
+    x = torch.randn(4, 3)
+    assert torch.equal(read_onnx(path).module(x), run(path, x)[0])
+    zipped = helper.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[5, 7, 9])
+    with pytest.raises(ModelError, match=r"ZipMap.*dictionary by class") as caught:
+        read_onnx(write(tmp_path / "zipped.onnx", [zipped], {"x": ("n", 3)}, inferred=False))
+    assert "zipmap" in caught.value.hint

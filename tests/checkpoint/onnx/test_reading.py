@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from compress.checkpoint.onnx import registry
 from compress.checkpoint.onnx.reading import read_onnx
@@ -133,8 +133,9 @@ def test_a_batch_that_cannot_be_freed(tmp_path: Path) -> None:
 
 def test_sizes_that_are_open(tmp_path: Path) -> None:
     path = network(tmp_path / "m.onnx", size="side")
-    with pytest.raises(InputError, match=r"leaves sizes of its input x \(nx3xsidexside\) open"):
+    with pytest.raises(InputError, match=r"leaves sizes of its input x \(nx3xsidexside\) open") as caught:
         read_onnx(path)
+    assert caught.value.hint.endswith("such as --input-shape 3,224,224")
     assert read_onnx(path, ((3, 8, 8),)).shapes == ((3, 8, 8),)
     with pytest.raises(InputError, match="--input-shape says 4x8x8"):
         read_onnx(path, ((4, 8, 8),))
@@ -149,6 +150,22 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     a, b = torch.randn(3, 4), torch.randn(3, 4)
     for made, expected in zip(found.module(a, b), run(path, a, b), strict=True):
         close(made, expected)
+
+
+def test_what_is_open_of_several_inputs(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Gather", ["w", "ids"], ["e"]), helper.make_node("Mul", ["e", "mask"], ["y"])]
+    inputs = {"ids": ("n", "length"), "mask": ("n", "length", 1)}
+    path = write(tmp_path / "m.onnx", nodes, inputs, {"w": values(5, 4)}, types={"ids": "int64"})
+    with pytest.raises(InputError, match="open") as caught:
+        read_onnx(path)
+    assert caught.value.hint.endswith("such as --input-shape 16 --input-shape 16,1")
+    assert read_onnx(path, ((16,), (16, 1))).shapes == ((16,), (16, 1))
+
+
+def test_what_cannot_be_read_is_named_before_the_batch(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.onnx", [helper.make_node("NonZero", ["x"], ["y"], "where")], {"x": (8, 3)})
+    with pytest.raises(ModelError, match="NonZero 'where'"):
+        read_onnx(path)
 
 
 def test_damaged_and_foreign_files(tmp_path: Path) -> None:
@@ -236,3 +253,88 @@ def test_a_translation_that_is_wrong_is_noticed(tmp_path: Path, monkeypatch: pyt
     path = write(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], {"x": ("n", 3)})
     with pytest.raises(ModelError, match="computes something else as a graph than in ONNX Runtime"):
         read_onnx(path)
+
+
+def branched(condition: list[Any], constants: dict[str, Any], path: Path) -> Path:
+    """A layer behind an If whose branches use the same names."""
+    squeezed = helper.make_graph(
+        [
+            helper.make_node("Constant", [], ["axis"], value=numpy_helper.from_array(np.array([2, 3]))),
+            helper.make_node("Squeeze", ["p", "axis"], ["out"]),
+        ],
+        "squeezed",
+        [],
+        [helper.make_empty_tensor_value_info("out")],
+    )
+    plain = helper.make_graph(
+        [helper.make_node("Mul", ["p", "two"], ["out"])],
+        "plain",
+        [],
+        [helper.make_empty_tensor_value_info("out")],
+        [numpy_helper.from_array(np.full((1, 1), 2, np.float32), "two")],
+    )
+    nodes = [
+        CONV,
+        helper.make_node("GlobalAveragePool", ["c"], ["p"]),
+        *condition,
+        helper.make_node("If", ["condition"], ["branch"], "if", then_branch=squeezed, else_branch=plain),
+        helper.make_node("MatMul", ["branch", "w"], ["y"]),
+    ]
+    model = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "branched",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 6, 6])],
+            [helper.make_empty_tensor_value_info("y")],
+            [numpy_helper.from_array(np.asarray(a), n) for n, a in {**WEIGHTS, "w": values(4, 2), **constants}.items()],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+    )
+    model.ir_version = 8
+    onnx.save(model, path)
+    return path
+
+
+def test_a_branch_that_shapes_choose(tmp_path: Path) -> None:
+    """As ``torch.onnx`` writes a squeeze of a size that it does not know."""
+    condition = [
+        helper.make_node("Shape", ["p"], ["s"]),
+        helper.make_node("Gather", ["s", "three"], ["side"]),
+        helper.make_node("Equal", ["side", "one"], ["same"]),
+        helper.make_node("Identity", ["same"], ["condition"]),
+    ]
+    path = branched(condition, {"three": np.array(3), "one": np.array(1)}, tmp_path / "m.onnx")
+    found = read_onnx(path)
+    assert [str(n.target) for n in found.module.graph.nodes if "squeeze" in str(n.target)]
+    x = torch.randn(5, 3, 6, 6)
+    torch.testing.assert_close(found.module(x), run(path, x)[0])
+
+
+def test_a_branch_that_data_choose(tmp_path: Path) -> None:
+    condition = [
+        helper.make_node("ReduceSum", ["p"], ["sum"], keepdims=0),
+        helper.make_node("Greater", ["sum", "limit"], ["condition"]),
+    ]
+    path = branched(condition, {"limit": np.array(0, np.float32)}, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"If 'if' \(opset 17\).*which branch it takes depends on the numbers"):
+        read_onnx(path)
+
+
+def test_nodes_in_any_order(tmp_path: Path) -> None:
+    """As converters to float16 leave them, which put casts at the end."""
+    nodes = [helper.make_node("MatMul", ["a", "w"], ["y"]), helper.make_node("Relu", ["x"], ["a"])]
+    path = write(tmp_path / "m.onnx", nodes, {"x": ("n", 3)}, {"w": values(3, 2)}, inferred=False)
+    found = read_onnx(path)
+    x = torch.randn(4, 3)
+    torch.testing.assert_close(found.module(x), run(path, x)[0])
+
+
+def test_weights_of_low_precision_in_nodes(tmp_path: Path) -> None:
+    low = numpy_helper.from_array(values(3).astype(np.float16))
+    nodes = [
+        helper.make_node("Constant", [], ["w"], value=low),
+        helper.make_node("Cast", ["w"], ["v"], to=1),
+        helper.make_node("Mul", ["x", "v"], ["y"]),
+    ]
+    with pytest.raises(ModelError, match=r"is in float16 \('w'\)"):
+        read_onnx(write(tmp_path / "m.onnx", nodes, {"x": ("n", 3)}))

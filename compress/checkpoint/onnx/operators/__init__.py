@@ -2,6 +2,7 @@
 
 from compress.checkpoint.onnx.operators import (
     activation,
+    classical,
     contributed,
     convolution,
     elementwise,
@@ -17,6 +18,7 @@ from compress.checkpoint.onnx.operators import (
 
 __all__ = [
     "activation",
+    "classical",
     "contributed",
     "convolution",
     "elementwise",

@@ -12,8 +12,15 @@ from torch import Tensor
 from compress.checkpoint.onnx.operators.elementwise import tensor
 from compress.checkpoint.onnx.registry import Node, Untranslatable, axis_of, given, integers, operator
 
+SELECT = ("compress", "Select")  # an own operator: what is left of an If whose branches stand among the other nodes
 _TO_THE_END = 2**63 - 1
 _MODES = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}
+
+
+@operator(SELECT[1], numbers=(0,), domain=SELECT[0])
+def select(node: Node, operands: list[Any]) -> Any:
+    """Of a condition, the value of one branch and that of the other the one that was computed."""
+    return operands[1 if bool(operands[0]) else 2]
 
 
 @operator("Concat")
@@ -80,6 +87,35 @@ def gather_elements(node: Node, operands: list[Any]) -> Tensor:
     x, indices = operands
     axis = axis_of(node.get("axis", 0), x.dim())
     return x.gather(axis, torch.where(indices < 0, indices + x.shape[axis], indices).long())
+
+
+@operator("GatherND")
+def gather_nd(node: Node, operands: list[Any]) -> Tensor:
+    """The last dim of the indices (..., k) counts along the first k dims."""
+    if node.get("batch_dims", 0):
+        raise Untranslatable(f"its batch_dims is {node.get('batch_dims')}")
+    x, indices = operands
+    return x[tuple(indices.unbind(-1))]
+
+
+@operator("ScatterND")
+def scatter_nd(node: Node, operands: list[Any]) -> Tensor:
+    """What an assignment to a part of a tensor is written as."""
+    if node.get("reduction", "none") not in ("none", "add"):
+        raise Untranslatable(f"its reduction is {node.get('reduction')}")
+    x, indices, updates = operands
+    return x.index_put(tuple(indices.unbind(-1)), updates, accumulate=node.get("reduction", "none") == "add")
+
+
+@operator("ScatterElements", "Scatter")
+def scatter_elements(node: Node, operands: list[Any]) -> Tensor:
+    if node.get("reduction", "none") not in ("none", "add"):
+        raise Untranslatable(f"its reduction is {node.get('reduction')}")
+    x, indices, updates = operands
+    axis = axis_of(node.get("axis", 0), x.dim())
+    indices = torch.where(indices < 0, indices + x.shape[axis], indices).long()
+    run = torch.scatter_add if node.get("reduction", "none") == "add" else torch.scatter
+    return run(x, axis, indices, updates)
 
 
 @operator("Pad", numbers=(1, 2, 3))
