@@ -155,8 +155,10 @@ def _check_kept(loop: Loop, best: int) -> None:
     first, kept = (next(e for e in loop.history if e["epoch"] == epoch) for epoch in (0, best))
     loss, accuracy = kept["validation loss"], kept["validation accuracy"]
     low, _ = wilson(round(accuracy * count), count)
-    at_chance = low <= int(loop.validation.targets.bincount().max()) / count
-    if at_chance and loss > _BLOWN_UP * max(1.0, first["validation loss"]):
+    chance = int(loop.validation.targets.bincount().max()) / count
+    # Of few samples the interval is wide, and a network that has won some since the start is no guess
+    guesses = low <= chance and accuracy <= max(chance, first["validation accuracy"])
+    if guesses and loss > _BLOWN_UP * max(1.0, first["validation loss"]):
         raise _nothing(
             loop,
             f"the weights blew up. On the validation samples the loss was {first['validation loss']:.3g} and is "

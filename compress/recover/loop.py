@@ -151,7 +151,7 @@ class Loop:
 
     def _penalty(self) -> Tensor | float:
         found = [penalty for hook in self.hooks if (penalty := hook.penalty(self)) is not None]
-        return torch.stack(found).sum() if found else 0.0
+        return sum(found[1:], found[0]) if found else 0.0
 
     def _optimizer(self) -> torch.optim.Optimizer:
         undecayed = {name for hook in self.hooks for name in hook.undecayed()}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.plugin import Context, Figure, ModelError, Series, insert_module
-from compress_plugins.narrowing import largest
+from compress_plugins.narrowing import Ranking
 from compress_plugins.thresholds import alpha_of, signed, start_beta
 
 Dims = tuple[int, ...] | None
@@ -122,30 +122,36 @@ def read_through(network: fx.GraphModule, name: str, made: str, module: nn.Modul
     network.recompile()
 
 
-def strongest(weights: Mapping[str, Tensor], keep: float, together: bool) -> dict[str, Tensor]:
+def strongest(
+    weights: Mapping[str, Tensor], keep: float, together: bool, rankings: dict[str, Ranking] | None = None
+) -> dict[str, Tensor]:
     """True at the largest magnitudes: a share of each weight's, or of all; every weight keeps one.
 
     Args:
         weights: By name, on any device.
         keep: The share that stays.
         together: Whether the edges of all layers are ranked together.
+        rankings: For those who ask again and again, by name of the weight; filled here.
     """
+    rankings = {} if rankings is None else rankings
+
+    def most(name: str, size: Tensor) -> Tensor:
+        return rankings.setdefault(name, Ranking()).largest(size, max(1, round(keep * len(size))))
+
     sizes = {name: weight.detach().abs().flatten().float() for name, weight in weights.items()}
     if not together:
-        return {n: _largest(s, keep).reshape(weights[n].shape) for n, s in sizes.items()}
+        return {name: most(name, size).reshape(weights[name].shape) for name, size in sizes.items()}
     for size in sizes.values():
         size[size.argmax()] = torch.inf
-    parts = _largest(torch.cat(list(sizes.values())), keep).split([len(size) for size in sizes.values()])
+    parts = most("", torch.cat(list(sizes.values()))).split([len(size) for size in sizes.values()])
     return {name: part.reshape(weights[name].shape) for name, part in zip(sizes, parts, strict=True)}
 
 
-def _largest(size: Tensor, keep: float) -> Tensor:
-    return largest(size, max(1, round(keep * len(size))))
-
-
-def held_by_the_rest(weights: Mapping[str, Tensor], keep: float, together: bool) -> float:
-    """The share of all magnitude that the edges hold which a budget would cut now."""
-    masks = strongest(weights, keep, together)
+def held_by_the_rest(
+    weights: Mapping[str, Tensor], keep: float, together: bool, rankings: dict[str, Ranking] | None = None
+) -> float:
+    """The share of all magnitude that the edges hold which a budget would cut now; arguments as of `strongest`."""
+    masks = strongest(weights, keep, together, rankings)
     total = sum(float(weight.detach().abs().sum()) for weight in weights.values())
     cut = sum(float((weight.detach().abs() * ~masks[name]).sum()) for name, weight in weights.items())
     return cut / total if total else 0.0

@@ -13,6 +13,8 @@ from compress.plugin import Budget, Context, Figure, ModelError, Plan, Series, a
 
 Masks = Mapping[str, Tensor]
 
+_NEAR = 0.95  # of the last bound: by so much it rarely falls in a step
+
 
 class Weights:
     """Single weights, by magnitude.
@@ -40,6 +42,7 @@ class Weights:
             )
         shares = _shares(context, self.sizes) if context.has_budget else dict.fromkeys(self.sizes, keep)
         self.wanted = {name: max(1, int(shares[name] * size)) for name, size in self.sizes.items()}
+        self.rankings = {name: Ranking() for name in ("", *self.sizes)}
         self.all_wanted = int(sum(shares[name] * size for name, size in self.sizes.items()))
 
     def left(self, position: int, total: int) -> tuple[int, ...]:
@@ -58,10 +61,11 @@ class Weights:
         if self.stacked:
             for each in scores:
                 each[each.argmax()] = torch.inf
-            joined = largest(torch.cat(scores), self.left(position, total)[0])
+            joined = self.rankings[""].largest(torch.cat(scores), self.left(position, total)[0])
             kept = list(joined.split([len(each) for each in scores]))
         else:
-            kept = [largest(each, n) for each, n in zip(scores, self.left(position, total), strict=True)]
+            counts = zip(self.sizes, scores, self.left(position, total), strict=True)
+            kept = [self.rankings[name].largest(each, n) for name, each, n in counts]
         return {name: mask.reshape(tensors[name].shape) for name, mask in zip(self.sizes, kept, strict=True)}
 
     def numbers(self, masks: Masks) -> dict[str, float]:
@@ -153,16 +157,33 @@ class Units:
         self.removed = dict(state["removed"])
 
 
+class Ranking:
+    """The largest of scores that change little from one time to the next: those far below the last bound go unranked.
+
+    What it gives does not depend on what it was asked before.
+    """
+
+    def __init__(self) -> None:
+        self._bound = 0.0  # what stayed last time was no smaller
+
+    def largest(self, scores: Tensor, count: int) -> Tensor:
+        """True at the ``count`` largest scores, (n,) at least 1; of equal ones the first stay."""
+        if count >= len(scores):
+            return torch.ones(len(scores), dtype=torch.bool)
+        near = scores[scores >= _NEAR * self._bound] if self._bound > 0 else scores
+        ranked = near if len(near) >= count else scores
+        last = ranked.kthvalue(len(ranked) - count + 1).values
+        self._bound = float(last)
+        kept = scores >= last
+        if int(kept.sum()) > count:
+            above = scores > last
+            kept[(kept & ~above).nonzero().flatten()[count - int(above.sum()) :]] = False
+        return kept
+
+
 def largest(scores: Tensor, count: int) -> Tensor:
-    """True at the ``count`` largest scores, (n,) at least 1; of equal ones the first stay."""
-    if count >= len(scores):
-        return torch.ones(len(scores), dtype=torch.bool)
-    last = scores.kthvalue(len(scores) - count + 1).values
-    kept = scores >= last
-    if int(kept.sum()) > count:
-        above = scores > last
-        kept[(kept & ~above).nonzero().flatten()[count - int(above.sum()) :]] = False
-    return kept
+    """As `Ranking.largest`, once."""
+    return Ranking().largest(scores, count)
 
 
 def _by_mass(context: Context) -> Plan:

@@ -25,6 +25,7 @@ from compress_plugins.edges import (
     starting_alpha,
     strongest,
 )
+from compress_plugins.narrowing import Ranking
 from compress_plugins.thresholds import l1, prox_l1, prox_l12
 
 By = Literal["ds", "dnw", "proximal"]
@@ -89,6 +90,8 @@ class Wired(Session):
         self.keep = _kept_share(method, context, weights)
         self.together = method.scope == "all" or (method.scope == "auto" and method.by != "dnw")
         self.lam = _LAMS[method.norm] if method.lam is None else method.lam
+        self.cut: dict[str, Ranking] = {}  # what is cut now
+        self.next: dict[str, Ranking] = {}  # what an epoch later would be
         self.counts: list[list[int]] = []  # epoch, edges that are not zero
         self.size = sum(weight.numel() for weight in weights.values())
         self.readers: dict[str, str] = {}  # by edge weight, the module that it is read through
@@ -199,7 +202,7 @@ class Wired(Session):
         """Let the largest weights be the edges."""
         assert self.keep is not None
         weights = {name: network.get_parameter(name) for name in self.edges}
-        for name, kept in strongest(weights, self.keep, self.together).items():
+        for name, kept in strongest(weights, self.keep, self.together, self.cut).items():
             network.get_submodule(self.readers[name]).get_buffer("kept").copy_(kept)
 
     def _narrow(self, loop: Loop, keep: float) -> None:
@@ -212,10 +215,11 @@ class Wired(Session):
         if share == left(loop.step - 1) or (loop.step % every and not self._is_cut(loop)):
             return
         edges = self._seen(loop.network)
-        for name, kept in strongest(edges, share, self.together).items():
+        for name, kept in strongest(edges, share, self.together, self.cut).items():
             self._mask(loop.network, name, kept & self.masks[name].to(kept.device))
             edges[name] = edges[name] * kept
-        next_cuts = held_by_the_rest(edges, left(loop.step + loop.steps_per_epoch), self.together)
+        then = left(loop.step + loop.steps_per_epoch)
+        next_cuts = held_by_the_rest(edges, then, self.together, self.next)
         self.lam *= 2 ** ((1 if next_cuts > _HARMLESS else -1) * every / loop.steps_per_epoch)
 
     def _mask(self, network: fx.GraphModule, name: str, kept: Tensor) -> None:
