@@ -164,7 +164,7 @@ def test_torchvision_reads_what_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "shift", "message"),
     [
-        ([1.0, 2.0], None, "mean has 2 values, the data has 1 channels"),
+        ([1.0, 2.0], None, "mean has 2 values, the data has 1 channel"),
         (None, [0.0], "std has to be above 0"),
     ],
 )
