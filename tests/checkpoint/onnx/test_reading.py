@@ -139,7 +139,7 @@ def test_sizes_that_are_open(tmp_path: Path) -> None:
     assert read_onnx(path, ((3, 8, 8),)).shapes == ((3, 8, 8),)
     with pytest.raises(InputError, match="--input-shape says 4x8x8"):
         read_onnx(path, ((4, 8, 8),))
-    with pytest.raises(InputError, match="has 1 inputs and 2 shapes"):
+    with pytest.raises(InputError, match="has 1 input and 2 shapes"):
         read_onnx(path, ((3, 8, 8), (3,)))
 
 
