@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from compress.errors import ModelError
 from compress.export.onnx import OnnxExport, Ports, export_onnx
+from compress.graph import Program
 from compress.pipeline.opening import Opened
 from compress.progress import Progress
 
@@ -34,13 +35,13 @@ class SlicedOnnx:
 
 
 @contextlib.contextmanager
-def sliced_onnx(module: fx.GraphModule, opened: Opened, batch: int, progress: Progress) -> Iterator[SlicedOnnx]:
+def sliced_onnx(module: fx.GraphModule, opened: Opened, program: Program, progress: Progress) -> Iterator[SlicedOnnx]:
     """The file in a temporary folder, with the names and, if its operators allow, the opset of the original.
 
     Args:
         module: The smaller network.
         opened: The original; where it is no ONNX model, nothing is written.
-        batch: Of the examples.
+        program: What it was cut from; its batch is that of the smaller one.
         progress: Told.
     """
     if opened.loaded.form != "onnx":
@@ -49,14 +50,14 @@ def sliced_onnx(module: fx.GraphModule, opened: Opened, batch: int, progress: Pr
     progress.step(f"Writing {NAME}")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            done = export_as(module, opened, batch, Path(folder, NAME))
+            done = export_as(module, opened, _batch(program), Path(folder, NAME))
         except ModelError as error:
             warnings: tuple[str, ...] = (f"{NAME} was not written: {error}",)
             files: dict[str, Path] = {}
             worst = None
         else:
             files = {each.name: each for each in Path(folder).iterdir()}
-            worst, warnings = done.max_error, tuple(_odd(done, opened))
+            worst, warnings = done.max_error, tuple(_odd(done, opened, program))
         for warning in warnings:
             progress.warn(warning)
         yield SlicedOnnx(files, worst, warnings)
@@ -97,7 +98,12 @@ def export_as(
     return export_onnx(module, examples, target, opset=opset, exact=exact, ports=ports, against=against)
 
 
-def _odd(done: OnnxExport, opened: Opened) -> Iterator[str]:
+def _batch(program: Program) -> int:
+    """Of the examples."""
+    return 2 if program.dynamic_batch else int(program.inputs[0].shape[0])
+
+
+def _odd(done: OnnxExport, opened: Opened, program: Program) -> Iterator[str]:
     facts = opened.loaded.onnx
     asked = 0 if facts is None else facts.opset
     if facts is not None and any(map(any, facts.sizes)) and not done.open_sizes:
@@ -108,4 +114,5 @@ def _odd(done: OnnxExport, opened: Opened) -> Iterator[str]:
     if done.max_error > TOLERANCE:
         yield f"what {NAME} computes differs from the model by {done.max_error:.1e}"
     if not done.dynamic_batch:
-        yield f"{NAME} takes batches of one size alone: {done.reason}"
+        reason = done.reason if program.dynamic_batch else "the network is built for it, see the notes of the report"
+        yield f"{NAME} takes batches of {_batch(program)} alone: {reason}"

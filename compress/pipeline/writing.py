@@ -66,8 +66,7 @@ def write(work: Work, progress: Progress) -> Pruned:
     weights = content.weights()
     progress.step("Loading the result in a new process")
     reload = reloaded(program, weights, opened)
-    batch = 2 if work.program.dynamic_batch else int(work.program.inputs[0].shape[0])
-    with sliced_onnx(work.module, opened, batch, progress) as onnx:
+    with sliced_onnx(work.module, opened, work.program, progress) as onnx:
         return _written(work, content, len(weights), reload, onnx, progress)
 
 

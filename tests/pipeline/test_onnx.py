@@ -143,6 +143,25 @@ def test_open_sizes_stay_open(tmp_path: Path, invoke: Invoke) -> None:
     torch.testing.assert_close(run(out / "model.onnx", x)[0], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_network_for_one_batch_alone(tmp_path: Path, invoke: Invoke) -> None:
+    """Its rows meet; the file says so and is as small."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("MatMul", ["r", "b"], ["z"]),
+        helper.make_node("ReduceMean", ["z"], ["y"], axes=[0]),
+    ]
+    path = write(tmp_path / "m.onnx", nodes, {"x": (1, 6)}, {"a": values(6, 20), "b": values(20, 2)})
+    out = tmp_path / "out"
+    done = invoke("prune", str(path), "--ratio", "0.5", "-o", str(out))
+    assert done.code == 0, done.err
+    assert "model.onnx takes batches of 1 alone: the network is built for it" in " ".join(done.err.split())
+    x = torch.randn(1, 6)
+    expected = run(masked(path, out, tmp_path / "masked.onnx"), x)[0]
+    torch.testing.assert_close(run(out / "model.onnx", x)[0], expected, rtol=1e-4, atol=1e-5)
+    assert (out / "model.onnx").stat().st_size < path.stat().st_size
+
+
 def old_network(path: Path) -> Path:
     """As CNTK wrote it: opset 8, a batch of one, initialisers among the inputs, numbers for names."""
     nodes = [
