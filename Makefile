@@ -7,7 +7,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-PYTEST_FLAGS ?= -n 2
+# A chunk of tests that is handed out late would keep one process busy alone
+PYTEST_FLAGS ?= -n 2 --maxschedchunk 8
 
 bin := $(VENV)/bin
 stamp := $(VENV)/.installed
