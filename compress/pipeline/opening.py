@@ -22,7 +22,9 @@ from compress.request import DataSource, ModelSource, Settings
 from compress.wording import plural
 
 Shapes = tuple[tuple[int, ...], ...]
+Normal = tuple[tuple[float, ...] | None, tuple[float, ...] | None]  # mean and deviation
 
+_MOST_CHANNELS = 4  # of a picture
 _IMAGENET = "--mean .485,.456,.406 --std .229,.224,.225"
 
 
@@ -116,13 +118,7 @@ def open_model(
         for note in loaded.notes:
             progress.detail(note)
     mean, std = (loaded.mean, loaded.std) if data is None or data.mean is None else (data.mean, data.std)
-    read = None
-    if data is not None:
-        if data.mean is None and mean is not None and std is not None and progress is not None:
-            progress.step(f"Normalising as the file says: --mean {joined(mean)} --std {joined(std)}")
-        read = load_data(data.spec, mean=mean, std=std, images=_images(loaded), labels=judged)
-        if mean is None and progress is not None and _wants_normalised(loaded, data.spec, read):
-            progress.warn(f"the images are not normalised, as the networks of torchvision mostly are used: {_IMAGENET}")
+    read = None if data is None else _read(loaded, data, (mean, std), judged, progress)
     shapes = loaded.input_shapes or (None if read is None else (read.input_shape,))
     if read is not None and loaded.usual_shape and len(read.input_shape) == 3:
         shapes = (read.input_shape,)  # images of the data's size are as good as those that are usual
@@ -146,6 +142,17 @@ def open_model(
     if judged and problem is not None:
         raise problem
     return replace(opened, unjudged=problem)
+
+
+def _read(loaded: LoadedModel, data: DataSource, by: Normal, judged: bool, progress: Progress | None) -> Data:
+    """The user's data, normalised by mean and deviation, with images of the size that the model reads."""
+    mean, std = by
+    if data.mean is None and mean is not None and std is not None and progress is not None:
+        progress.step(f"Normalising as the file says: --mean {joined(mean)} --std {joined(std)}")
+    read = load_data(data.spec, mean=mean, std=std, images=_images(loaded), labels=judged)
+    if mean is None and progress is not None and _wants_normalised(loaded, data.spec, read):
+        progress.warn(f"the images are not normalised, as the networks of torchvision mostly are used: {_IMAGENET}")
+    return read
 
 
 def _unjudged(module: torch.nn.Module, data: Data, progress: Progress | None) -> InputError | None:
@@ -181,7 +188,10 @@ def _images(loaded: LoadedModel) -> ImageShape | None:
     shapes = loaded.input_shapes or ()
     if len(shapes) != 1 or len(shapes[0]) != 3:
         return None
-    return ImageShape(*shapes[0], usual=loaded.usual_shape)
+    channels, height, width = shapes[0]
+    if channels > _MOST_CHANNELS >= width:  # channels last, as networks of Keras have them
+        channels, height, width = width, channels, height
+    return ImageShape(channels, height, width, loaded.usual_shape)
 
 
 def _wants_normalised(loaded: LoadedModel, spec: str, data: Data) -> bool:

@@ -213,3 +213,27 @@ def test_photographs_are_made_to_fit(tmp_path: Path) -> None:
     assert said.data is not None and said.data.input_shape == (3, 64, 96)
     open_model(source, Settings(), DataSource(data, mean=(0.5,), std=(0.5,)), progress)
     assert len(progress.texts) == 1
+
+
+def test_photographs_for_a_network_that_takes_the_channels_last(tmp_path: Path) -> None:
+    code = """
+from torch import nn
+
+
+class Last(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.fc(x.mean((1, 2)))
+"""
+    (tmp_path / "net.py").write_text(code)
+    torch.save(nn.ModuleDict({"fc": nn.Linear(3, 2)}).state_dict(), tmp_path / "net.pt")
+    for name, size in (("ant", (30, 24)), ("bee", (23, 26))):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        Image.new("RGB", size, (255, 0, 0)).save(tmp_path / "pictures" / name / "1.png")
+    source = ModelSource(tmp_path / "net.pt", f"{tmp_path}/net.py:Last", input_shapes=((8, 6, 3),))
+    opened = open_model(source, Settings(), DataSource(f"folder:{tmp_path}/pictures"))
+    assert opened.data is not None and opened.data.test.inputs.shape == (2, 8, 6, 3)
+    assert opened.data.test.inputs[:, 4, 3].tolist() == [[1, 0, 0], [1, 0, 0]]
