@@ -133,23 +133,8 @@ def _from_function(spec: str, kind: str) -> datasets.Raw:
 def _checked(
     name: str, raw: datasets.Raw, mean: Sequence[float] | None, std: Sequence[float] | None, labels: bool
 ) -> Data:
-    problems = []
-    splits: list[Split | None] = []
-    for part, arrays in (("training", raw.train), ("test", raw.test)):
-        what = f"the {part} part of {name}"
-        inputs, targets = (None, None) if arrays is None else _tensors(what, *arrays)
-        if inputs is None or targets is None:
-            splits.append(None)
-            continue
-        problem = _no_classes(what, inputs, targets)
-        if problem and labels:
-            raise InputError(problem, CLASSES_NEEDED)
-        problems += [problem] if problem else []
-        targets = torch.zeros(len(inputs)) if problem else targets.reshape(len(targets))
-        splits.append(Split(_inputs(what, inputs), targets.to(torch.int64)))
-    train, test = splits
-    if test is None:  # the sources see to it
-        raise InputError(f"{name} has no test part")
+    train, problem = (None, "") if raw.train is None else _split(f"the training part of {name}", raw.train, labels)
+    test, other = _split(f"the test part of {name}", raw.test, labels)
     if train is not None and train.inputs.shape[1:] != test.inputs.shape[1:]:
         raise InputError(
             f"{name}: training samples are {_times(tuple(train.inputs.shape[1:]))}, "
@@ -159,8 +144,17 @@ def _checked(
     if raw.classes is not None and classes > raw.classes:
         raise InputError(f"{name}: a label is {classes - 1}, and classes go from 0 to {raw.classes - 1}")
     train = None if train is None else _normalised(train, mean, std)
-    unlabelled = problems[0] if problems else ""
-    return Data(name, train, _normalised(test, mean, std), raw.classes or classes, raw.names, unlabelled)
+    return Data(name, train, _normalised(test, mean, std), raw.classes or classes, raw.names, problem or other)
+
+
+def _split(what: str, arrays: datasets.Pair, labels: bool) -> tuple[Split, str]:
+    """The samples of one part, and why they have no classes; "" if they have. Raises InputError where they must."""
+    inputs, targets = _tensors(what, *arrays)
+    problem = _no_classes(what, inputs, targets)
+    if problem and labels:
+        raise InputError(problem, CLASSES_NEEDED)
+    numbers = torch.zeros(len(inputs)) if problem else targets.reshape(len(targets))
+    return Split(_inputs(what, inputs), numbers.to(torch.int64)), problem
 
 
 def _tensors(what: str, inputs: Any, targets: Any) -> tuple[Tensor, Tensor]:

@@ -216,9 +216,20 @@ def _of_dataset(dataset: Any, shape: Shape) -> Pair:
         return _scaled((np.asarray(data), np.asarray(targets)))
     from PIL import Image
 
-    count = len(dataset)
-    labels = np.asarray([dataset[index][1] for index in range(count)] if targets is None else targets)
+    count, name = len(dataset), type(dataset).__name__
+    labels: list[Any] = []
+
+    def pictures() -> Iterator[Any]:
+        labels.clear()
+        for picture, label in (dataset[index] for index in range(count)):
+            labels.append(label)
+            yield picture
+
     if count and isinstance(dataset[0][0], Image.Image):
-        name = f"torchvision's {type(dataset).__name__}"
-        return stacked(lambda: (dataset[index][0] for index in range(count)), count, name, shape), labels
-    return _scaled((np.stack([np.asarray(dataset[index][0]) for index in range(count)]), labels))
+        return stacked(pictures, count, f"torchvision's {name}", shape), np.asarray(labels)
+    arrays = [np.asarray(image) for image in pictures()]
+    if len({each.shape for each in arrays}) > 1:
+        raise InputError(
+            f"{name}: the images have different sizes", "write a function that makes them equal: file.py:function"
+        )
+    return _scaled((np.stack(arrays), np.asarray(labels)))

@@ -240,6 +240,40 @@ def test_pictures_with_a_palette_or_transparency(tmp_path: Path) -> None:
     assert data.test.inputs[:, :, 4, 4].tolist() == [[1, 0, 0], [0, 0, 1]]
 
 
+class Pets:
+    """A data set of torchvision that keeps no arrays: pictures, or tensors, of two sizes."""
+
+    as_tensors = False
+    reads = 0
+
+    def __init__(self, root: str, split: str) -> None:
+        self.sizes = ((9, 12), (12, 9), (9, 9))
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Any:
+        type(self).reads += 1
+        width, height = self.sizes[index]
+        return (torch.zeros(1, height, width) if self.as_tensors else Image.new("RGB", (width, height), "red")), index
+
+
+def test_a_set_of_torchvision_with_pictures_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision import datasets
+
+    monkeypatch.setattr(datasets, "Pets", Pets, raising=False)
+    monkeypatch.setattr(datasets, "__all__", (*datasets.__all__, "Pets"))
+    monkeypatch.setattr(Pets, "reads", 0)
+    data = load_data("torchvision:pets", images=ImageShape(3, 8, 8))
+    assert data.test.inputs.shape == (3, 3, 8, 8) and data.test.targets.tolist() == [0, 1, 2]
+    assert Pets.reads == 2 * (1 + 3)  # of two parts one to see what they are, and each once
+    with pytest.raises(InputError, match="different sizes"):
+        load_data("torchvision:pets")
+    monkeypatch.setattr(Pets, "as_tensors", True)
+    with pytest.raises(InputError, match="Pets: the images have different sizes"):
+        load_data("torchvision:pets")
+
+
 def test_too_many_pictures(tmp_path: Path) -> None:
     picture(tmp_path / "a" / "1.png", (9, 9), 0, "L")
     with pytest.raises(InputError, match="1 image would not fit into memory"):

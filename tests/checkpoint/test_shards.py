@@ -108,12 +108,17 @@ class SmallForTokens(nn.Module):
         return made
 
 
+def offer(monkeypatch: pytest.MonkeyPatch, model: type) -> None:
+    """A library called transformers that has this class."""
+    library = types.ModuleType("transformers")
+    setattr(library, model.__name__, model)
+    monkeypatch.setitem(sys.modules, "transformers", library)
+
+
 def test_with_transformers_it_builds_the_model(
     state: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    library = types.ModuleType("transformers")
-    library.SmallForTokens = SmallForTokens  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "transformers", library)
+    offer(monkeypatch, SmallForTokens)
     path = folder(tmp_path, state, architectures=["SmallForTokens"], model_type="small", vocab_size=9)
     model = load_model(path)
     assert (model.form, model.architecture) == ("Hugging Face folder", "transformers:SmallForTokens")
@@ -183,9 +188,7 @@ class Caching(SmallForTokens):
 def test_keys_and_values_are_no_outputs(
     state: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    library = types.ModuleType("transformers")
-    library.Caching = Caching  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "transformers", library)
+    offer(monkeypatch, Caching)
     model = load_model(folder(tmp_path, state, architectures=["Caching"], model_type="small", vocab_size=9))
     assert isinstance(model.module, Caching)
     assert not model.module.config.use_cache and not model.module.words.config.use_cache  # type: ignore[union-attr]
@@ -197,9 +200,7 @@ class Images(SmallForTokens):
 
 def test_images_of_a_folder(state: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The size that its images are brought to, else the usual one, which gives way to that of the data."""
-    library = types.ModuleType("transformers")
-    library.Images = Images  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "transformers", library)
+    offer(monkeypatch, Images)
     path = folder(tmp_path, state, architectures=["Images"], model_type="small", num_channels=1)
     model = load_model(path)
     assert (model.input_shapes, model.usual_shape) == (((1, 224, 224),), True)
