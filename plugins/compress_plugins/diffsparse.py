@@ -11,8 +11,8 @@ from torch import fx
 from compress.plugin import Context, ModelError, option
 from compress_plugins import thresholds
 from compress_plugins.blocks import Blocks
-from compress_plugins.components import ThresholdedNorms
 from compress_plugins.gates import UnitGates
+from compress_plugins.norm_scales import ThresholdedNorms
 from compress_plugins.sparse import Components, Norm, Sparse, check_options, summed, with_budget
 
 On = Literal["auto", "batchnorm", "units", "blocks"]

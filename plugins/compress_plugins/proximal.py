@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, fx
 
 from compress.plugin import Context, Loop, ModelError, option
-from compress_plugins.components import Norms, UnitScales
+from compress_plugins.components import UnitScales
 from compress_plugins.gates import made_by_layers
+from compress_plugins.norm_scales import Norms
 from compress_plugins.sparse import Sparse, check_options, with_budget
 from compress_plugins.thresholds import prox_l1, prox_l12, prox_l21
 

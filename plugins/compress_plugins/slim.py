@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from compress.plugin import Context, Loop, option
 from compress_plugins import thresholds
-from compress_plugins.components import Norms
+from compress_plugins.norm_scales import Norms
 from compress_plugins.sparse import Sparse, check_options, summed, with_budget
 
 

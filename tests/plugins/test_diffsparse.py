@@ -17,9 +17,9 @@ from compress.recover.weights import optimizer
 from compress.testing import check_plugin
 from compress.training import Training
 from compress_plugins.blocks import residual_blocks
-from compress_plugins.components import ThresholdedNorms
 from compress_plugins.diffsparse import DiffSparse
 from compress_plugins.gates import Gate
+from compress_plugins.norm_scales import ThresholdedNorms
 from compress_plugins.thresholds import l1
 from tests.plugins.sparse_networks import SETTINGS, Dense, Residual, coupling, mlp, samples, train
 
