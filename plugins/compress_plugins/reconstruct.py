@@ -32,7 +32,7 @@ class Reconstruct:
             raise ValueError(f"ridge: must be above 0, got {self.ridge:g}")
 
     def score(self, group: Group, context: Context) -> Tensor:
-        """The unit's place in a backward elimination: the next to go is always the one whose loss costs least."""
+        """The unit's place in a backward elimination: the next to go is one whose loss costs least, or hardly more."""
         if self not in context.memo:
             context.memo[self] = dict(self._orders(context))
         found: Tensor = context.memo[self][group.name]

@@ -1,10 +1,8 @@
-"""Symmetric matrices of which single rows are read while inputs are taken out: whole, or as products of thin ones."""
+"""Symmetric matrices that lose units one after another: kept whole, or as products of thin ones."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from itertools import islice
 
 import torch
 from torch import Tensor
@@ -12,110 +10,85 @@ from torch import Tensor
 from compress.plugin import Problem, add_symmetric
 
 THIN = 3  # a factor with more columns for each row than this is not multiplied out
-AHEAD = 72  # rows of a product that are computed at once
 
 
 class Symmetric(ABC):
-    """A matrix (inputs, inputs), float64, that belongs to the inputs of a layer."""
+    """A matrix (inputs, inputs), float64, of a layer whose inputs belong to units in their order.
+
+    Args:
+        width: Inputs of one unit.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+
+    def inputs(self, places: Tensor) -> Tensor:
+        """Those of the units at some places, in order."""
+        return (places[:, None] * self.width + torch.arange(self.width)).flatten()
 
     @abstractmethod
-    def blocks(self, width: int) -> Tensor:
-        """(inputs / width, width, width): those on the diagonal."""
+    def blocks(self) -> Tensor:
+        """(units, width, width): those on the diagonal."""
 
     @abstractmethod
-    def rows(self, own: slice, soon: Iterable[slice]) -> Tensor:
-        """(own, inputs), not to be written to; ``soon`` are others of the same number that may be read next."""
+    def at(self, places: Tensor) -> Tensor:
+        """The part of some units alone."""
 
     @abstractmethod
-    def down_date(self, gone: Tensor, solved: Tensor, other: Tensor) -> None:
-        """Take inputs out, in groups that follow one another; what the matrix has at them is undefined from then on.
+    def down_date(self, gone: Tensor, side: Tensor, solved: Tensor) -> None:
+        """Take units out; what the matrix has at them is undefined from then on.
 
         Args:
-            gone: (g,) - their places, as they went.
-            solved: (g, inputs) - for each group (H^-1_gg)^-1 H^-1_g, of the inverse H^-1 that there was before it.
-            other: (g, inputs) - the other factor of what the matrix loses.
+            gone: (n,) - their places.
+            side: (n width, inputs) - their rows of the inverse H^-1.
+            solved: (n width, inputs) - (H^-1_gg)^-1 H^-1_g.
         """
 
     @abstractmethod
     def move(self, holes: Tensor, last: Tensor, left: int) -> None:
-        """Put the inputs at ``last`` into ``holes``, and forget all from ``left`` on."""
+        """Put the units at ``last`` into the places ``holes``, and forget all from ``left`` on."""
 
 
 class Dense(Symmetric):
-    """The inverse of H; it loses ``solved' other``, where ``other`` are its rows."""
+    """A matrix that is there."""
 
-    def __init__(self, matrix: Tensor) -> None:
-        self._matrix = matrix
+    def __init__(self, matrix: Tensor, width: int) -> None:
+        super().__init__(width)
+        self.matrix = matrix
 
-    def blocks(self, width: int) -> Tensor:
-        parts = self._matrix.unflatten(1, (-1, width)).unflatten(0, (-1, width))
-        return parts.diagonal(dim1=0, dim2=2).movedim(-1, 0).contiguous()
+    def blocks(self) -> Tensor:
+        return diagonal_blocks(self.matrix, self.width)
 
-    def rows(self, own: slice, soon: Iterable[slice]) -> Tensor:
-        return self._matrix[own]
-
-    def down_date(self, gone: Tensor, solved: Tensor, other: Tensor) -> None:
-        add_symmetric(self._matrix[None], solved[None], other[None], -1)
+    def at(self, places: Tensor) -> Tensor:
+        own = self.inputs(places)
+        return self.matrix[own[:, None], own]
 
     def move(self, holes: Tensor, last: Tensor, left: int) -> None:
-        self._matrix[holes] = self._matrix[last]
-        self._matrix[:, holes] = self._matrix[:, last]
-        self._matrix = self._matrix[:left, :left]
+        to, of, end = self.inputs(holes), self.inputs(last), left * self.width
+        self.matrix[to] = self.matrix[of]
+        self.matrix[:, to] = self.matrix[:, of]
+        self.matrix = self.matrix[:end, :end]
 
 
-class Products(Dense):
-    """The products of a weight's rows; refitting the weight, they lose ``solved' other + other' solved``."""
-
-    def down_date(self, gone: Tensor, solved: Tensor, other: Tensor) -> None:
-        super().down_date(gone, torch.cat([solved, other]), torch.cat([other, solved]))
-
-
-class Thin(Symmetric):
-    """A matrix whose rows are computed when asked for, many at once, as 72 take little longer than 9."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, Tensor] = {}
-
-    def rows(self, own: slice, soon: Iterable[slice]) -> Tensor:
-        width = own.stop - own.start
-        if own.start not in self._known:
-            unknown = (s for s in (own, *soon) if s.start not in self._known)
-            wanted = list(islice(unknown, max(AHEAD // width, 1)))
-            found = self._computed(wanted).split(width)
-            self._known.update((s.start, rows) for s, rows in zip(wanted, found, strict=True))
-        return self._known[own.start]
+class Inverse(Symmetric):
+    """The inverse of the second moments H of a layer's inputs."""
 
     @abstractmethod
-    def _computed(self, wanted: Sequence[slice]) -> Tensor: ...
+    def rows(self, places: Tensor) -> Tensor:
+        """(n width, inputs): those of some units."""
 
 
-class ThinProducts(Thin):
-    """The products of the rows of a weight W, (inputs, outputs), which is refitted."""
+class DenseInverse(Dense, Inverse):
+    """It loses side' solved."""
 
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        self._weight = weight
+    def rows(self, places: Tensor) -> Tensor:
+        return self.matrix[self.inputs(places)]
 
-    def blocks(self, width: int) -> Tensor:
-        rows = self._weight.unflatten(0, (-1, width))
-        return rows @ rows.mT
-
-    def _computed(self, wanted: Sequence[slice]) -> Tensor:
-        return torch.cat([self._weight[own] for own in wanted]) @ self._weight.T
-
-    def down_date(self, gone: Tensor, solved: Tensor, other: Tensor) -> None:
-        """W loses ``solved' w``; w are the rows that go, less what those before them took from them."""
-        self._known.clear()
-        taken = solved[:, gone].T  # below the diagonal; 1 on it, and 0 above it, where nothing was left
-        went = torch.linalg.solve_triangular(taken, self._weight[gone], upper=False, unitriangular=True)
-        self._weight.addmm_(solved.T, went, alpha=-1)
-
-    def move(self, holes: Tensor, last: Tensor, left: int) -> None:
-        self._weight[holes] = self._weight[last]
-        self._weight = self._weight[:left]
+    def down_date(self, gone: Tensor, side: Tensor, solved: Tensor) -> None:
+        self.matrix.addmm_(side.T, solved, alpha=-1)
 
 
-class ThinInverse(Thin):
+class ThinInverse(Inverse):
     """The inverse of H = X'X + s I as (I - X' A X) / s, where A is the inverse of X X' + s I (Woodbury).
 
     The subtraction loses nothing that matters in float64: its terms are up to 1, and its result is at least s / |H|.
@@ -123,63 +96,126 @@ class ThinInverse(Thin):
     remain at worst; inverting H itself keeps no more, as |H| / s is its condition.
 
     Args:
-        x: (rows, inputs).
-        inner: (rows, rows) - A.
+        x: (rows, inputs), changed in place.
+        inner: (rows, rows) - A, changed in place.
         ridge: s.
+        width: Inputs of one unit.
     """
 
-    def __init__(self, x: Tensor, inner: Tensor, ridge: float) -> None:
-        super().__init__()
+    def __init__(self, x: Tensor, inner: Tensor, ridge: float, width: int) -> None:
+        super().__init__(width)
         self._x, self._inner, self._ridge = x, inner, ridge
+        by_unit, solved = (t.unflatten(1, (-1, width)).movedim(1, 0) for t in (x, inner @ x))
+        self._blocks = (torch.eye(width, dtype=x.dtype) - by_unit.mT @ solved) / ridge
+        self._known: dict[int, int] = {}
 
-    def blocks(self, width: int) -> Tensor:
-        x, solved = (t.unflatten(1, (-1, width)).movedim(1, 0) for t in (self._x, self._inner @ self._x))
-        return (torch.eye(width, dtype=x.dtype) - x.mT @ solved) / self._ridge
+    def blocks(self) -> Tensor:
+        return self._blocks
 
-    def _computed(self, wanted: Sequence[slice]) -> Tensor:
-        x = torch.cat([self._x[:, own] for own in wanted], 1)
-        found = (x.T @ self._inner).mul_(-1 / self._ridge) @ self._x
-        for rows, own in zip(found.split(wanted[0].stop - wanted[0].start), wanted, strict=True):
-            rows[:, own].diagonal().add_(1 / self._ridge)
+    def at(self, places: Tensor) -> Tensor:
+        self._known = {place: number for number, place in enumerate(places.tolist())}
+        self._solved = self._inner @ self._x[:, self.inputs(places)]
+        found = (self._solved.T @ self._x[:, self.inputs(places)]).mul_(-1 / self._ridge)
+        found.diagonal().add_(1 / self._ridge)
         return found
 
-    def down_date(self, gone: Tensor, solved: Tensor, other: Tensor) -> None:
+    def _solve(self, places: Tensor) -> Tensor:
+        """A X of some units, remembered from the time when they were looked at."""
+        numbers = [self._known.get(place, -1) for place in places.tolist()]
+        if min(numbers) < 0:
+            return self._inner @ self._x[:, self.inputs(places)]
+        return self._solved[:, self.inputs(torch.tensor(numbers))]
+
+    def rows(self, places: Tensor) -> Tensor:
+        found = (self._solve(places).T * (-1 / self._ridge)) @ self._x
+        own = self.inputs(places)
+        found[torch.arange(len(own)), own] += 1 / self._ridge
+        return found
+
+    def down_date(self, gone: Tensor, side: Tensor, solved: Tensor) -> None:
         """X X' loses the products of the columns that go, and A changes by Woodbury's formula again."""
+        own, other = (t.unflatten(1, (-1, self.width)).transpose(0, 1) for t in (side, solved))
+        self._blocks.baddbmm_(own.mT, other, alpha=-1)
+        x, ahead = self._x[:, self.inputs(gone)], self._solve(gone)
+        rest = torch.eye(x.shape[1], dtype=x.dtype) - x.T @ ahead
+        self._inner.addmm_(ahead, torch.linalg.solve(rest, ahead.T))
         self._known.clear()
-        x = self._x[:, gone]
-        side = self._inner @ x
-        rest = torch.eye(len(gone), dtype=x.dtype) - x.T @ side
-        self._inner.addmm_(side, torch.linalg.solve(rest, side.T))
 
     def move(self, holes: Tensor, last: Tensor, left: int) -> None:
-        self._x[:, holes] = self._x[:, last]
-        self._x = self._x[:, :left]
+        self._x[:, self.inputs(holes)] = self._x[:, self.inputs(last)]
+        self._x = self._x[:, : left * self.width]
+        self._blocks[holes] = self._blocks[last]
+        self._blocks = self._blocks[:left]
+
+
+class DenseProducts(Dense):
+    """The products W W' of a weight's rows, which is refitted."""
+
+    def down_date(self, gone: Tensor, side: Tensor, solved: Tensor) -> None:
+        """They lose solved' across + across' solved."""
+        own = self.inputs(gone)
+        across = torch.addmm(self.matrix[own], self.matrix[own[:, None], own], solved, alpha=-0.5)
+        self.matrix.addmm_(solved.T, across, alpha=-1).addmm_(across.T, solved, alpha=-1)
+
+
+class ThinProducts(Symmetric):
+    """The products of the rows of a weight W, (inputs, outputs), which is refitted in place."""
+
+    def __init__(self, weight: Tensor, width: int) -> None:
+        super().__init__(width)
+        self._weight = weight
+
+    def blocks(self) -> Tensor:
+        rows = self._weight.unflatten(0, (-1, self.width))
+        return rows @ rows.mT
+
+    def at(self, places: Tensor) -> Tensor:
+        weight = self._weight[self.inputs(places)]
+        return weight @ weight.T
+
+    def down_date(self, gone: Tensor, side: Tensor, solved: Tensor) -> None:
+        """W loses ``solved'`` times its rows that go."""
+        self._weight.addmm_(solved.T, self._weight[self.inputs(gone)], alpha=-1)
+
+    def move(self, holes: Tensor, last: Tensor, left: int) -> None:
+        self._weight[self.inputs(holes)] = self._weight[self.inputs(last)]
+        self._weight = self._weight[: left * self.width]
+
+
+def diagonal_blocks(matrix: Tensor, width: int) -> Tensor:
+    """(..., inputs / width, width, width): those on the diagonal of (..., inputs, inputs)."""
+    if width == 1:
+        return matrix.diagonal(dim1=-2, dim2=-1)[..., None, None]
+    parts = matrix.unflatten(-1, (-1, width)).unflatten(-3, (-1, width))
+    return parts.diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
 
 
 def products(problem: Problem) -> Symmetric:
     """The products of the rows of a layer's weight, for the inputs that belong to units, in the order of the units."""
-    weight = problem.weight[problem.columns.flatten()]
-    return ThinProducts(weight) if THIN * weight.shape[1] < len(weight) else Products(_sum(0, weight.T, 1))
+    weight, width = problem.weight[problem.columns.flatten()], problem.columns.shape[1]
+    if THIN * weight.shape[1] < len(weight):
+        return ThinProducts(weight, width)
+    return DenseProducts(_sum(0, weight.T, 1), width)
 
 
-def inverse(problem: Problem, ridge: float) -> Symmetric:
+def inverse(problem: Problem, ridge: float) -> Inverse:
     """The inverse of the second moments of all inputs of a layer, for those that belong to units, in the same order.
 
     Args:
         problem: What a layer computes from the units.
         ridge: Added to the moments' diagonal, relative to its mean.
     """
-    gram, own = problem.gram, problem.columns.flatten()
+    gram, own, width = problem.gram, problem.columns.flatten(), problem.columns.shape[1]
     added = max(ridge * gram.scale, 1e-30)
     whole = torch.equal(own, torch.arange(len(problem.weight)))
     if gram.rows is None:
         found = _inverse(*_factor(gram.matrix().clone(), added))
-        return Dense(found if whole else found[own][:, own])
+        return DenseInverse(found if whole else found[own][:, own], width)
     x = gram.rows if whole else gram.rows[:, own]
     inner, factor = _factor(_sum(0, gram.rows.T, 1), added)
     if factor is None or THIN * len(x) < x.shape[1]:
-        return ThinInverse(x.clone(), _inverse(inner, factor), added)
-    return Dense(_sum(1 / added, torch.linalg.solve_triangular(factor, x, upper=False), -1 / added))
+        return ThinInverse(x.clone(), _inverse(inner, factor), added, width)
+    return DenseInverse(_sum(1 / added, torch.linalg.solve_triangular(factor, x, upper=False), -1 / added), width)
 
 
 def _sum(diagonal: float, x: Tensor, factor: float) -> Tensor:

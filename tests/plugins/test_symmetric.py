@@ -8,7 +8,17 @@ from torch import Tensor
 
 from compress.plugin import Gram, Problem
 from compress_plugins import symmetric
-from compress_plugins.symmetric import Dense, Products, Symmetric, ThinInverse, ThinProducts, inverse, products
+from compress_plugins.symmetric import (
+    DenseInverse,
+    DenseProducts,
+    Inverse,
+    Symmetric,
+    ThinInverse,
+    ThinProducts,
+    diagonal_blocks,
+    inverse,
+    products,
+)
 
 RIDGE, WIDTH, LEFT = 1e-2, 2, 8
 
@@ -31,14 +41,19 @@ def regular(problem: Problem) -> Tensor:
 
 
 def check(matrix: Symmetric, expected: Tensor) -> None:
-    expected = expected[: len(expected) // WIDTH * WIDTH]
-    for start in range(0, len(expected), WIDTH):
-        own = slice(start, start + WIDTH)
-        torch.testing.assert_close(matrix.rows(own, [slice(0, WIDTH)]), expected[own])
-        torch.testing.assert_close(matrix.blocks(WIDTH)[start // WIDTH], expected[own, own])
+    """Every part that may be asked for; ``expected`` are the rows of the units in their order."""
+    units = torch.arange(len(expected) // WIDTH)
+    torch.testing.assert_close(matrix.at(units), expected)
+    some = units[[2, 0]]
+    own = matrix.inputs(some)
+    torch.testing.assert_close(matrix.at(some), expected[own][:, own])
+    if isinstance(matrix, Inverse):
+        torch.testing.assert_close(matrix.rows(some.flip(0)), expected[own.unflatten(0, (2, -1)).flip(0).flatten()])
+        torch.testing.assert_close(matrix.rows(units), expected)
+    torch.testing.assert_close(matrix.blocks(), diagonal_blocks(expected, WIDTH))
 
 
-@pytest.mark.parametrize(("thin", "kinds"), [(0, (ThinInverse, ThinProducts)), (100, (Dense, Products))])
+@pytest.mark.parametrize(("thin", "kinds"), [(0, (ThinInverse, ThinProducts)), (100, (DenseInverse, DenseProducts))])
 @pytest.mark.parametrize("squared", [False, True])
 def test_as_computed_from_scratch(
     problem: Problem, thin: float, kinds: tuple[type, type], squared: bool, monkeypatch: pytest.MonkeyPatch
@@ -48,29 +63,24 @@ def test_as_computed_from_scratch(
     if squared:
         problem = Problem("layer", Gram(problem.xx), problem.weight, problem.units, problem.columns)
     found = inverse(problem, RIDGE), products(problem)
-    assert [type(each) for each in found] == [Dense if squared else kinds[0], kinds[1]]
+    assert [type(each) for each in found] == [DenseInverse if squared else kinds[0], kinds[1]]
     inverted = moments.inverse()
     check(found[0], inverted[:10, :10])
     check(found[1], weight @ weight.T)
 
-    # The second unit goes, then the fourth; the last takes the place of the second
-    gone, sides, solved, across = torch.tensor([2, 3, 6, 7]), list[Tensor](), list[Tensor](), list[Tensor]()
-    before, products_before = inverted[:10, :10], weight @ weight.T
-    for own in (slice(2, 4), slice(6, 8)):
-        side, row = before[own], products_before[own]
-        quotient = side[:, own].inverse() @ side
-        sides.append(side)
-        solved.append(quotient)
-        across.append(row - row[:, own] @ quotient / 2)
-        before, weight = before - side.T @ quotient, weight - quotient.T @ weight[own]
-        products_before = weight @ weight.T
-    for matrix, other in zip(found, (sides, across), strict=True):
-        matrix.down_date(gone, torch.cat(solved), torch.cat(other))
-        matrix.move(torch.tensor([2, 3]), torch.tensor([8, 9]), 6)
+    # The second and the fourth unit go together; the last takes the place of the second
+    gone = torch.tensor([1, 3])
+    side = found[0].rows(gone)
+    own = [2, 3, 6, 7]
+    solved = side[:, own].inverse() @ side
+    for matrix in found:
+        matrix.down_date(gone, side, solved)
+        matrix.move(torch.tensor([1]), torch.tensor([4]), 3)
     kept = [0, 1, 8, 9, 4, 5]
     rest = [*kept, 10, 11]
     check(found[0], moments[rest][:, rest].inverse()[:6, :6])
-    check(found[1], (weight @ weight.T)[kept][:, kept])
+    refitted = (weight - solved.T @ weight[own])[kept]
+    check(found[1], refitted @ refitted.T)
 
 
 def test_moments_that_rounding_left_indefinite() -> None:
@@ -79,4 +89,4 @@ def test_moments_that_rounding_left_indefinite() -> None:
         "layer", Gram(moments), torch.ones(3, 1, dtype=torch.float64), torch.arange(3), torch.arange(3)[:, None]
     )
     expected = torch.tensor([1.0, 0.5, -1e6], dtype=torch.float64)
-    torch.testing.assert_close(inverse(one, 1e-15).blocks(1).flatten(), expected)
+    torch.testing.assert_close(inverse(one, 1e-15).blocks().flatten(), expected)
