@@ -181,15 +181,18 @@ def figures(found: Found, dropout: list[Curve], ways: dict[tuple[float, int], Cu
         title = f"Accuracy on the test samples: {size} network, {nodes} units"
         yield Figure(f"standout-{size}-{nodes}", title, "epoch", "accuracy", tuple(series))
     for what in ("loss", "accuracy"):
-        series = []
-        for (gamma, period), way in ways.items():
-            values = getattr(way, what)
-            series.append(_mean(f"gamma {gamma:g}, every {period}", [values]))
-            at = [values[epoch - 1] for epoch, _ in way.prunings]
-            names = [str(n) for _, n in way.prunings]
-            series.append(Series("", [epoch for epoch, _ in way.prunings], at, "points", names=names))
+        series = [_by_units(f"gamma {g:g}, every {period}", way, what) for (g, period), way in ways.items()]
         title = f"{what.capitalize()} on the test samples, down to one unit"
-        yield Figure(f"standout-down-{what}", title, "epoch", what, tuple(series))
+        yield Figure(f"standout-down-{what}", title, "units left", what, tuple(series), log_x=True)
+
+
+def _by_units(label: str, way: Curve, what: str) -> Series:
+    """The value at the end of the time for which a network has so many units."""
+    values = getattr(way, what)
+    ends = [epoch - 1 for epoch, _ in way.prunings[1:]] + [len(values)]
+    units = [n for _, n in way.prunings]
+    last = {n: values[end - 1] for n, end in zip(units, ends, strict=True)}  # rounding may leave as many as before
+    return Series(label, list(last), list(last.values()))
 
 
 def _mean(label: str, runs: Iterable[Sequence[float]]) -> Series:

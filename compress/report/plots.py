@@ -82,7 +82,7 @@ def _columns(labels: Sequence[str]) -> int:
 
 def _scale(axes: Any, figure: Figure) -> None:
     """Logarithms, whole numbers where all are whole, and k and M instead of powers of ten at the end of an axis."""
-    from matplotlib.ticker import EngFormatter, MaxNLocator
+    from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
     sides = (
         (axes.xaxis, figure.log_x, [x for series in figure.series for x in series.x]),
@@ -91,11 +91,21 @@ def _scale(axes: Any, figure: Figure) -> None:
     for axis, logarithmic, values in sides:
         if logarithmic:
             (axes.set_xscale if axis is axes.xaxis else axes.set_yscale)("log")
+            axis.set_major_formatter(_short)  # the usual one writes powers as mathematics, which is not read here
+            few = not values or max(values) < 100 * min(values)
+            axis.set_minor_locator(LogLocator(subs=(2, 5)))
+            axis.set_minor_formatter(_short if few else NullFormatter())
             continue
         if values and max(values) - min(values) >= 2 and all(float(value).is_integer() for value in values):
             axis.set_major_locator(MaxNLocator(nbins="auto", integer=True, steps=[1, 2, 5, 10]))
         if values and max(map(abs, values)) >= 1e4:
             axis.set_major_formatter(EngFormatter())
+
+
+def _short(value: float, _: int | None = None) -> str:
+    from matplotlib.ticker import EngFormatter
+
+    return EngFormatter()(value) if value >= 1e4 else f"{value:g}"
 
 
 def _draw_tables(canvas: Any, figure: HeatMap) -> None:

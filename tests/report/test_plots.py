@@ -46,6 +46,17 @@ def test_axes_count_in_whole_numbers_and_in_millions() -> None:
     assert {"1", "2", "3", "1 M", "2 M"} <= set(found) and "1.5" not in found
 
 
+def test_powers_of_ten_are_written_as_numbers() -> None:
+    for values, expected in (
+        ((400, 2500), {"500", "1000", "2000"}),
+        ((0.02, 0.5, 40), {"0.1", "1", "10"}),
+        ((3e3, 2e6), {"10 k", "100 k", "1 M"}),
+    ):
+        line = Series("", list(range(len(values))), list(values))
+        found = texts(svg(Figure("f", "t", "epoch", "edges", (line,), log_y=True)))
+        assert expected <= set(found) and not any("$" in text for text in found)
+
+
 def test_an_axis_ends_where_there_is_no_more() -> None:
     accuracy = Series("", [1, 2, 3], [20, 100, 100])
     assert "100" in texts(svg(Figure("f", "t", "epoch", "accuracy (%)", (accuracy,), top=100.0)))
