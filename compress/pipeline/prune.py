@@ -16,7 +16,7 @@ from compress.evaluate import evaluate
 from compress.graph import Coupling, Program, parameters
 from compress.graph.names import graph_tensors
 from compress.pipeline.bundle import check_not_within
-from compress.pipeline.opening import Opened, analysed, open_model, traced
+from compress.pipeline.opening import Opened, analysed, check_samples, open_model, traced
 from compress.pipeline.planning import check_widths, context_of, planned
 from compress.pipeline.quick import Timed, plan_within, with_latency
 from compress.pipeline.retrain import check_retrain, retrain
@@ -103,6 +103,7 @@ def _begun(request: PruneRequest, kind: str, method: Any, progress: Progress) ->
     _tell_unread(opened, program, progress)
     if request.training is not None:
         check_trainable(program, opened)
+    check_samples(program, opened)
     coupling = analysed(
         program,
         progress,
