@@ -47,9 +47,14 @@ class Fit:
 
 
 def compare(module: nn.Module, state: dict[str, torch.Tensor]) -> Fit:
-    """Names and shapes of `state` against those of `module`; nothing is loaded."""
-    expected = {key: value for key, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
-    absent = [key for key in expected if key not in state]
+    """Names and shapes of `state` against those of `module`; nothing is loaded.
+
+    A parameter of several names, such as an embedding that is the last layer's weight, may be in the file under one.
+    """
+    tensors = module.state_dict(keep_vars=True)
+    expected = {key: value for key, value in tensors.items() if isinstance(value, torch.Tensor)}
+    given = {id(value) for key, value in expected.items() if key in state}
+    absent = [key for key, value in expected.items() if key not in state and id(value) not in given]
     missing = tuple(key for key in absent if not key.endswith(_OPTIONAL))
     mismatched = tuple(
         (key, tuple(value.shape), tuple(state[key].shape))

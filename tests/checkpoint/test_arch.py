@@ -102,6 +102,22 @@ def test_what_does_not_fit_is_listed(factories: Path) -> None:
     assert "(3, 4) for (2, 4)" in message
 
 
+def test_tied_weights_may_be_in_the_file_under_one_name(tmp_path: Path) -> None:
+    path = tmp_path / "tied.py"
+    path.write_text(
+        "import torch.nn as nn\n"
+        "def build():\n"
+        "    net = nn.Sequential(nn.Embedding(7, 3), nn.Linear(3, 7, bias=False))\n"
+        "    net[1].weight = net[0].weight\n"
+        "    return net\n"
+    )
+    for name in ("0.weight", "1.weight"):  # as safetensors' save_model leaves out either
+        loaded = arch.build(f"{path}:build", None, {name: torch.arange(21.0).reshape(7, 3)}).module
+        assert loaded[0].weight is loaded[1].weight and loaded[0].weight.flatten().tolist() == list(range(21))
+    with pytest.raises(InputError, match="2 missing from the file"):
+        arch.build(f"{path}:build", None, {})
+
+
 def test_quantised_weights_are_told_apart_from_a_wrong_architecture() -> None:
     state = {"1.scale": torch.ones(()), "1.zero_point": torch.zeros(()), "3.scale": torch.ones(())}
     with pytest.raises(InputError, match="do not fit") as caught:
