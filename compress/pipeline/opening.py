@@ -14,7 +14,6 @@ from compress.data import CLASSES_NEEDED, Data, load_data
 from compress.errors import InputError, ModelError
 from compress.evaluate import tried
 from compress.graph import Coupling, Program, analyse, load_rules, trace
-from compress.graph.double import leaves
 from compress.graph.features import selections
 from compress.inputs import InputType, types_of, written
 from compress.pictures import ImageShape
@@ -262,29 +261,6 @@ def traced(opened: Opened) -> Program:
             return trace(opened.loaded.module, opened.examples(1))
         except ModelError:
             raise error from None
-
-
-def check_samples(program: Program, opened: Opened) -> None:
-    """See that the user's samples can be run in batches, as refits, measurements and the accuracy need it.
-
-    Raises:
-        ModelError: The network takes batches of one size alone.
-    """
-    if opened.data is None or program.dynamic_batch or len(program.inputs) != 1:
-        return
-    samples = opened.data.test.inputs[:3]
-    samples = samples.expand(3, *samples.shape[1:]) if len(samples) == 1 else samples
-    try:
-        with torch.no_grad():
-            results = leaves(program.module(samples.clone()))
-    except Exception:  # the model's own operations may raise anything
-        results = []
-    if not any(y.dim() and len(y) == len(samples) for y in results):
-        raise ModelError(
-            f"{opened.loaded.path} takes batches of {int(program.inputs[0].shape[0])} alone, so the samples of --data "
-            "cannot be run through it",
-            "export it with a dynamic batch, give the checkpoint it was made of, or leave out --data",
-        )
 
 
 def analysed(

@@ -16,13 +16,14 @@ from compress.evaluate import evaluate
 from compress.graph import Coupling, Program, parameters
 from compress.graph.names import graph_tensors
 from compress.pipeline.bundle import check_not_within
-from compress.pipeline.opening import Opened, analysed, check_samples, open_model, traced
+from compress.pipeline.opening import Opened, analysed, open_model, traced
 from compress.pipeline.planning import check_widths, context_of, planned
 from compress.pipeline.quick import Timed, plan_within, with_latency
 from compress.pipeline.retrain import check_retrain, retrain
 from compress.pipeline.rounds import Refit
 from compress.pipeline.slicing import Sliced, slice_units, slice_weights
 from compress.pipeline.training import check_trainable, train
+from compress.pipeline.unfit import check_network
 from compress.pipeline.writing import Work, write
 from compress.plan import Plan
 from compress.plugin import Context, granularities, no_meaning
@@ -103,7 +104,7 @@ def _begun(request: PruneRequest, kind: str, method: Any, progress: Progress) ->
     _tell_unread(opened, program, progress)
     if request.training is not None:
         check_trainable(program, opened)
-    check_samples(program, opened)
+    check_network(program, opened)
     coupling = analysed(
         program,
         progress,

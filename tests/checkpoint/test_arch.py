@@ -125,6 +125,13 @@ def test_quantised_weights_are_told_apart_from_a_wrong_architecture() -> None:
     assert "quantised" in caught.value.hint
 
 
+def test_whole_numbers_are_no_weights(factories: Path) -> None:
+    state = {"weight": torch.ones(2, 4, dtype=torch.int8), "bias": torch.zeros(2)}
+    with pytest.raises(InputError, match=r"weight is int8 in the file and float32 in .*nets.py:build") as caught:
+        arch.build(f"{factories}:build", None, state)
+    assert caught.value.hint == "give the file that they were quantised from"
+
+
 def test_a_real_name_that_looks_like_a_wrapper_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     class Outer(nn.Module):
         def __init__(self) -> None:

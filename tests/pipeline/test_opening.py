@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -238,32 +237,3 @@ class Last(nn.Module):
     opened = open_model(source, Settings(), DataSource(f"folder:{tmp_path}/pictures"))
     assert opened.data is not None and opened.data.test.inputs.shape == (2, 8, 6, 3)
     assert opened.data.test.inputs[:, 4, 3].tolist() == [[1, 0, 0], [1, 0, 0]]
-
-
-@pytest.mark.usefixtures("fast")
-def test_samples_and_a_program_of_one_batch_size(
-    invoke: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Classed(nn.Module):
-        """With a class token for as many samples as there were at the export."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.token = nn.Parameter(torch.rand(1, 1, 8))
-            self.body, self.head = nn.Linear(8, 12), nn.Linear(12, 10)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            x = torch.cat([self.token.expand(len(x), -1, -1), x.flatten(1).unflatten(1, (8, 8))], 1)
-            return self.head(torch.relu(self.body(x)).mean(1))
-
-    monkeypatch.chdir(tmp_path)
-    torch.export.save(torch.export.export(Classed().eval(), (torch.rand(2, 1, 8, 8),)), "fixed.pt2")
-    for command in ("prune", "sensitivity"):
-        done = invoke(command, "fixed.pt2", "--data", "digits", "-o", "small")
-        assert done.code == 3 and "takes batches of 2 alone, so the samples of --data" in done.err
-        assert "export it with a dynamic batch" in done.err and not Path("small").exists()
-    assert invoke("prune", "fixed.pt2", "-o", "small").code == 0
-    # Where the batch is fixed and no operation minds, samples are run as ever
-    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 10)).eval()
-    torch.export.save(torch.export.export(plain, (torch.rand(2, 1, 8, 8),)), "plain.pt2")
-    assert invoke("prune", "plain.pt2", "--data", "digits", "-o", "small").code == 0
