@@ -113,7 +113,8 @@ def test_tied_weights_may_be_in_the_file_under_one_name(tmp_path: Path) -> None:
     )
     for name in ("0.weight", "1.weight"):  # as safetensors' save_model leaves out either
         loaded = arch.build(f"{path}:build", None, {name: torch.arange(21.0).reshape(7, 3)}).module
-        assert loaded[0].weight is loaded[1].weight and loaded[0].weight.flatten().tolist() == list(range(21))
+        weight = loaded.get_parameter("0.weight")
+        assert loaded.get_parameter("1.weight") is weight and weight.flatten().tolist() == list(range(21))
     with pytest.raises(InputError, match="2 missing from the file"):
         arch.build(f"{path}:build", None, {})
 
