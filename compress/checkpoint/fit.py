@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -75,7 +76,10 @@ def fill(fit: Fit, state: dict[str, torch.Tensor]) -> nn.Module:
     # A hollow module takes the tensors themselves; copies keep them from sharing memory with the file.
     if hollow:
         cast = {key: value.clone() for key, value in cast.items()}
-    module.load_state_dict(cast, assign=hollow, strict=False)
+    # Modules whose names have changed over time ask for the version; those that fit have the present ones
+    given = OrderedDict(cast)
+    given._metadata = getattr(expected, "_metadata", None)  # type: ignore[attr-defined]
+    module.load_state_dict(given, assign=hollow, strict=False)
     return module.eval()
 
 

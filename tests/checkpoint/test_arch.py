@@ -176,6 +176,13 @@ def test_torchvision_models_are_found_with_their_class_count(name: str, kwargs: 
     assert not any(each.is_meta for each in (*built.module.parameters(), *built.module.buffers()))
 
 
+def test_a_model_that_asks_for_its_version_gets_the_present_one() -> None:
+    model = models.get_model("mnasnet0_5", num_classes=3)
+    state = dict(model.state_dict())  # without the metadata, as a file that is read safely
+    built = arch.build("torchvision:mnasnet0_5", {"num_classes": 3}, state).module
+    assert all(torch.equal(value, state[name]) for name, value in built.state_dict().items())
+
+
 def test_tables_that_a_model_computes_are_real() -> None:
     with hollow_parameters():
         original = models.swin_v2_t(weights=None, num_classes=3)
