@@ -191,7 +191,10 @@ class Context(Weights, Measurements, Trainable):
             if not torch.isfinite(score).all():
                 raise PluginError(f"scores of {name} are not finite")
         masks = weakest(scores, weights, share_of_zeros(self.budget, self.module, weights), together)
-        notes = {n: {"weights": m.numel(), "kept_weights": int(m.sum())} for n, m in masks.items()}
+        notes = {}
+        for name, weight in weights.items():
+            alive = weight != 0
+            notes[name] = {"weights": int(alive.sum()), "kept_weights": int((alive & masks[name]).sum())}
         return self.plan_from_masks(masks, {**notes, **self.notes})
 
     def plan_from_masks(
@@ -215,7 +218,11 @@ class Context(Weights, Measurements, Trainable):
         shares = {name: float(mask.float().mean()) for name, mask in masks.items()}
         scores, round_to = self._surviving_mass(masks), self.allocation.round_to
         removed = fit_layers(self.coupling, self.clusters, scores, shares, round_to)
-        return Plan(removed, notes=notes)
+        # Of the weights none becomes zero: how many would survive is the layer's budget, and told as that
+        told = {name: {k: v for k, v in note.items() if k != "kept_weights"} for name, note in notes.items()}
+        for name, share in shares.items():
+            told.setdefault(name, {})["share of weights"] = share
+        return Plan(removed, notes=told)
 
     def _surviving_mass(self, masks: Mapping[str, Tensor]) -> Scores:
         scores = {}

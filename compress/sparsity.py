@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, fx
+from torch.nn import functional
 
 from compress.budget import Budget
 from compress.errors import ModelError
@@ -39,6 +40,19 @@ def fraction(budget: Budget, module: fx.GraphModule, weights: Mapping[str, Tenso
             "choose a larger budget, or allow more layers to be pruned",
         )
     return max(0.0, (total - limit) / candidates)
+
+
+def two_of_four(weight: Tensor, output_dim: int = 0) -> bool:
+    """Whether of every four consecutive weights of one output at most two are not zero: what sparse kernels need.
+
+    Args:
+        weight: A layer's weight, or a mask of one.
+        output_dim: The dim of its outputs; the others, in memory's order, are the fan-in. Its last weights may be
+            fewer than four. A weight without zeros is none.
+    """
+    rows = (weight.movedim(output_dim, 0).reshape(weight.shape[output_dim], -1) != 0).long()
+    padded = functional.pad(rows, (0, -rows.shape[1] % 4))
+    return not bool(rows.all()) and bool((padded.unflatten(1, (-1, 4)).sum(2) <= 2).all())
 
 
 def weakest(

@@ -125,7 +125,7 @@ def test_masks_become_units_by_share_and_surviving_mass(context: Context) -> Non
     plan = context.plan_from_masks({"0.weight": mask}, {"0.weight": {"rule": "min"}})
     assert {n: u.tolist() for n, u in plan.removed.items()} == {"0": [1, 2]}
     assert plan.masks == {}
-    assert plan.notes == {"0.weight": {"rule": "min"}}
+    assert plan.notes == {"0.weight": {"rule": "min", "share of weights": 0.5}}
 
 
 def test_masks_stay_masks_by_weight(context: Context) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 POSITIONS = 128  # output positions (pixels, tokens) drawn from each sample for the normal equations
 BLOCK = 256  # columns of a symmetric matrix that are computed at once
+_CONSTANT = 1e-12  # of an input's mean square: where it varies by no more, that is the rounding of float32
 ROUNDS = 50  # of conjugate gradients, each as much work as a product of inputs x inputs x outputs
 
 
@@ -122,8 +123,12 @@ class Moments:
         xx = xx.clone()
         xx.diagonal(dim1=1, dim2=2).add_(ridge * scale[:, None])
         factor, failed = torch.linalg.cholesky_ex(xx)
-        # Not positive definite by rounding alone: inputs that depend on each other, and a ridge next to nothing
-        change = torch.linalg.solve(xx, left) if bool(failed.any()) else torch.cholesky_solve(left, factor)
+        if bool(failed.any()):
+            # Not positive definite by rounding alone: inputs that depend on each other, and a ridge next to nothing
+            change, singular = torch.linalg.solve_ex(xx, left)
+            change = torch.where((singular > 0)[:, None, None], 0.0, change)
+        else:
+            change = torch.cholesky_solve(left, factor)
         weight = prior + change
         return weight, self.shift(weight) if intercept else torch.zeros_like(self.y)
 
@@ -154,12 +159,18 @@ class Moments:
         return weight, self.shift(weight) if intercept else torch.zeros_like(self.y)
 
     def centred(self) -> tuple[Tensor, Tensor]:
-        """Products of the rows' deviations from their mean: of inputs with inputs, and with outputs."""
+        """Products of the rows' deviations from their mean: of inputs with inputs, and with outputs.
+
+        Inputs that were the same in all rows have none; what rounding would leave of them is cleared.
+        """
         mean = self.x / max(self.count, 1)
-        return (
-            self.xx - mean[:, :, None] * self.x[:, None, :],
-            self.xy - mean[:, :, None] * self.y[:, None, :],
-        )
+        xx = self.xx - mean[:, :, None] * self.x[:, None, :]
+        xy = self.xy - mean[:, :, None] * self.y[:, None, :]
+        raw, left = (m.diagonal(dim1=1, dim2=2) for m in (self.xx, xx))
+        if bool((constant := left <= _CONSTANT * raw).any()):
+            xx.masked_fill_(constant[:, :, None] | constant[:, None, :], 0.0)
+            xy.masked_fill_(constant[:, :, None], 0.0)
+        return xx, xy
 
     def shift(self, weight: Tensor) -> Tensor:
         """The intercept with which ``weight`` is right on average: (groups, outputs)."""

@@ -181,6 +181,14 @@ def _filled(arch: str, fit: Fit, state: dict[str, torch.Tensor], removed: str) -
     types = {(v.dtype, expected[k].dtype) for k, v in state.items() if v.is_floating_point() and k in expected}
     cast = sorted((_plain(a), _plain(b)) for a, b in types if a != b)
     notes += [f"{old} in the file, {new} as in the architecture" for old, new in cast]
+    for name, parameter in fit.module.named_parameters():
+        found = state.get(name)
+        if found is not None and parameter.is_floating_point() and not found.is_floating_point():
+            raise InputError(
+                f"{name} is {_plain(found.dtype)} in the file and {_plain(parameter.dtype)} in {arch}: whole numbers "
+                "are weights only with their scales",
+                "give the file that they were quantised from",
+            )
     return Built(fill(fit, state), arch, (*notes, *fit.notes))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,9 +48,14 @@ class Fit:
 
 
 def compare(module: nn.Module, state: dict[str, torch.Tensor]) -> Fit:
-    """Names and shapes of `state` against those of `module`; nothing is loaded."""
-    expected = {key: value for key, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
-    absent = [key for key in expected if key not in state]
+    """Names and shapes of `state` against those of `module`; nothing is loaded.
+
+    A parameter of several names, such as an embedding that is the last layer's weight, may be in the file under one.
+    """
+    tensors = module.state_dict(keep_vars=True)
+    expected = {key: value for key, value in tensors.items() if isinstance(value, torch.Tensor)}
+    given = {id(value) for key, value in expected.items() if key in state}
+    absent = [key for key, value in expected.items() if key not in state and id(value) not in given]
     missing = tuple(key for key in absent if not key.endswith(_OPTIONAL))
     mismatched = tuple(
         (key, tuple(value.shape), tuple(state[key].shape))
@@ -70,7 +76,10 @@ def fill(fit: Fit, state: dict[str, torch.Tensor]) -> nn.Module:
     # A hollow module takes the tensors themselves; copies keep them from sharing memory with the file.
     if hollow:
         cast = {key: value.clone() for key, value in cast.items()}
-    module.load_state_dict(cast, assign=hollow, strict=False)
+    # Modules whose names have changed over time ask for the version; those that fit have the present ones
+    given = OrderedDict(cast)
+    given._metadata = getattr(expected, "_metadata", None)  # type: ignore[attr-defined]
+    module.load_state_dict(given, assign=hollow, strict=False)
     return module.eval()
 
 

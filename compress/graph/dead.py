@@ -174,11 +174,19 @@ def _attributes(module: fx.GraphModule) -> dict[str, Any]:
 
 
 def _narrowed(wide: fx.GraphModule, coupling: Coupling, weights: Mapping[str, str]) -> fx.GraphModule:
-    """The float64 result with the precision of the original; a bias that is new has that of its weight."""
+    """The float64 result with the precision of the original; a bias that is new has that of its weight.
+
+    What was one tensor under several names is one again.
+    """
     source = _attributes(coupling.program.module)
-    tensors = {}
+    tensors: dict[str, Any] = {}
+    first: dict[int, str] = {}
     for name, tensor in _attributes(wide).items():
         like = source[name] if name in source else source[weights[name]]
+        tied = first.setdefault(id(like), name) if name in source else name
+        if tied != name:
+            tensors[name] = tensors[tied]
+            continue
         value = tensor.detach().to(like.dtype) if isinstance(tensor, Tensor) else tensor
         is_parameter = isinstance(like, nn.Parameter)
         tensors[name] = nn.Parameter(value, like.requires_grad) if is_parameter else value

@@ -12,6 +12,7 @@ from compress.graph import Program
 from compress.pipeline.divided import some, without_judges
 from compress.pipeline.opening import Opened, analysed, open_model, traced
 from compress.pipeline.training import training_part
+from compress.pipeline.unfit import check_network
 from compress.plugin import Context, Criterion, make_scores
 from compress.progress import Progress
 from compress.recover.samples import divided
@@ -110,6 +111,7 @@ def ready(
     judge = some(divided(training_part(opened), KEPT_OUT)[1], samples)
     progress.step("Tracing")
     program = traced(opened)
+    check_network(program, opened)
     coupling = analysed(program, progress, prune_outputs=scope.prune_outputs, allow_frozen=scope.allow_frozen)
     seen = without_judges(opened.data, KEPT_OUT)
     context = Context(

@@ -23,6 +23,7 @@ from compress.pipeline.retrain import check_retrain, retrain
 from compress.pipeline.rounds import Refit
 from compress.pipeline.slicing import Sliced, slice_units, slice_weights
 from compress.pipeline.training import check_trainable, train
+from compress.pipeline.unfit import check_network
 from compress.pipeline.writing import Work, write
 from compress.plan import Plan
 from compress.plugin import Context, granularities, no_meaning
@@ -103,6 +104,7 @@ def _begun(request: PruneRequest, kind: str, method: Any, progress: Progress) ->
     _tell_unread(opened, program, progress)
     if request.training is not None:
         check_trainable(program, opened)
+    check_network(program, opened)
     coupling = analysed(
         program,
         progress,
@@ -240,16 +242,24 @@ def _masked(context: Context, plan: Plan, start: _Start, progress: Progress) -> 
         progress.warn(f"{name} keeps its size: {problem}")
     if sliced.plan.removed or start.kind == "retrain" or _zeroes(context, plan):
         return sliced
+    raise _nothing_dead(context, sliced.plan, start)
+
+
+def _nothing_dead(context: Context, plan: Plan, start: _Start) -> ModelError:
     zeros = sum(int((context.weight(name) == 0).sum()) for name in plan.masks)
-    held = sum(note.get("dead, but held", 0) for note in sliced.plan.notes.values())
+    weights = sum(mask.numel() for mask in plan.masks.values())
+    held = sum(note.get("dead, but held", 0) for note in plan.notes.values())
     units = sum(g.size for g in context.groups)
-    raise ModelError(
-        f"nothing is dead: {zeros:,} of {sum(m.numel() for m in plan.masks.values()):,} prunable weights are zero, and "
-        f"{units - held:,} of {plural(units, 'unit')} are reached "
-        f"and read" + (f"; the other {held:,} are held by the shapes of their layers" if held else ""),
-        f"`compress methods {request.method}` explains its options; weights become zero with --method magnitude "
-        "--granularity weight",
+    text = (
+        f"no weight becomes zero, and nothing is dead: {zeros:,} of {weights:,} prunable weights are zero, and "
+        f"{units - held:,} of {plural(units, 'unit')} are reached and read"
     )
+    text += f"; the other {held:,} are held by the shapes of their layers" if held else ""
+    command = f"`compress methods {start.request.method}`"
+    if start.kind == "criterion":
+        return ModelError(text, f"change its options or the budget: {command} explains them")
+    hint = f"{command} explains its options; weights become zero with --method magnitude --granularity weight"
+    return ModelError(text, hint)
 
 
 def _zeroes(context: Context, plan: Plan) -> bool:

@@ -10,9 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx, nn
 
-from compress.graph import Coupling, ModuleSlice, clusters, remove_dead, slice_graph, slice_module, slice_verified
+from compress.graph import (
+    Coupling,
+    ModuleSlice,
+    attribute,
+    clusters,
+    remove_dead,
+    slice_graph,
+    slice_module,
+    slice_verified,
+)
+from compress.graph.operands import output_dims
 from compress.plan import Plan
 from compress.progress import Progress
+from compress.sparsity import two_of_four
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,13 @@ def slice_weights(coupling: Coupling, plan: Plan, groups: Collection[str] | None
     for what, counts in (("dead", told), ("of them constants", found.carried), ("dead, but held", found.left)):
         for name, count in counts.items():
             notes.setdefault(name, {})[what] = count
+    outputs = output_dims(coupling)
+    for name, mask in plan.masks.items():
+        dim = outputs.get(name, 0)
+        if two_of_four(attribute(found.module, name), dim):
+            notes.setdefault(name, {})["2:4 pattern"] = "yes"
+        elif two_of_four(mask, dim):
+            notes.setdefault(name, {})["2:4 pattern"] = "no, as inputs are gone since"
     done = replace(plan, removed=found.removed, notes=notes)
     alive = coupling.alive(found.removed)
     return Sliced(found.module, done, alive, found.verification.error, found.rolled_back)

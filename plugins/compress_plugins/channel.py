@@ -60,9 +60,8 @@ class Channel:
         mask = _largest(rows, self.pool_size)
         note: dict[str, Any] = {
             "fan_in": rows.shape[1],
-            "weights": mask.numel(),
-            "kept_weights": int(mask.sum()),
-            "2:4 pattern": "yes" if two_of_four(mask) else "no",
+            "weights": int((rows != 0).sum()),
+            "kept_weights": int((mask & (rows != 0)).sum()),
         }
         return mask.reshape(moved.shape).movedim(0, output_dim), note
 
@@ -74,9 +73,3 @@ def _largest(rows: Tensor, size: int) -> Tensor:
     pools = padded.unflatten(1, (-1, size))
     mask = torch.zeros(pools.shape, dtype=torch.bool).scatter_(2, pools.argmax(2, keepdim=True), True)
     return mask.flatten(1)[:, :count]
-
-
-def two_of_four(mask: Tensor) -> bool:
-    """Whether of every four consecutive weights of a row, (rows, fan-in), at most two stay."""
-    padded = functional.pad(mask.long(), (0, -mask.shape[1] % 4))
-    return bool((padded.unflatten(1, (-1, 4)).sum(2) <= 2).all())

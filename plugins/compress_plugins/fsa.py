@@ -9,7 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.plugin import Context, FSASettings, Group, InputError, Plan, compression_factor, option, select_features
+from compress.plugin import (
+    Context,
+    FSASettings,
+    Group,
+    InputError,
+    ModelError,
+    Plan,
+    compression_factor,
+    option,
+    select_features,
+)
 
 Loss = Literal["lorenz", "logistic", "hinge", "huber-svm", "square"]
 
@@ -56,7 +66,14 @@ class FSA:
 
         Raises:
             InputError: There are no training samples, or too few, or they are all of one class.
+            ModelError: Nothing but layers that read the input may be pruned.
         """
+        layers = {n: weight for n, weight in context.layers().items() if n not in context.first_layers}
+        if not layers and not context.input_groups:
+            raise ModelError(
+                "fsa leaves layers that read the model's input whole, and no other can be pruned",
+                "choose another method, such as magnitude",
+            )
         inputs, targets = context.samples(self.samples, labels=True)
         classes, y = np.unique(targets.numpy(), return_inverse=True)
         if len(classes) < 2:
@@ -67,7 +84,7 @@ class FSA:
         x = inputs.flatten(1).float().numpy()
         keep, note = self._share(x, y, context)
         notes: dict[str, dict[str, Any]] = {"compression factor": note}
-        masks = {n: largest(weight, keep) for n, weight in context.layers().items() if n not in context.first_layers}
+        masks = {name: largest(weight, keep) for name, weight in layers.items()}
         plan = context.plan_from_masks(masks, notes)
         for group in context.input_groups:
             features = context.weight(group.members[0].tensor).numpy()[group.members[0].index]

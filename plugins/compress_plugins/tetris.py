@@ -44,10 +44,13 @@ class Tetris:
         notes: dict[str, dict[str, Any]] = {}
         for name, weight in context.layers().items():
             masks[name], notes[name] = self.mask(weight)
-        figures = [self.histogram(name, context.weight(name), mask, notes[name]) for name, mask in masks.items()]
+        stay = "stay" if context.granularity == "weight" else "would stay, the share for whole units"
+        figures = [self.histogram(n, context.weight(n), mask, notes[n], stay) for n, mask in masks.items()]
         return replace(context.plan_from_masks(masks, notes), figures=tuple(f for f in figures if f is not None))
 
-    def histogram(self, name: str, weight: Tensor, mask: Tensor, note: Mapping[str, Any]) -> Figure | None:
+    def histogram(
+        self, name: str, weight: Tensor, mask: Tensor, note: Mapping[str, Any], stay: str = "stay"
+    ) -> Figure | None:
         """The bins of one layer before and after, with what its mask keeps; None for a layer of zeros."""
         flat = weight.detach().double().flatten()
         inside = (flat != 0) & self._within(flat, flat != 0)
@@ -59,7 +62,7 @@ class Tetris:
         edges = [low + (high - low) * i / self.bin for i in range(self.bin + 1)]
         counts = torch.bincount(bins, minlength=self.bin)
         after = torch.bincount(bins[mask.flatten()[inside]], minlength=self.bin)
-        title = f"{name}: {note['kept_weights']:,} of {note['weights']:,} weights stay (rule {note['rule']})"
+        title = f"{name}: {note['kept_weights']:,} of {note['weights']:,} weights {stay} (rule {note['rule']})"
         series = (Series("before", edges, counts.tolist(), "steps"), Series("after", edges, after.tolist(), "steps"))
         file, axis = f"tetris-{name.replace('.', '-')}", f"weights in each of {self.bin} bins"
         return Figure(file, title, "weight", axis, series)
@@ -92,7 +95,9 @@ class Tetris:
             "thinned_bins": int((lost > 0).sum()),
         }
         if int(mask.sum()) == int(alive.sum()):
-            note["warning"] = "nothing pruned: the smallest bin has one weight or none"
+            note["warning"] = (
+                f"nothing pruned, as P_min is {measure} by the rule {rule}: fewer bins (--bin) hold more weights each"
+            )
         return mask.reshape(weight.shape), note
 
     def _within(self, flat: Tensor, alive: Tensor) -> Tensor:

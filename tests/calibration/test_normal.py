@@ -119,6 +119,24 @@ def test_inputs_that_are_always_zero_keep_their_weights() -> None:
     torch.testing.assert_close(intercept, torch.ones(1, 2, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("varying", [0, 1, 6])
+def test_inputs_that_are_always_the_same_keep_their_weights(varying: int) -> None:
+    # What rounding leaves of their deviations is of either sign, and no system to solve
+    generator = torch.Generator().manual_seed(0)
+    x = (5 * torch.rand(64, generator=generator)).expand(90, 64).clone().double()[None]
+    x[..., 64 - varying :] += torch.randn(1, 90, varying, generator=generator).double()
+    y = x[..., 64 - varying :].sum(2, keepdim=True).expand(1, 90, 2) + 3
+    prior = torch.randn(1, 64, 2, generator=generator).double()
+    moments = Moments(1, 64, 2)
+    moments.add(x, y)
+    for solve in (moments.solve, moments.solve_within):
+        weight, intercept = solve(prior, 1e-4, intercept=True)
+        assert torch.equal(weight[:, : 64 - varying], prior[:, : 64 - varying])
+        torch.testing.assert_close(torch.baddbmm(intercept[:, None], x, weight), y, rtol=1e-3, atol=1e-3)
+    held = torch.zeros(1, 64, 2).double()
+    assert torch.equal(Moments(1, 64, 2).solve(held, 0.0, intercept=False)[0], held)  # nothing is known at all
+
+
 def test_of_large_images_the_same_positions_are_drawn_for_a_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(normal, "POSITIONS", 7)
     layer = Layer(torch.randn(2, 3, 1, 1), 1, (1, 1), (0, 0), (1, 1))

@@ -102,11 +102,35 @@ def test_what_does_not_fit_is_listed(factories: Path) -> None:
     assert "(3, 4) for (2, 4)" in message
 
 
+def test_tied_weights_may_be_in_the_file_under_one_name(tmp_path: Path) -> None:
+    path = tmp_path / "tied.py"
+    path.write_text(
+        "import torch.nn as nn\n"
+        "def build():\n"
+        "    net = nn.Sequential(nn.Embedding(7, 3), nn.Linear(3, 7, bias=False))\n"
+        "    net[1].weight = net[0].weight\n"
+        "    return net\n"
+    )
+    for name in ("0.weight", "1.weight"):  # as safetensors' save_model leaves out either
+        loaded = arch.build(f"{path}:build", None, {name: torch.arange(21.0).reshape(7, 3)}).module
+        weight = loaded.get_parameter("0.weight")
+        assert loaded.get_parameter("1.weight") is weight and weight.flatten().tolist() == list(range(21))
+    with pytest.raises(InputError, match="2 missing from the file"):
+        arch.build(f"{path}:build", None, {})
+
+
 def test_quantised_weights_are_told_apart_from_a_wrong_architecture() -> None:
     state = {"1.scale": torch.ones(()), "1.zero_point": torch.zeros(()), "3.scale": torch.ones(())}
     with pytest.raises(InputError, match="do not fit") as caught:
         arch.build("mlp:4-2", None, state)
     assert "quantised" in caught.value.hint
+
+
+def test_whole_numbers_are_no_weights(factories: Path) -> None:
+    state = {"weight": torch.ones(2, 4, dtype=torch.int8), "bias": torch.zeros(2)}
+    with pytest.raises(InputError, match=r"weight is int8 in the file and float32 in .*nets.py:build") as caught:
+        arch.build(f"{factories}:build", None, state)
+    assert caught.value.hint == "give the file that they were quantised from"
 
 
 def test_a_real_name_that_looks_like_a_wrapper_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +174,13 @@ def test_torchvision_models_are_found_with_their_class_count(name: str, kwargs: 
         k: v.shape for k, v in original.state_dict().items()
     }
     assert not any(each.is_meta for each in (*built.module.parameters(), *built.module.buffers()))
+
+
+def test_a_model_that_asks_for_its_version_gets_the_present_one() -> None:
+    model = models.get_model("mnasnet0_5", num_classes=3)
+    state = dict(model.state_dict())  # without the metadata, as a file that is read safely
+    built = arch.build("torchvision:mnasnet0_5", {"num_classes": 3}, state).module
+    assert all(torch.equal(value, state[name]) for name, value in built.state_dict().items())
 
 
 def test_tables_that_a_model_computes_are_real() -> None:

@@ -83,3 +83,28 @@ def test_dead_units_of_a_checkpoint_go_exactly(tmp_path: Path, invoke: Callable[
     again = invoke("prune", str(tmp_path / "b"), "--method", "dead", "-o", str(tmp_path / "c"))
     assert again.code == 3
     assert "nothing is dead: 0 of " in again.err
+
+
+def test_a_pattern_of_two_of_four_is_told_of_what_is_left(tmp_path: Path, invoke: Callable[..., Any]) -> None:
+    """Pools of two leave two of four weights, also where another tool left them, until an input between them goes."""
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(8, width) for width in (8, 8, 2)]
+    net = torch.nn.Sequential(layers[0], torch.nn.ReLU(), layers[1], torch.nn.ReLU(), layers[2]).eval()
+    second, last = net.get_parameter("2.weight"), net.get_parameter("4.weight")
+    with torch.no_grad():
+        second.copy_(torch.tensor([0.0, 1.0, 1.0, 0.0]).repeat(8, 2) * torch.randn(8, 8))  # reads 1, 2, 5, and 6
+        last[:, 1] = 0
+    torch.export.save(torch.export.export(net, (torch.rand(2, 8),)), tmp_path / "net.pt2")
+    words = ("prune", str(tmp_path / "net.pt2"), "--method")
+    done = invoke(*words, "dead", "-o", str(tmp_path / "b"))
+    assert done.code == 0, done.err
+    notes = report_of(tmp_path / "b")["method"]["notes"]
+    assert (notes["0"]["dead"], notes["2"]["dead"]) == (4, 1)
+    assert notes["2.weight"]["2:4 pattern"] == "no, as inputs are gone since"
+    done = invoke(*words, "channel", "--granularity", "weight", "--first-layer", "-o", str(tmp_path / "c"))
+    assert report_of(tmp_path / "c")["method"]["notes"]["0.weight"]["2:4 pattern"] == "yes"
+    done = invoke(*words, "channel", "-o", str(tmp_path / "d"))  # of whole units nothing is zero
+    assert done.code == 0, done.err
+    notes = report_of(tmp_path / "d")["method"]["notes"]
+    assert not any("2:4 pattern" in note or "kept_weights" in note for note in notes.values())
+    assert notes["4.weight"]["share of weights"] == 0.5

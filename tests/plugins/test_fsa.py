@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from compress.errors import CompressError, InputError
+from compress.errors import CompressError, InputError, ModelError
 from compress.graph import analyse, remove_dead, slice_verified, trace
 from compress.plugin import Context, FSASettings, make_plan, select_features
 from compress.testing import check_plugin
@@ -83,6 +83,23 @@ def test_layers_behind_the_first_keep_the_share() -> None:
         assert 0.25 * before < after <= 0.4 * before
     single = make_plan(FSA(keep=0.4), context(granularity="weight"))
     assert {n: int(m.sum()) for n, m in single.masks.items()} == {"1.weight": 80, "3.weight": 128, "5.weight": 25}
+
+
+class Mirrored(nn.Module):
+    """One weight, which reads the input and is read from behind again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.only = nn.Linear(10, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(torch.sigmoid(self.only(x)), self.only.weight.t())
+
+
+def test_a_network_of_first_layers_says_so() -> None:
+    here = Context(analyse(trace(Mirrored().eval(), (torch.randn(2, 10),))), data=data())
+    with pytest.raises(ModelError, match="leaves layers that read the model's input whole, and no other"):
+        make_plan(FSA(keep=0.4), here)
 
 
 def test_single_weights_and_features_leave_together() -> None:

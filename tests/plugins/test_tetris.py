@@ -146,7 +146,9 @@ def test_plan_covers_every_layer_that_may_shrink() -> None:
     assert set(plan.notes) == {"0.weight", "2.weight", "4.weight"}
     assert set(plan.removed) <= {"0", "2"}
     single = make_plan(Tetris(8), dataclasses.replace(context, granularity="weight"))
-    assert {n: int(m.sum()) for n, m in single.masks.items()} == {n: v["kept_weights"] for n, v in plan.notes.items()}
+    assert {n: int(m.sum()) for n, m in single.masks.items()} == {
+        n: round(note["weights"] * note["share of weights"]) for n, note in plan.notes.items()
+    }
 
 
 # Bins, weights that stay by the paper's table, and their standard deviation over layers drawn uniformly.
