@@ -58,7 +58,8 @@ class Sparse(Session):
     With a budget, lambda is steered so that the components that the budget takes, by the ranking of the moment, fall
     to zero shortly before they are closed; it is off while all of them are zero. What the budget takes at that time is
     closed: set to zero for good, whether it is zero by then or not. Without a budget lambda stays as it is, and what is
-    zero at the end goes.
+    zero at the end goes; where no step follows, nothing is set to zero but what training has made so, and only what is
+    dead then goes: behind a sigmoid a zero is the constant 0.5, and in front of padding it stays.
 
     Args:
         context: The network as it came.
@@ -94,6 +95,7 @@ class Sparse(Session):
         self.kept_steering: dict[str, Any] = {}
         self.pressing = True
         self.closed: Removed | None = None
+        self.masked = False  # whether all that the closed ones hold was set to zero
         self.exact: dict[str, int] = {}  # by group, how many of what was closed were zero by themselves
         self.counts: list[list[float]] = []  # epoch, components left
         self._masks: dict[str, Tensor] = {}
@@ -159,7 +161,7 @@ class Sparse(Session):
 
     def after_epoch(self, loop: Loop) -> None:
         if self.closed is None and loop.epoch >= self.end(loop):
-            self._close(loop.network)
+            self._close(loop)
         elif self.closed is None and self.budget:
             self.wanted = self.parts.chosen(self._values(loop.network))
             if self.steering is not None:
@@ -183,7 +185,7 @@ class Sparse(Session):
         }
 
     def state(self) -> dict[str, Any]:
-        found = {name: getattr(self, name) for name in ("lam", "pressing", "wanted", "exact", "counts")}
+        found = {name: getattr(self, name) for name in ("lam", "pressing", "wanted", "exact", "counts", "masked")}
         if self.closed is not None:
             found["closed"] = self.closed
         if self.steering is not None:
@@ -193,7 +195,7 @@ class Sparse(Session):
     def load(self, state: Mapping[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
-        if self.closed is not None:
+        if self.closed is not None and self.masked:
             self._masks = self.parts.masks(self.closed)
 
     def fold(self, network: fx.GraphModule) -> fx.GraphModule:
@@ -201,7 +203,7 @@ class Sparse(Session):
         return self.parts.fold(network)
 
     def plan(self, context: Context) -> Plan:
-        plan = self.parts.plan(context, self.closed or {})
+        plan = self.parts.plan(context, self.closed if self.closed and self.masked else {})
         left = Series("", [each[0] for each in self.counts], [each[1] for each in self.counts])
         noun = self.parts.noun
         figure = Figure(f"{noun}-left", f"{noun.capitalize()} that are not zero", "epoch", noun, (left,))
@@ -216,14 +218,15 @@ class Sparse(Session):
         with torch.no_grad():
             return self.parts.values(network)
 
-    def _close(self, network: fx.GraphModule) -> None:
-        values = self._values(network)
+    def _close(self, loop: Loop) -> None:
+        values = self._values(loop.network)
         zeros = self.parts.zeros(values)
         self.closed = self.parts.chosen(values) if self.budget else {n: u for n, u in zeros.items() if len(u)}
         none = torch.zeros(0, dtype=torch.int64)
         self.exact = {n: int(torch.isin(u, zeros.get(n, none)).sum()) for n, u in self.closed.items()}
-        self._masks = self.parts.masks(self.closed)
-        self._mask(network)
+        self.masked = self.budget or loop.step < loop.total
+        self._masks = self.parts.masks(self.closed) if self.masked else {}
+        self._mask(loop.network)
         total, exact = sum(len(u) for u in self.closed.values()), sum(self.exact.values())
         found = sum(len(u) for u in zeros.values())
         self.context.progress.step(

@@ -124,6 +124,17 @@ def test_from_a_number_of_nodes() -> None:
     assert "nodes=30" in repr(learned)
 
 
+@pytest.mark.parametrize("normalise", ["balanced", "sinkhorn"])
+def test_a_row_and_a_column_without_elements_have_finite_gradients(normalise: Any) -> None:
+    learned = LearnedAdjacency(with_support(6).float(), normalise)
+    with torch.no_grad():
+        learned.row_threshold[2] = learned.column_threshold[4] = 9.0
+    matrix = learned.matrix()
+    assert not matrix[2].any() and not matrix[:, 4].any() and bool(matrix.any())
+    (matrix.square().sum() + learned.penalty(matrix=matrix)).backward()
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in learned.parameters())
+
+
 def test_the_penalty_empties_a_matrix_that_nothing_needs() -> None:
     """At p = 0.5 competition leaves few in each row; no step of it is no number."""
     torch.manual_seed(0)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compress.budget import Allocation, Budget
 from compress.errors import InputError, ModelError
 from compress.graph import macs, parameters
 from compress.plugin import Context
+from compress.recover import Hook
+from compress.recover.loop import Loop
 from compress.recover.modes import Modes
 from compress.recover.weights import optimizer
 from compress.testing import check_plugin
@@ -161,6 +164,44 @@ def test_a_share_goes_where_nothing_is_said() -> None:
     done = train(DiffSparse(keep=0.6), coupling(mlp), budget=None)
     assert done.session.closed is not None
     assert sum(len(units) for units in done.session.closed.values()) == 13  # of 20 + 12, rounded up
+
+
+class Squashed(nn.Module):
+    """A sigmoid, which makes 0.5 of zero, in front of a convolution, and a ReLU behind it."""
+
+    def __init__(self, padding: int) -> None:
+        super().__init__()
+        self.one, self.norm = nn.Conv2d(1, 10, 3, padding=1), nn.BatchNorm2d(10)
+        self.two, self.other = nn.Conv2d(10, 8, 3, padding=padding), nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.sigmoid(self.norm(self.one(x)))
+        out: Tensor = self.head(torch.relu(self.other(self.two(x))).mean((2, 3)))
+        return out
+
+
+class LastStep(Hook):
+    """The network when all steps are done."""
+
+    def after_step(self, loop: Loop) -> None:
+        self.network = copy.deepcopy(loop.network).eval()
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_zeros_at_the_end_go_with_their_constants_or_not_at_all(padding: int) -> None:
+    """Under a lambda alone no step follows that could make up for anything, and in front of padding 0.5 stays."""
+    last = LastStep()
+    done = train(DiffSparse(lam=0.1), coupling(lambda: Squashed(padding), torch.float64), LONGER, last, budget=None)
+    closed = done.session.closed
+    assert closed is not None and all(len(closed[name]) >= 3 for name in ("one", "two"))
+    x = torch.randn(7, 1, 5, 5, dtype=torch.float64)
+    with torch.no_grad():
+        trained = last.network(x)
+        torch.testing.assert_close(done.trained.module(x), trained, rtol=0, atol=1e-12)
+        torch.testing.assert_close(done.sliced(x), trained, rtol=0, atol=1e-9)
+    left = [len(done.sliced.get_parameter(f"{name}.weight")) for name in ("one", "two")]
+    assert left == [10 if padding else 10 - len(closed["one"]), 8 - len(closed["two"])]
 
 
 @pytest.mark.parametrize("regulariser", ["lp", "l21", "l12"])

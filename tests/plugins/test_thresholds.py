@@ -84,6 +84,25 @@ def test_a_threshold_above_all_components() -> None:
     assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(kept.sum() + none.sum(), (alpha, high)))
 
 
+@pytest.mark.parametrize("rectify", [False, True])
+def test_a_group_of_zeros(rectify: bool) -> None:
+    """Nothing divides by its sum, and no power of it has an infinite slope."""
+    alpha, beta = torch.zeros(3, requires_grad=True), torch.tensor(-2.0, requires_grad=True)
+    values = th.signed(alpha, beta, rectify=rectify)
+    assert not values.any()
+    loss = values.sum() + th.lp(values) + th.lp(values, eps=1e-3) + th.l21(values) + th.l12(values)
+    assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(loss, (alpha, beta)))
+
+
+def test_p_norms_of_components_some_of_which_are_zero() -> None:
+    alpha, beta = drawn(9).requires_grad_(), torch.tensor(-2.0, dtype=torch.float64, requires_grad=True)
+    values = th.signed(alpha, beta)
+    assert 0 < int((values == 0).sum()) < 9
+    for rectify in (False, True):
+        loss = th.lp(th.signed(alpha, beta, rectify=rectify), 0.5)
+        assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(loss, (alpha, beta)))
+
+
 def test_the_rectified_gradient() -> None:
     x = torch.tensor([-2.0, -0.5, 0.0, 0.7], requires_grad=True)
     y = th.rectified(x)

@@ -171,6 +171,8 @@ def test_thresholds_do_not_decay() -> None:
     done = Done(Wiring(lam=0), mlp())
     decays = done.eyes.decays
     assert decays["edges_0.beta"] == decays["2.weight"] == decays["0.bias"] == 0
+    decays = Done(Wiring(lam=0, group="output"), mlp()).eyes.decays  # whose thresholds have two dims, as weights have
+    assert decays["edges_0.beta"] == decays["2.weight"] == 0
     assert Done(Wiring(by="dnw"), mlp()).eyes.decays["2.weight"] == 0.1
 
 
