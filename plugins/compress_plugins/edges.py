@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
 from compress.plugin import Context, Figure, ModelError, Series, insert_module
-from compress_plugins.narrowing import Ranking
-from compress_plugins.thresholds import alpha_of, signed, start_beta
+from compress_plugins.thresholds import alpha_of, signed_all, start_beta
 
 Dims = tuple[int, ...] | None
 
@@ -44,55 +45,89 @@ def group_dims(context: Context, name: str, group: str) -> Dims:
     return tuple(dim for dim in range(context.weight(name).dim()) if dim != context.output_dim(name))
 
 
-class Thresholded(nn.Module):
-    """Reads alpha and gives the edges (equation 12), with one threshold for the matrix or one for each output.
+class Thresholds(nn.Module):
+    """What makes the edges of one weight of alphas, which have its shape.
 
     Args:
-        alpha: Of the shape of the weight.
-        dims: Of one group.
-        rectify: Whether edges that are zero have a gradient.
+        alpha: Of the weight.
+        dims: Of one group, which has one threshold.
     """
 
     kept: Tensor
 
-    def __init__(self, alpha: Tensor, dims: Dims, rectify: bool) -> None:
+    def __init__(self, alpha: Tensor, dims: Dims) -> None:
         super().__init__()
-        self.dims, self.rectify = dims, rectify
-        self.made: Tensor | None = None  # by the last pass of the training, with its gradient
-        where = tuple(range(alpha.dim())) if dims is None else dims
-        shape = [1 if dim in where else size for dim, size in enumerate(alpha.shape)]
+        self.dims = dims
+        shape = [1 if dims is None or dim in dims else size for dim, size in enumerate(alpha.shape)]
         size = alpha.numel() // torch.Size(shape).numel()
         self.beta = nn.Parameter(torch.full(shape, start_beta(size), dtype=alpha.dtype, device=alpha.device))
         # Numbers, as a product with bools takes four times as long
         self.register_buffer("kept", torch.ones_like(alpha, requires_grad=False))
 
-    def forward(self, alpha: Tensor) -> Tensor:
-        # A matrix keeps an edge; an output may lose all of its own
-        where = tuple(range(alpha.dim())) if self.dims is None else self.dims
-        edges = signed(alpha, self.beta, where, rectify=self.rectify, guard=self.dims is None)
-        kept: Tensor = edges * self.kept
-        self.made = kept if kept.requires_grad else None
-        return kept
 
-    def taken(self, alpha: Tensor) -> Tensor:
-        """The edges of the last pass, once; made anew where there was none."""
-        made, self.made = self.made, None
-        if made is None:
-            made, self.made = self(alpha), None
-        return made
+class Thresholded(nn.Module):
+    """Reads the alphas of all weights and gives their edges (equation 12).
+
+    Args:
+        parts: By weight.
+        guard: Whether every group keeps an edge.
+        rectify: Whether edges that are zero have a gradient.
+    """
+
+    def __init__(self, parts: Iterable[Thresholds], guard: bool, rectify: bool) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.guard, self.rectify = guard, rectify
+        self.norms: list[Tensor] = []  # of the edges of the last pass of the training, with its gradient
+
+    @property
+    def kept(self) -> list[Tensor]:
+        """By weight: 1 where an edge may be, 0 where it is cut."""
+        return [part.get_buffer("kept") for part in self.parts]
+
+    def forward(self, *alphas: Tensor) -> tuple[Tensor, ...]:
+        parts: list[Any] = list(self.parts)
+        betas, dims, kept = [p.beta for p in parts], [p.dims for p in parts], [p.kept for p in parts]
+        edges, norm = signed_all(alphas, betas, dims, kept, rectify=self.rectify, guard=self.guard)
+        self.norms[:] = [norm] if norm.requires_grad else []
+        return tuple(edges)
+
+    def norm(self, *alphas: Tensor) -> Tensor:
+        """The l1 norm of the edges of the last pass, once; of another pass where there was none."""
+        if not self.norms:
+            self(*alphas)
+        return self.norms.pop()
 
 
 class Strongest(nn.Module):
-    """Reads a weight and gives what is kept of it; the gradient reaches every edge as if all were (Wortsman et al.)."""
+    """Reads all weights and gives what is kept; the gradient reaches every edge as if all were (Wortsman et al.)."""
 
-    kept: Tensor
-
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weights: Iterable[Tensor]) -> None:
         super().__init__()
-        self.register_buffer("kept", torch.ones_like(weight, requires_grad=False))
+        for i, weight in enumerate(weights):
+            self.register_buffer(f"kept_{i}", torch.ones_like(weight, requires_grad=False))
 
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight + (weight * self.kept - weight).detach()
+    @property
+    def kept(self) -> list[Tensor]:
+        """By weight: 1 where an edge is kept, 0 elsewhere."""
+        return [mask for mask in self._buffers.values() if mask is not None]
+
+    def forward(self, *weights: Tensor) -> tuple[Tensor, ...]:
+        edges: tuple[Tensor, ...] = _Masked.apply(*weights, *self.kept)
+        return edges
+
+
+class _Masked(torch.autograd.Function):
+    """Products of tensors with as many masks, whose gradients pass as if there were none."""
+
+    @staticmethod
+    def forward(context: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        half = len(tensors) // 2
+        return tuple(tensor * mask for tensor, mask in zip(tensors[:half], tensors[half:], strict=True))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return *gradients, *[None] * len(gradients)
 
 
 def starting_alpha(weight: Tensor, dims: Dims) -> Tensor:
@@ -122,39 +157,23 @@ def read_through(network: fx.GraphModule, name: str, made: str, module: nn.Modul
     network.recompile()
 
 
-def strongest(
-    weights: Mapping[str, Tensor], keep: float, together: bool, rankings: dict[str, Ranking] | None = None
-) -> dict[str, Tensor]:
-    """True at the largest magnitudes: a share of each weight's, or of all; every weight keeps one.
-
-    Args:
-        weights: By name, on any device.
-        keep: The share that stays.
-        together: Whether the edges of all layers are ranked together.
-        rankings: For those who ask again and again, by name of the weight; filled here.
-    """
-    rankings = {} if rankings is None else rankings
-
-    def most(name: str, size: Tensor) -> Tensor:
-        return rankings.setdefault(name, Ranking()).largest(size, max(1, round(keep * len(size))))
-
-    sizes = {name: weight.detach().abs().flatten().float() for name, weight in weights.items()}
-    if not together:
-        return {name: most(name, size).reshape(weights[name].shape) for name, size in sizes.items()}
-    for size in sizes.values():
-        size[size.argmax()] = torch.inf
-    parts = most("", torch.cat(list(sizes.values()))).split([len(size) for size in sizes.values()])
-    return {name: part.reshape(weights[name].shape) for name, part in zip(sizes, parts, strict=True)}
-
-
-def held_by_the_rest(
-    weights: Mapping[str, Tensor], keep: float, together: bool, rankings: dict[str, Ranking] | None = None
-) -> float:
-    """The share of all magnitude that the edges hold which a budget would cut now; arguments as of `strongest`."""
-    masks = strongest(weights, keep, together, rankings)
-    total = sum(float(weight.detach().abs().sum()) for weight in weights.values())
-    cut = sum(float((weight.detach().abs() * ~masks[name]).sum()) for name, weight in weights.items())
-    return cut / total if total else 0.0
+def read_all_through(network: fx.GraphModule, names: Sequence[str], made: str, module: nn.Module) -> None:
+    """As `read_through` for several parameters at once: the module takes all of them and gives as many tensors."""
+    if hasattr(network, made):
+        raise ValueError(f"the network has something called {made} already")
+    network.add_module(made, module)
+    tensors = dict(network.named_parameters(remove_duplicate=False))
+    graph = network.graph
+    readers = [node for node in graph.nodes if node.op == "get_attr" and str(node.target) in tensors]
+    with graph.inserting_before(next(node for node in graph.nodes if node.op != "placeholder")):
+        call = graph.call_module(made, tuple(graph.get_attr(name) for name in names))
+        items = {id(tensors[n]): graph.call_function(operator.getitem, (call, i)) for i, n in enumerate(names)}
+    for node in readers:
+        item = items.get(id(tensors[str(node.target)]))
+        if item is not None:
+            node.replace_all_uses_with(item)
+            graph.erase_node(node)
+    network.recompile()
 
 
 def count_others(network: fx.GraphModule, prefixes: Iterable[str]) -> int:

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, fx
 
 from compress.plugin import Budget, Context, Figure, ModelError, Plan, Series, annealed
+from compress_plugins.ranking import Ranking
 
 Masks = Mapping[str, Tensor]
-
-_NEAR = 0.95  # of the last bound: by so much it rarely falls in a step
 
 
 class Weights:
@@ -155,35 +154,6 @@ class Units:
 
     def load(self, state: Mapping[str, Any]) -> None:
         self.removed = dict(state["removed"])
-
-
-class Ranking:
-    """The largest of scores that change little from one time to the next: those far below the last bound go unranked.
-
-    What it gives does not depend on what it was asked before.
-    """
-
-    def __init__(self) -> None:
-        self._bound = 0.0  # what stayed last time was no smaller
-
-    def largest(self, scores: Tensor, count: int) -> Tensor:
-        """True at the ``count`` largest scores, (n,) at least 1; of equal ones the first stay."""
-        if count >= len(scores):
-            return torch.ones(len(scores), dtype=torch.bool)
-        near = scores[scores >= _NEAR * self._bound] if self._bound > 0 else scores
-        ranked = near if len(near) >= count else scores
-        last = ranked.kthvalue(len(ranked) - count + 1).values
-        self._bound = float(last)
-        kept = scores >= last
-        if int(kept.sum()) > count:
-            above = scores > last
-            kept[(kept & ~above).nonzero().flatten()[count - int(above.sum()) :]] = False
-        return kept
-
-
-def largest(scores: Tensor, count: int) -> Tensor:
-    """As `Ranking.largest`, once."""
-    return Ranking().largest(scores, count)
 
 
 def _by_mass(context: Context) -> Plan:

@@ -5,7 +5,7 @@ group's magnitude is below sigmoid(beta) are exactly zero. Beside the parameteri
 components to zero, and the proximal steps that reach zeros without a threshold.
 
 Groups lie along the dims that a function is told, all of the tensor by default; beta then broadcasts against what
-``sum(dims, keepdim=True)`` leaves. Everything is an expression in torch, and its gradient that of autograd.
+``sum(dims, keepdim=True)`` leaves.
 
 Source: Lee, Differentiable Sparsification for Deep Neural Networks, 2019 (equations by their numbers there).
 """
@@ -19,6 +19,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from compress_plugins.shrinking import Shrink, sigmoid
 
 Dims = int | Sequence[int] | None
 
@@ -74,19 +76,20 @@ def threshold(size: Tensor, beta: Tensor, dims: Dims = None, *, guard: bool = Tr
         guard: Whether the threshold stays below the largest component, so that no group is zero altogether.
     """
     where, kept = _dims(size, dims), dims is not None
-    share = torch.sigmoid(beta)
-    limit = share * size.sum(where, keepdim=kept)
-    # The derivative of a largest component takes as long as all others, and is zero where the guard does nothing
-    if not guard or (size.is_cpu and _is_below(size.detach(), share.detach(), limit.detach(), where, kept)):
-        return limit
-    return torch.minimum(limit, _SHARE * size.amax(where, keepdim=kept))
+    limit = torch.sigmoid(beta) * size.sum(where, keepdim=kept)
+    return torch.minimum(limit, _SHARE * size.amax(where, keepdim=kept)) if guard else limit
 
 
-def _is_below(size: Tensor, share: Tensor, limit: Tensor, where: tuple[int, ...], kept: bool) -> bool:
+def _is_below(alpha: Tensor, beta: Tensor, dims: Dims) -> bool:
     """Whether thresholds are below the guard for sure; to look at numbers costs a GPU more than it saves."""
-    if float(share.max()) * _count(size, where) < _SURE:  # a largest component is no smaller than the mean
+    if not alpha.is_cpu:
+        return False
+    share = sigmoid(beta)
+    largest = share if isinstance(share, float) else float(share.max())
+    if largest * _count(alpha, dims) < _SURE:  # a largest component is no smaller than the mean
         return True
-    return bool((limit < _SHARE * size.amax(where, keepdim=kept)).all())
+    size, where = alpha.detach().abs(), _dims(alpha, dims)
+    return bool((share * size.sum(where, keepdim=True) < _SHARE * size.amax(where, keepdim=True)).all())
 
 
 def rectified(x: Tensor) -> Tensor:
@@ -108,9 +111,32 @@ def signed(alpha: Tensor, beta: Tensor, dims: Dims = None, *, rectify: bool = Fa
         rectify: Take the gradient of `rectified`.
         guard: Keep the largest component of a group where all would be zero.
     """
-    size = alpha.abs()
-    above = size - threshold(size, beta, dims, guard=guard)
-    return alpha.detach().sign() * (rectified(above) if rectify else functional.relu(above))
+    return signed_all([alpha], [beta], [dims], rectify=rectify, guard=guard)[0][0]
+
+
+def signed_all(
+    alphas: Sequence[Tensor],
+    betas: Sequence[Tensor],
+    dims: Sequence[Dims],
+    kept: Sequence[Tensor] | None = None,
+    *,
+    rectify: bool = False,
+    guard: bool = True,
+) -> tuple[list[Tensor], Tensor]:
+    """What `signed` gives for several tensors, times ``kept`` (0 or 1, of their shapes), and the l1 norm of it all."""
+    where = tuple(map(_dims, alphas, dims))
+    if not guard or all(map(_is_below, alphas, betas, dims)):
+        masks = [None] * len(alphas) if kept is None else kept
+        *values, norm = Shrink.apply(where, rectify, *alphas, *betas, *masks)
+        return values, norm
+    # The derivative of a largest component, which the guard takes for the threshold's, is left to autograd
+    values = []
+    for i, (alpha, beta) in enumerate(zip(alphas, betas, strict=True)):
+        size = alpha.abs()
+        above = size - threshold(size, beta, dims[i])
+        made = alpha.detach().sign() * (rectified(above) if rectify else functional.relu(above))
+        values.append(made if kept is None else made * kept[i])
+    return values, torch.stack([l1(each) for each in values]).sum()
 
 
 def l1(values: Tensor) -> Tensor:
@@ -149,7 +175,7 @@ def l12(values: Tensor, dims: Dims = None) -> Tensor:
 
 def prox_l1(values: Tensor, step: float) -> Tensor:
     """argmin_w |w - v|^2 / 2 + step sum |w|: what is below ``step`` becomes zero."""
-    return values.sign() * functional.relu(values.abs() - step)
+    return functional.softshrink(values, step)
 
 
 def prox_l21(values: Tensor, step: float, dims: Dims = None) -> Tensor:
@@ -194,4 +220,4 @@ def _dims(tensor: Tensor, dims: Dims) -> tuple[int, ...]:
 
 
 def _count(tensor: Tensor, dims: Dims) -> int:
-    return math.prod(tensor.shape[d] for d in _dims(tensor, dims))
+    return tensor.numel() if dims is None else math.prod(tensor.shape[d] for d in _dims(tensor, dims))

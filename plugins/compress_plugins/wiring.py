@@ -8,25 +8,24 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from compress.plugin import Context, Loop, Plan, Session, annealed, option, share_of_zeros
 from compress_plugins.amounts import check_fraction, check_one_size
 from compress_plugins.edges import (
     Strongest,
     Thresholded,
+    Thresholds,
     by_epoch,
     count,
     count_others,
     edge_weights,
     group_dims,
-    held_by_the_rest,
-    read_through,
+    read_all_through,
     starting_alpha,
-    strongest,
 )
-from compress_plugins.narrowing import Ranking
-from compress_plugins.thresholds import l1, prox_l1, prox_l12
+from compress_plugins.ranking import Magnitudes
+from compress_plugins.thresholds import prox_l1, prox_l12
 
 By = Literal["ds", "dnw", "proximal"]
 Groups = Literal["matrix", "output"]
@@ -38,6 +37,7 @@ _LAMS = {"l1": 1e-3, "l12": 1e-6, "l12-exact": 1e-6}  # where lambda begins; the
 _PARTS = 8  # of an epoch: how often edges beyond a budget are cut
 _MU = 3.0  # of the schedule of these cuts
 _HARMLESS = 0.05  # share of all magnitude that the cuts of the next epoch may take without more strength
+_EDGES = "wiring_edges"  # the module through which a network reads them
 _NEARLY = 1e-4  # below it an edge is counted as nearly zero
 
 
@@ -88,13 +88,10 @@ class Wired(Session):
         self.edges = tuple(weights)
         self.dims = {name: group_dims(context, name, method.group) for name in weights}
         self.keep = _kept_share(method, context, weights)
-        self.together = method.scope == "all" or (method.scope == "auto" and method.by != "dnw")
+        self.sizes = Magnitudes(method.scope == "all" or (method.scope == "auto" and method.by != "dnw"))
         self.lam = _LAMS[method.norm] if method.lam is None else method.lam
-        self.cut: dict[str, Ranking] = {}  # what is cut now
-        self.next: dict[str, Ranking] = {}  # what an epoch later would be
         self.counts: list[list[int]] = []  # epoch, edges that are not zero
         self.size = sum(weight.numel() for weight in weights.values())
-        self.readers: dict[str, str] = {}  # by edge weight, the module that it is read through
         self.masks: dict[str, Tensor] = {}  # proximal steps need no module
         self._parameterise()
 
@@ -102,7 +99,7 @@ class Wired(Session):
         """Alphas are no weights: what a decay took from them the thresholds would not give back."""
         if self.method.by == "ds":
             yield from self.edges
-            yield from (f"{reader}.beta" for reader in self.readers.values())
+            yield from (f"{_EDGES}.{name}" for name, _ in self.network.get_submodule(_EDGES).named_parameters())
 
     def begin(self, loop: Loop) -> None:
         if self.method.by == "dnw":
@@ -113,14 +110,15 @@ class Wired(Session):
     def penalty(self, loop: Loop) -> Tensor | None:
         if self.method.by != "ds" or self._is_cut(loop) or not self.lam:
             return None
-        read = {name: loop.network.get_submodule(reader) for name, reader in self.readers.items()}
-        edges = [m.taken(loop.network.get_parameter(n)) for n, m in read.items() if isinstance(m, Thresholded)]
-        return self.lam * torch.stack([l1(each) for each in edges]).sum()
+        reader = loop.network.get_submodule(_EDGES)
+        assert isinstance(reader, Thresholded)
+        return self.lam * reader.norm(*self._raw(loop.network).values())
 
     def after_step(self, loop: Loop) -> None:
-        for reader in map(loop.network.get_submodule, self.readers.values()):
-            if isinstance(reader, Thresholded):
-                reader.made = None  # of a step without a norm
+        if self.method.by == "ds":
+            reader = loop.network.get_submodule(_EDGES)
+            assert isinstance(reader, Thresholded)
+            reader.norms.clear()  # of a step without a norm
         if self.method.by == "dnw":
             self._rank(loop.network)
             return
@@ -140,7 +138,7 @@ class Wired(Session):
 
     def numbers(self, loop: Loop) -> Mapping[str, float]:
         edges = self.counts[-1][1]
-        others = count_others(loop.network, (*self.edges, *self.readers.values()))
+        others = count_others(loop.network, (*self.edges, _EDGES))
         found: dict[str, float] = {"edges": edges, "nonzero": others + edges}
         return found if self.method.by == "dnw" else {**found, "strength": 0.0 if self._is_cut(loop) else self.lam}
 
@@ -148,7 +146,8 @@ class Wired(Session):
         return {"lam": self.lam, "counts": self.counts, "masks": self.masks}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        self.lam, self.masks = state["lam"], dict(state["masks"])
+        self.lam = state["lam"]
+        self.masks = {n: mask.to(self.network.get_parameter(n).dtype) for n, mask in state["masks"].items()}
         self.counts = [list(each) for each in state["counts"]]
 
     def fold(self, network: fx.GraphModule) -> fx.GraphModule:
@@ -175,35 +174,50 @@ class Wired(Session):
 
     def _parameterise(self) -> None:
         """Put what makes edges of parameters into the graph. What is zero already stays zero."""
-        for number, name in enumerate(self.edges):
-            parameter = self.network.get_parameter(name)
-            self.masks[name] = parameter.detach() != 0
-            if self.method.by == "proximal":
-                continue
-            module: nn.Module = Strongest(parameter)
-            if self.method.by == "ds":
-                module = Thresholded(parameter, self.dims[name], self.method.rectified)
-                with torch.no_grad():
+        parameters = self._raw(self.network)
+        masks = {name: (parameter.detach() != 0).to(parameter.dtype) for name, parameter in parameters.items()}
+        if self.method.by == "proximal":
+            self.masks = masks
+            return
+        reader: Thresholded | Strongest = Strongest(parameters.values())
+        if self.method.by == "ds":
+            parts = [Thresholds(parameter, self.dims[name]) for name, parameter in parameters.items()]
+            # A matrix keeps an edge; an output may lose all of its own
+            reader = Thresholded(parts, self.method.group == "matrix", self.method.rectified)
+            with torch.no_grad():
+                for name, parameter in parameters.items():
                     parameter.copy_(starting_alpha(parameter, self.dims[name]))
-            module.get_buffer("kept").copy_(self.masks[name])
-            self.readers[name] = f"edges_{number}"
-            read_through(self.network, name, self.readers[name], module)
+        for kept, mask in zip(reader.kept, masks.values(), strict=True):
+            kept.copy_(mask)
+        read_all_through(self.network, self.edges, _EDGES, reader)
 
-    def _values(self, network: fx.GraphModule) -> dict[str, Tensor]:
-        """The edges by weight, as the network reads them, with their gradients."""
-        raw = {name: network.get_parameter(name) for name in self.edges}
-        return {n: network.get_submodule(self.readers[n])(w) if n in self.readers else w for n, w in raw.items()}
+    def _raw(self, network: fx.GraphModule) -> dict[str, Tensor]:
+        """What edges are made of, by weight."""
+        return {name: network.get_parameter(name) for name in self.edges}
 
     def _seen(self, network: fx.GraphModule) -> dict[str, Tensor]:
+        """The edges by weight, as the network reads them."""
         with torch.no_grad():
-            return {name: edges.detach() for name, edges in self._values(network).items()}
+            raw = self._raw(network)
+            if self.method.by == "proximal":
+                return {name: weight.detach() for name, weight in raw.items()}
+            return dict(zip(raw, network.get_submodule(_EDGES)(*raw.values()), strict=True))
+
+    def _kept(self, network: fx.GraphModule) -> dict[str, Tensor]:
+        """By weight: 0 where an edge is cut, 1 elsewhere."""
+        if self.method.by == "proximal":
+            self.masks = {n: mask.to(network.get_parameter(n).device) for n, mask in self.masks.items()}
+            return self.masks
+        reader = network.get_submodule(_EDGES)
+        assert isinstance(reader, Thresholded | Strongest)
+        return dict(zip(self.edges, reader.kept, strict=True))
 
     def _rank(self, network: fx.GraphModule) -> None:
         """Let the largest weights be the edges."""
         assert self.keep is not None
-        weights = {name: network.get_parameter(name) for name in self.edges}
-        for name, kept in strongest(weights, self.keep, self.together, self.cut).items():
-            network.get_submodule(self.readers[name]).get_buffer("kept").copy_(kept)
+        kept = self._kept(network)
+        for name, mask in self.sizes.largest(self._raw(network), self.keep).items():
+            kept[name].copy_(mask)
 
     def _narrow(self, loop: Loop, keep: float) -> None:
         """Cut the smallest edges, and look whether the norm makes those small that are next."""
@@ -214,36 +228,27 @@ class Wired(Session):
         every, share = max(1, loop.steps_per_epoch // _PARTS), left(loop.step)
         if share == left(loop.step - 1) or (loop.step % every and not self._is_cut(loop)):
             return
-        edges = self._seen(loop.network)
-        for name, kept in strongest(edges, share, self.together, self.cut).items():
-            self._mask(loop.network, name, kept & self.masks[name].to(kept.device))
-            edges[name] = edges[name] * kept
+        edges, now = self._seen(loop.network), self._kept(loop.network)
+        for name, kept in self.sizes.largest(edges, share).items():
+            now[name].mul_(kept)
+            edges[name].mul_(kept)  # proximal: the weight itself
         then = left(loop.step + loop.steps_per_epoch)
-        next_cuts = held_by_the_rest(edges, then, self.together, self.next)
+        next_cuts = self.sizes.held_by_others(edges, then)
         self.lam *= 2 ** ((1 if next_cuts > _HARMLESS else -1) * every / loop.steps_per_epoch)
-
-    def _mask(self, network: fx.GraphModule, name: str, kept: Tensor) -> None:
-        self.masks[name] = kept
-        if name in self.readers:
-            network.get_submodule(self.readers[name]).get_buffer("kept").copy_(kept)
-        else:
-            with torch.no_grad():
-                network.get_parameter(name).mul_(kept)
 
     def _step(self, loop: Loop) -> None:
         """A proximal step after that of the optimizer; edges that were cut stay so."""
         step = self.lam * loop.optimizer.param_groups[0]["lr"]
         variant: Literal["printed", "exact"] = "exact" if self.method.norm == "l12-exact" else "printed"
+        kept = self._kept(loop.network)
         with torch.no_grad():
-            for name in self.edges:
-                weight = loop.network.get_parameter(name)
+            for name, weight in self._raw(loop.network).items():
                 if not self._is_cut(loop):
                     near = prox_l1(weight, step)
                     if self.method.norm != "l1":
                         near = prox_l12(weight, step, self.dims[name], variant)
                     weight.copy_(near)
-                self.masks[name] = self.masks[name].to(weight.device)
-                weight.mul_(self.masks[name])
+                weight.mul_(kept[name])
 
     def _is_cut(self, loop: Loop) -> bool:
         """Whether all is cut that a budget takes."""

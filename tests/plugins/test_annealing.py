@@ -23,7 +23,7 @@ from compress.schedules import annealed
 from compress.testing import check_plugin
 from compress.training import Training
 from compress_plugins.annealing import Annealed, Annealing
-from compress_plugins.narrowing import Ranking, largest
+from compress_plugins.ranking import Ranking
 
 # Momentum and weight decay move a weight whose gradient is zero
 SGD = Training(epochs=6, batch_size=20, lr=0.05, momentum=0.9, weight_decay=0.1, warmup=0, patience=0)
@@ -97,22 +97,6 @@ class Done:
         return [int((epoch[name] == 0).sum()) for epoch in self.eyes.epochs]
 
 
-def test_the_largest_by_hand() -> None:
-    scores = torch.tensor([0.5, 2.0, 1.0, 1.0, 3.0, 1.0])
-    assert largest(scores, 3).tolist() == [False, True, True, False, True, False]  # the first of three equal ones
-    assert largest(scores, 1).tolist() == [False, False, False, False, True, False]
-    assert largest(scores, 6).all() and largest(scores, 9).all()
-
-
-@pytest.mark.parametrize("factor", [1.0, 1.2, 0.3])  # scores stay near, rise, and fall below what is near
-def test_a_ranking_gives_the_same_whatever_it_was_asked_before(factor: float) -> None:
-    ranking, generator = Ranking(), torch.Generator().manual_seed(0)
-    scores = (20 * torch.rand(200, generator=generator)).round()  # with many that are equal
-    for count in (150, 90, 90, 120, 1, 20):
-        assert torch.equal(ranking.largest(scores, count), largest(scores, count))
-        scores = (factor * scores + torch.rand(200, generator=generator)).round()
-
-
 def test_how_many_stay_and_where() -> None:
     done = Done(Annealing(keep=0.3), mlp())
     for name, size in (("2.weight", 240), ("4.weight", 36)):
@@ -175,7 +159,7 @@ def test_every_step() -> None:
 def test_before_the_training() -> None:
     done = Done(Annealing(keep=0.3, variant="before"), mlp())
     start = mlp().program.module.get_parameter("2.weight").detach()
-    kept = largest(start.abs().flatten(), 72).reshape(12, 20)
+    kept = Ranking().largest(start.abs().flatten(), 72).reshape(12, 20)
     assert all(torch.equal(step["2.weight"] != 0, kept) for step in done.eyes.steps)
     assert done.trained.history[0]["kept weights"] == 82
 

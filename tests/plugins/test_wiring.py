@@ -20,7 +20,7 @@ from compress.retrain import folded, plan_of, start_session
 from compress.schedules import annealed
 from compress.testing import check_plugin
 from compress.training import Training
-from compress_plugins.edges import Strongest, Thresholded, held_by_the_rest, starting_alpha, strongest
+from compress_plugins.edges import Strongest, Thresholded, Thresholds, starting_alpha
 from compress_plugins.wiring import Wired, Wiring
 
 SGD = Training(epochs=6, batch_size=20, lr=0.05, weight_decay=0.1, warmup=0, patience=0)
@@ -170,17 +170,17 @@ def test_thresholds_do_not_decay() -> None:
     """Nothing but decay moves what has no gradient."""
     done = Done(Wiring(lam=0), mlp())
     decays = done.eyes.decays
-    assert decays["edges_0.beta"] == decays["2.weight"] == decays["0.bias"] == 0
+    assert decays["wiring_edges.parts.0.beta"] == decays["2.weight"] == decays["0.bias"] == 0
     decays = Done(Wiring(lam=0, group="output"), mlp()).eyes.decays  # whose thresholds have two dims, as weights have
-    assert decays["edges_0.beta"] == decays["2.weight"] == 0
+    assert decays["wiring_edges.parts.0.beta"] == decays["2.weight"] == 0
     assert Done(Wiring(by="dnw"), mlp()).eyes.decays["2.weight"] == 0.1
 
 
 def test_the_gradient_reaches_edges_that_are_not_used() -> None:
     weight = torch.tensor([[3.0, -1.0], [0.5, -2.0]], requires_grad=True)
-    module = Strongest(weight)
-    module.kept.copy_(strongest({"w": weight}, 0.5, False)["w"])
-    edges = module(weight)
+    module = Strongest([weight])
+    module.kept[0].copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    (edges,) = module(weight)
     assert edges.tolist() == [[3, 0], [0, -2]]
     (edges * torch.tensor([[1.0, 2.0], [3.0, 4.0]])).sum().backward()
     assert weight.grad is not None and weight.grad.tolist() == [[1, 2], [3, 4]]
@@ -236,23 +236,13 @@ def test_a_strength_that_does_nothing_is_told() -> None:
 
 def test_a_threshold_for_each_output() -> None:
     weight = torch.tensor([[2.0, -1.0, 0.25], [0.0, 0.0, 0.0]])
-    module = Thresholded(starting_alpha(weight, (1,)), (1,), False)
-    assert module.beta.shape == (2, 1)
+    part = Thresholds(starting_alpha(weight, (1,)), (1,))
+    assert part.beta.shape == (2, 1)
     with torch.no_grad():
         alpha = torch.tensor([[2.0, -1.0, 1.0], [0.5, 0.25, -0.25]])
-        module.beta.copy_(torch.logit(torch.tensor([[0.25], [0.45]])))
-    torch.testing.assert_close(module(alpha), torch.tensor([[1.0, 0.0, 0.0], [0.05, 0.0, 0.0]]))
-
-
-def test_ranks_by_hand() -> None:
-    weights = {"a": torch.tensor([[4.0, -3.0], [2.0, 1.0]]), "b": torch.tensor([0.5, -0.25])}
-    each = strongest(weights, 0.5, False)
-    assert each["a"].tolist() == [[True, True], [False, False]] and each["b"].tolist() == [True, False]
-    all_ = strongest(weights, 0.5, True)
-    assert all_["a"].tolist() == [[True, True], [False, False]] and all_["b"].tolist() == [True, False]
-    few = strongest(weights, 0.3, True)  # two, one of which every weight has
-    assert few["a"].sum() == few["b"].sum() == 1
-    assert held_by_the_rest(weights, 0.5, False) == pytest.approx(3.25 / 10.75)
+        part.beta.copy_(torch.logit(torch.tensor([[0.25], [0.45]])))
+    (edges,) = Thresholded([part], False, False)(alpha)
+    torch.testing.assert_close(edges, torch.tensor([[1.0, 0.0, 0.0], [0.05, 0.0, 0.0]]))
 
 
 @pytest.mark.parametrize(
