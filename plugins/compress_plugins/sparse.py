@@ -208,9 +208,10 @@ class Sparse(Session):
         return replace(plan, notes=self._notes(), figures=(scale_figure(self._final, noun), figure))
 
     def end(self, loop: Loop) -> int:
-        """The epoch after which components are closed."""
+        """The epoch after which components are closed; one at least trains what is left, where there are two."""
         epochs = loop.total // loop.steps_per_epoch
-        return max(1, epochs - round(self.settle * epochs))
+        last = max(1, round(self.settle * epochs)) if self.settle else 0
+        return max(1, epochs - last)
 
     def _values(self, network: fx.GraphModule) -> dict[str, Tensor]:
         with torch.no_grad():
