@@ -86,17 +86,21 @@ class UnitScales:
             for group, members in self.members.items()
         }
 
+    def worth(self, values: Values) -> dict[str, Tensor]:
+        """By group what a budget ranks its units by, (units,), float64."""
+        return self.scores(values)
+
     def zeros(self, values: Values) -> Removed:
         """The units whose scales are all exactly zero."""
         return {name: (score == 0).nonzero().flatten() for name, score in self.scores(values).items()}
 
     def chosen(self, values: Values) -> Removed:
-        """The units that the budget takes: the smallest of all groups; others by size of weights when these are gone.
+        """The units of all groups that are worth least, until the budget is met; others, by size, when these are gone.
 
         Raises:
             ModelError: The budget cannot be met.
         """
-        scores = self.scores(values)
+        scores = self.worth(values)
         most = max(float(score.max()) for score in scores.values()) + 1
         for group in self.context.groups:
             if group.name not in scores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from compress.budget import Allocation, Budget
+from compress.data import Data
 from compress.errors import InputError, ModelError
 from compress.graph import macs, parameters
 from compress.plugin import Context
@@ -181,6 +183,37 @@ def test_blocks_go_physically() -> None:
         train(DiffSparse(on="blocks"), given, budget=Budget("macs", 0.5))
     with pytest.raises(ModelError, match="0 residual branches"):
         train(DiffSparse(on="blocks"), coupling(mlp))
+
+
+def test_units_that_are_small_go_first_as_all_gates_are_equal_at_first() -> None:
+    given = coupling(mlp)
+    small = {"0": [1, 7, 12, 19], "2": [0, 5, 9]}
+    with torch.no_grad():
+        for name, units in small.items():
+            for part in ("weight", "bias"):
+                given.program.module.get_parameter(f"{name}.{part}")[units] *= 0.01
+            given.program.module.get_parameter(f"{int(name) + 2}.weight")[:, units] *= 0.01
+    session = DiffSparse(on="units").start(Context(given, Budget("ratio", 7 / 32)))
+    assert {name: units.tolist() for name, units in session.wanted.items()} == small
+
+
+@pytest.mark.parametrize("weak", [0, 1])
+def test_the_block_that_adds_least_goes_first(weak: int) -> None:
+    given = coupling(Residual)
+    with torch.no_grad():
+        for name in ("weight", "bias"):
+            given.program.module.get_parameter(f"branches.{weak}.4.{name}").mul_(0.1)
+    data = Data("drawn", samples(given), samples(given), 3)
+    session = DiffSparse(on="blocks").start(Context(given, Budget("ratio", 0.5), data=data))
+    assert session.wanted["blocks"].tolist() == [weak]
+
+
+def test_one_epoch_trains_what_is_left() -> None:
+    given = coupling(mlp)
+    for epochs, closed in ((1, 1), (2, 1), (3, 2), (8, 6)):
+        done = train(DiffSparse(), given, budget=Budget("ratio", 0.5), settings=replace(SETTINGS, epochs=epochs))
+        found = [entry["epoch"] for entry in done.trained.history if entry["units zero"] >= 16]
+        assert found[0] == closed
 
 
 @pytest.mark.parametrize(("gate", "acts"), [("before", False), ("after", True)])
