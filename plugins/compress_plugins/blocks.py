@@ -29,6 +29,7 @@ class Blocks:
     """
 
     noun = "blocks"
+    only = ()
 
     def __init__(self, context: Context, network: fx.GraphModule, rectify: bool) -> None:
         if context.only or context.exclude:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -27,11 +28,17 @@ class UnitScales:
     Attributes:
         removable: By site the indices that belong to a unit that may go.
         size: Units in all.
+        only: Globs of the groups that have scales, where a share of the units is to go and others have none: a share of
+            all would take from these alone.
     """
 
     noun = "channels"
 
     def __init__(self, context: Context, members: Members) -> None:
+        share = context.has_budget and context.budget.kind == "ratio"
+        some = share and any(group.name not in members for group in context.groups)
+        self.only = tuple(map(glob.escape, members)) if some else ()
+        context = context.changed(only=self.only) if some else context
         self.context, self.members = context, members
         self._asked: tuple[Removed | None, dict[str, Tensor]] = (None, {})
         self.removable = self.indices({name: torch.arange(len(sites[0][1])) for name, sites in members.items()})

@@ -25,6 +25,7 @@ class Components(Protocol):
 
     noun: str
     size: int
+    only: tuple[str, ...]
 
     def values(self, network: fx.GraphModule) -> dict[str, Tensor]: ...
 
@@ -85,6 +86,7 @@ class Sparse(Session):
     ) -> None:
         self.context, self.network, self.parts, self.norm = context, network, parts, norm
         self.lam, self.settle, self.narrow = lam or 0.0, settle, narrow
+        self.only = parts.only
         self.budget = budget = context.has_budget
         self.steered = budget and steered
         if not budget and context.allocation.round_to > 1:

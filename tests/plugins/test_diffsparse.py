@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from compress.budget import Allocation, Budget
 from compress.data import Data
 from compress.errors import InputError, ModelError
-from compress.graph import macs, parameters
+from compress.graph import analyse, macs, parameters, trace
 from compress.plugin import Context
 from compress.recover.modes import Modes
 from compress.recover.weights import optimizer
@@ -22,6 +22,8 @@ from compress_plugins.blocks import residual_blocks
 from compress_plugins.diffsparse import DiffSparse
 from compress_plugins.gates import Gate
 from compress_plugins.norm_scales import ThresholdedNorms
+from compress_plugins.proximal import Proximal
+from compress_plugins.slim import Slim
 from compress_plugins.thresholds import l1
 from tests.plugins.sparse_networks import SETTINGS, Dense, Residual, coupling, mlp, samples, train
 
@@ -289,3 +291,24 @@ def test_what_a_step_makes_once_has_the_gradients_of_both_uses() -> None:
         found.append(torch.autograd.grad(loss, (gate.alpha, gate.beta)))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+class Half(nn.Module):
+    """One of its two layers has a batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = nn.Linear(10, 20), nn.BatchNorm1d(20), nn.Linear(20, 12)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.relu(self.second(torch.relu(self.norm(self.first(x))))))
+        return out
+
+
+@pytest.mark.parametrize("method", [DiffSparse(keep=0.6), Slim(keep=0.6), Proximal(keep=0.6)])
+def test_a_share_is_of_the_units_that_have_scales(method: Any) -> None:
+    torch.manual_seed(0)
+    given = analyse(trace(Half().eval(), (torch.randn(2, 10),)))
+    done = train(method, given, budget=None)
+    assert {name: len(units) for name, units in done.plan.removed.items()} == {"first": 8}
