@@ -45,8 +45,8 @@ class Training:
         distill_weight: Share of that comparison in the loss; the rest is the cross-entropy with the labels.
         loss: Cross-entropy of the softmax, or ``bce``: a binary cross-entropy for each class, without a teacher.
         clip_norm: Gradients with a larger norm over all weights are scaled down to it (Pascanu et al. 2013,
-            arXiv:1211.5063, algorithm 1); 0 leaves all as they are. None takes ``CLIP_NORM``, and 0 where a method
-            prunes meanwhile: the gradients are its own then.
+            arXiv:1211.5063, algorithm 1); 0 leaves all as they are. What a method that prunes meanwhile adds to
+            the loss is not scaled.
     """
 
     epochs: int = 10
@@ -68,15 +68,14 @@ class Training:
     temperature: float = 4.0
     distill_weight: float = 0.7
     loss: Loss = "cross-entropy"
-    clip_norm: float | None = None
+    clip_norm: float = CLIP_NORM
 
     def __post_init__(self) -> None:
         for flag, value in (("epochs", self.epochs), ("batch-size", self.batch_size), ("accumulate", self.accumulate)):
             _check(flag, value, value >= 1, "at least 1")
         if self.lr is not None:
             _check("lr", self.lr, math.isfinite(self.lr) and self.lr > 0, "above 0")
-        if self.clip_norm is not None:
-            _check("clip-norm", self.clip_norm, 0 <= self.clip_norm < math.inf, "at least 0")
+        _check("clip-norm", self.clip_norm, 0 <= self.clip_norm < math.inf, "at least 0")
         for flag, part in (("momentum", self.momentum), ("label-smoothing", self.label_smoothing)):
             _check(flag, part, 0 <= part < 1, "from 0 to below 1")
         _check("weight-decay", self.weight_decay, 0 <= self.weight_decay < math.inf, "at least 0")
@@ -107,14 +106,9 @@ class Training:
         """The highest learning rate."""
         return LEARNING_RATES[self.optimizer] if self.lr is None else self.lr
 
-    @property
-    def longest(self) -> float:
-        """The largest norm of a gradient; 0 for any."""
-        return CLIP_NORM if self.clip_norm is None else self.clip_norm
-
     def resolved(self) -> dict[str, Any]:
         """All settings with their values, for a recipe."""
-        return {**vars(self), "lr": self.peak, "clip_norm": self.longest}
+        return {**vars(self), "lr": self.peak}
 
 
 @dataclass(frozen=True)

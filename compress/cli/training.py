@@ -11,7 +11,6 @@ import typer
 from compress.cli.groups import flag
 from compress.errors import InputError
 from compress.training import (
-    CLIP_NORM,
     LEARNING_RATES,
     Augment,
     Distill,
@@ -126,13 +125,8 @@ class Details:
         Training.distill_weight
     )
     clip_norm: Annotated[
-        float | None,
-        _detail(
-            help=f"Gradients of a larger norm are scaled down to it; 0 leaves all. Where left out: {CLIP_NORM:g}, and "
-            "0 where a method prunes meanwhile.",
-            show_default=False,
-        ),
-    ] = None
+        float, _detail(help="Gradients of a larger norm are scaled down to it; 0 leaves all.")
+    ] = Training.clip_norm
     save_every: Annotated[
         int, _detail(help="Steps between two saves of the state; the end of an epoch always saves.")
     ] = Running.save_every

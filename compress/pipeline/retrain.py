@@ -47,7 +47,7 @@ class Retrained:
 
 
 def check_retrain(request: PruneRequest) -> Training:
-    """See before any work that there is a training to prune in; its settings, with gradients as the method needs them.
+    """See before any work that there is a training to prune in; its settings.
 
     Raises:
         InputError: There are no epochs or no data.
@@ -60,7 +60,7 @@ def check_retrain(request: PruneRequest) -> Training:
         )
     if request.training is None:
         raise InputError(f"{request.method} prunes while the network trains: 0 epochs are none", "--epochs 10")
-    return replace(request.training, clip_norm=request.training.clip_norm or 0.0)
+    return request.training
 
 
 def retrain(

@@ -199,10 +199,10 @@ class _Run:
         mask = self.kept.element_mask(value)
         if mask is None:
             return tensor
-        # The example of the trace had another batch size, which no mask depends on.
-        full = torch.as_tensor(np.ascontiguousarray(mask)).expand([*tensor.shape[:1], *mask.shape[1:]])
-        full = full.expand(tensor.shape)
-        return tensor[full].reshape(tensor.shape[0], *self.kept.shape(value)[1:])
+        # The example of the trace had another batch, in whichever dim that is; no mask depends on it
+        left = zip(self.kept.shape(value), tensor.shape, strict=True)
+        sizes = [kept if value.along(axis) else size for axis, (kept, size) in enumerate(left)]
+        return tensor[torch.as_tensor(np.ascontiguousarray(mask)).expand(tensor.shape)].reshape(sizes)
 
     def _fit(self, node: fx.Node, layer: Layer, name: str, targets: list[Tensor]) -> None:
         groups = layer.groups

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from compress.data import Split
 from compress.errors import ModelError
@@ -19,7 +19,7 @@ from compress.recover import samples
 from compress.recover.distill import FEATURE_WEIGHT, Teacher, feature_loss, soft_loss
 from compress.recover.hooks import Hook
 from compress.recover.launch import Interrupt
-from compress.recover.losses import summed_loss
+from compress.recover.losses import gradients, summed_loss
 from compress.recover.modes import Modes
 from compress.recover.schedule import factor, warmup_steps
 from compress.recover.snapshot import snapshot
@@ -126,22 +126,36 @@ class Loop:
             group["lr"] = rate
         for hook in self.hooks:
             hook.before_step(self)
-        batch = self._batch()
-        parts = samples.share(batch, self.rank, self.processes, self.settings.accumulate)
-        for i, part in enumerate(parts):
-            last = i == len(parts) - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.ready):
-                loss = self._loss_of(part) / len(batch) + self._penalty() / (len(parts) * self.processes)
-                # Gradients are averaged over processes, and the mean over all samples is meant
-                self.accelerator.backward(loss * self.processes)
-            self.loss += loss.detach()
-        if self.settings.longest:
-            self.accelerator.clip_grad_norm_(self.ready.parameters(), self.settings.longest)
+        pulls = self._backward(self._batch())
+        if self.settings.clip_norm:
+            self.accelerator.clip_grad_norm_(self.ready.parameters(), self.settings.clip_norm)
+        for parameter, pull in pulls:
+            parameter.grad = pull if parameter.grad is None else parameter.grad + pull
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
         for hook in self.hooks:
             hook.after_step(self)
+
+    def _backward(self, batch: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
+        """The gradient of a batch; beside it that of the penalty, where the first alone is to be clipped.
+
+        A method steers its penalty by what it does, so that its gradient has to stay what it is.
+        """
+        parts = samples.share(batch, self.rank, self.processes, self.settings.accumulate)
+        pulls: list[tuple[nn.Parameter, Tensor]] = []
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.ready):
+                loss, penalty = self._loss_of(part) / len(batch), self._penalty()
+                of_all = loss if penalty is None else loss + penalty / (len(parts) * self.processes)
+                self.loss += of_all.detach()
+                if penalty is not None and self.settings.clip_norm:
+                    pulls += gradients(penalty / len(parts), self.network)
+                    of_all = loss
+                # Gradients are averaged over processes, and the mean over all samples is meant
+                self.accelerator.backward(of_all * self.processes)
+        return pulls
 
     def _seed(self, seed: int) -> None:
         # What torch.manual_seed does where it matters here; for a step of milliseconds that takes long
@@ -149,9 +163,9 @@ class Loop:
         if self.accelerator.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
-    def _penalty(self) -> Tensor | float:
+    def _penalty(self) -> Tensor | None:
         found = [penalty for hook in self.hooks if (penalty := hook.penalty(self)) is not None]
-        return sum(found[1:], found[0]) if found else 0.0
+        return sum(found[1:], found[0]) if found else None
 
     def _optimizer(self) -> torch.optim.Optimizer:
         undecayed = {name for hook in self.hooks for name in hook.undecayed()}

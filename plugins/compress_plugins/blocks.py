@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -11,6 +13,8 @@ from compress.plugin import Context, InputError, ModelError, Plan, insert_module
 from compress_plugins.components import Removed, Values
 from compress_plugins.gates import Gate
 from compress_plugins.layers import Place, copy_tensors, op, rows, shape, take_over, weight
+
+_SAMPLES = 64  # on which branches are compared with what they are added to
 
 
 class Blocks:
@@ -25,6 +29,7 @@ class Blocks:
     """
 
     noun = "blocks"
+    only = ()
 
     def __init__(self, context: Context, network: fx.GraphModule, rectify: bool) -> None:
         if context.only or context.exclude:
@@ -32,6 +37,7 @@ class Blocks:
         if context.has_budget and context.budget.kind not in ("ratio", "params"):
             raise InputError(f"--{context.budget.kind}: blocks are counted by number or parameters", "--ratio 0.3")
         self.context, self.blocks = context, residual_blocks(network)
+        self.shares = _shares(context, self.blocks)
         self.size = len(self.blocks)
         if self.size < 2:
             raise ModelError(f"blocks compete, and {self.size} residual branches were found", "--on batchnorm or units")
@@ -66,12 +72,13 @@ class Blocks:
         return {"blocks": (self.scores(values)["blocks"] == 0).nonzero().flatten()}
 
     def chosen(self, values: Values) -> Removed:
-        """The blocks with the smallest gates until the budget is met; one stays."""
+        """The blocks that add least, by their gates times their shares, until the budget is met; one stays."""
         budget = self.context.budget
         whole = sum(p.numel() for p in self.context.module.parameters())
         excess = budget.value * self.size if budget.kind == "ratio" else whole - budget.limit(float(whole))
         chosen: list[int] = []
-        for i in self.scores(values)["blocks"].argsort(stable=True).tolist()[:-1]:
+        worth = self.scores(values)["blocks"] * self.shares
+        for i in worth.argsort(stable=True).tolist()[:-1]:
             gone = [1 if budget.kind == "ratio" else self.blocks[j].parameters for j in chosen]
             if sum(gone) >= excess - 1e-9:
                 break
@@ -129,6 +136,36 @@ class Block:
     total: str
     place: Place
     parameters: int
+
+
+class _Norms(fx.Interpreter):
+    """Runs a network and remembers the norms of what some nodes give."""
+
+    def __init__(self, network: fx.GraphModule, names: set[str]) -> None:
+        super().__init__(network)
+        self.names = names
+        self.found: dict[str, float] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.name in self.names:
+            self.found[n.name] = float(value.norm())
+        return value
+
+
+def _shares(context: Context, blocks: Sequence[Block]) -> Tensor:
+    """Of each block, float64: the norm of its branch over that of the sum, on training samples; 1 without any.
+
+    All gates are equal at first, so that these alone tell blocks apart.
+    """
+    if context.data is None:
+        return torch.ones(len(blocks), dtype=torch.float64)
+    like = next(context.module.parameters())
+    run = _Norms(context.module, {name for block in blocks for name in (block.place.node, block.total)})
+    with torch.no_grad():
+        run.run(context.samples(_SAMPLES)[0].to(like))
+    ratios = [run.found[block.place.node] / max(run.found[block.total], 1e-30) for block in blocks]
+    return torch.tensor(ratios, dtype=torch.float64)
 
 
 def residual_blocks(network: fx.GraphModule) -> list[Block]:

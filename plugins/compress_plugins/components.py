@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -27,11 +28,17 @@ class UnitScales:
     Attributes:
         removable: By site the indices that belong to a unit that may go.
         size: Units in all.
+        only: Globs of the groups that have scales, where a share of the units is to go and others have none: a share of
+            all would take from these alone.
     """
 
     noun = "channels"
 
     def __init__(self, context: Context, members: Members) -> None:
+        share = context.has_budget and context.budget.kind == "ratio"
+        some = share and any(group.name not in members for group in context.groups)
+        self.only = tuple(map(glob.escape, members)) if some else ()
+        context = context.changed(only=self.only) if some else context
         self.context, self.members = context, members
         self._asked: tuple[Removed | None, dict[str, Tensor]] = (None, {})
         self.removable = self.indices({name: torch.arange(len(sites[0][1])) for name, sites in members.items()})
@@ -86,17 +93,21 @@ class UnitScales:
             for group, members in self.members.items()
         }
 
+    def worth(self, values: Values) -> dict[str, Tensor]:
+        """By group what a budget ranks its units by, (units,), float64."""
+        return self.scores(values)
+
     def zeros(self, values: Values) -> Removed:
         """The units whose scales are all exactly zero."""
         return {name: (score == 0).nonzero().flatten() for name, score in self.scores(values).items()}
 
     def chosen(self, values: Values) -> Removed:
-        """The units that the budget takes: the smallest of all groups; others by size of weights when these are gone.
+        """The units of all groups that are worth least, until the budget is met; others, by size, when these are gone.
 
         Raises:
             ModelError: The budget cannot be met.
         """
-        scores = self.scores(values)
+        scores = self.worth(values)
         most = max(float(score.max()) for score in scores.values()) + 1
         for group in self.context.groups:
             if group.name not in scores:

@@ -25,6 +25,7 @@ class Components(Protocol):
 
     noun: str
     size: int
+    only: tuple[str, ...]
 
     def values(self, network: fx.GraphModule) -> dict[str, Tensor]: ...
 
@@ -86,6 +87,7 @@ class Sparse(Session):
     ) -> None:
         self.context, self.network, self.parts, self.norm = context, network, parts, norm
         self.lam, self.settle, self.narrow = lam or 0.0, settle, narrow
+        self.only = parts.only
         self.budget = budget = context.has_budget
         self.steered = budget and steered
         if not budget and context.allocation.round_to > 1:
@@ -210,9 +212,10 @@ class Sparse(Session):
         return replace(plan, notes=self._notes(), figures=(scale_figure(self._final, noun), figure))
 
     def end(self, loop: Loop) -> int:
-        """The epoch after which components are closed."""
+        """The epoch after which components are closed; one at least trains what is left, where there are two."""
         epochs = loop.total // loop.steps_per_epoch
-        return max(1, epochs - round(self.settle * epochs))
+        last = max(1, round(self.settle * epochs)) if self.settle else 0
+        return max(1, epochs - last)
 
     def _values(self, network: fx.GraphModule) -> dict[str, Tensor]:
         with torch.no_grad():

@@ -69,7 +69,7 @@ def test_two_commands_for_one_thing(invoke: Invoke) -> None:
     assert report["method"]["budget"] is None and report["data"]["train"] == 1293
     assert "Epoch 3 of 6" in one.err and "25,810 parameters not zero" in one.err
     recipe = tomllib.loads(Path("one/recipe.toml").read_text())
-    assert recipe["finetune"]["epochs"] == 6 and recipe["finetune"]["clip_norm"] == 0  # gradients are the method's own
+    assert recipe["finetune"]["epochs"] == 6 and recipe["finetune"]["clip_norm"] == 2
     assert recipe["prune"]["options"]["mu"] == 10
     assert report["warnings"] == [] and "warning" not in one.err
     assert not Path("one.training").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from compress.budget import Allocation, Budget
+from compress.data import Data
 from compress.errors import InputError, ModelError
-from compress.graph import macs, parameters
+from compress.graph import analyse, macs, parameters, trace
 from compress.plugin import Context
 from compress.recover import Hook
 from compress.recover.loop import Loop
@@ -23,6 +25,8 @@ from compress_plugins.blocks import residual_blocks
 from compress_plugins.diffsparse import DiffSparse
 from compress_plugins.gates import Gate
 from compress_plugins.norm_scales import ThresholdedNorms
+from compress_plugins.proximal import Proximal
+from compress_plugins.slim import Slim
 from compress_plugins.thresholds import l1
 from tests.plugins.sparse_networks import SETTINGS, Dense, Residual, coupling, mlp, samples, train
 
@@ -224,6 +228,37 @@ def test_blocks_go_physically() -> None:
         train(DiffSparse(on="blocks"), coupling(mlp))
 
 
+def test_units_that_are_small_go_first_as_all_gates_are_equal_at_first() -> None:
+    given = coupling(mlp)
+    small = {"0": [1, 7, 12, 19], "2": [0, 5, 9]}
+    with torch.no_grad():
+        for name, units in small.items():
+            for part in ("weight", "bias"):
+                given.program.module.get_parameter(f"{name}.{part}")[units] *= 0.01
+            given.program.module.get_parameter(f"{int(name) + 2}.weight")[:, units] *= 0.01
+    session = DiffSparse(on="units").start(Context(given, Budget("ratio", 7 / 32)))
+    assert {name: units.tolist() for name, units in session.wanted.items()} == small
+
+
+@pytest.mark.parametrize("weak", [0, 1])
+def test_the_block_that_adds_least_goes_first(weak: int) -> None:
+    given = coupling(Residual)
+    with torch.no_grad():
+        for name in ("weight", "bias"):
+            given.program.module.get_parameter(f"branches.{weak}.4.{name}").mul_(0.1)
+    data = Data("drawn", samples(given), samples(given), 3)
+    session = DiffSparse(on="blocks").start(Context(given, Budget("ratio", 0.5), data=data))
+    assert session.wanted["blocks"].tolist() == [weak]
+
+
+def test_one_epoch_trains_what_is_left() -> None:
+    given = coupling(mlp)
+    for epochs, closed in ((1, 1), (2, 1), (3, 2), (8, 6)):
+        done = train(DiffSparse(), given, budget=Budget("ratio", 0.5), settings=replace(SETTINGS, epochs=epochs))
+        found = [entry["epoch"] for entry in done.trained.history if entry["units zero"] >= 16]
+        assert found[0] == closed
+
+
 @pytest.mark.parametrize(("gate", "acts"), [("before", False), ("after", True)])
 def test_where_the_rectified_gradient_acts(gate: Any, acts: bool) -> None:
     """In front of a ReLU a gate that is zero has no gradient, rectified or not."""
@@ -297,3 +332,24 @@ def test_what_a_step_makes_once_has_the_gradients_of_both_uses() -> None:
         found.append(torch.autograd.grad(loss, (gate.alpha, gate.beta)))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+class Half(nn.Module):
+    """One of its two layers has a batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = nn.Linear(10, 20), nn.BatchNorm1d(20), nn.Linear(20, 12)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.relu(self.second(torch.relu(self.norm(self.first(x))))))
+        return out
+
+
+@pytest.mark.parametrize("method", [DiffSparse(keep=0.6), Slim(keep=0.6), Proximal(keep=0.6)])
+def test_a_share_is_of_the_units_that_have_scales(method: Any) -> None:
+    torch.manual_seed(0)
+    given = analyse(trace(Half().eval(), (torch.randn(2, 10),)))
+    done = train(method, given, budget=None)
+    assert {name: len(units) for name, units in done.plan.removed.items()} == {"first": 8}

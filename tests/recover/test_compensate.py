@@ -85,6 +85,29 @@ def test_the_default_ridge_recovers_almost_all() -> None:
     assert difference(net, done.module, fresh) < 0.01 * difference(net, sliced, fresh)
 
 
+class TimeFirst(nn.Module):
+    """Layers that read (time, batch, features), as `nn.MultiheadAttention` does inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.b(torch.relu(self.a(x.transpose(0, 1)))))
+        out: Tensor = self.c(h).transpose(0, 1).mean(1)
+        return out
+
+
+def test_layers_that_do_not_have_the_batch_first_are_refitted() -> None:
+    net, x = TimeFirst(), torch.randn(200, 7, 4)
+    with torch.no_grad():  # a copy in each layer, which the refit of the next makes up for
+        for layer in (net.a, net.b):
+            layer.weight[3], layer.bias[3] = layer.weight[0], layer.bias[0]
+    _, sliced, done = refit(net, x, {"a": [3], "b": [3]})
+    assert difference(net, sliced, x) > 0.05
+    assert difference(net, done.module, x) < 1e-5
+
+
 class LossyShortcut(nn.Module):
     """The shortcut loses rank; the layer beside it sees the input itself and can make up for all of it."""
 

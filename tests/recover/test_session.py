@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +124,29 @@ def test_what_a_session_names_does_not_decay() -> None:
         assert torch.equal(found.get_parameter("still"), torch.ones(2, 2)) == same
     with pytest.raises(PluginError, match=r"Misnamed\.undecayed names 'stil', which is no parameter"):
         train(Misnamed(Context(mlp())))
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_penalty_pulls_as_it_is_while_the_gradient_of_the_samples_is_clipped(parts: int) -> None:
+    """12 steps of 0.001 by hand: the penalty's slope is 1000, and the other tensors move by 0.0001 a step at most."""
+
+    class Pulled(Still):
+        def penalty(self, loop: Loop) -> Tensor:
+            return 1000 * loop.network.get_parameter("still").sum()
+
+        def ready(self, loop: Loop) -> bool:
+            return loop.epoch == 3
+
+    plain = replace(
+        SETTINGS, accumulate=parts, lr=0.001, momentum=0, nesterov=False, schedule="constant", clip_norm=0.1
+    )
+    session = Pulled(Context(mlp()))
+    before = {name: tensor.detach().clone() for name, tensor in session.network.named_parameters()}
+    trained = finetune(session.network, samples(), plain, hooks=[InSession(session)]).module
+    torch.testing.assert_close(trained.get_parameter("still"), torch.full((2, 2), -11.0))
+    after = dict(trained.named_parameters())
+    moved = [float((after[n].detach() - before[n]).norm()) for n in before if n != "still"]
+    assert 0 < max(moved) < 12 * 0.0001 * 1.001
 
 
 class Changes(Nothing):
