@@ -194,7 +194,7 @@ trained.
 * **As coded**: layers behind the first keep the weights they were drawn with, softmax twice, SGD with learning rate
   {legacy:g}.
 * **Done right**: this project's loop and plugin; every layer trains (SGD, learning rate {rate:g}, momentum 0.9,
-  cross-entropy of the scores).
+  gradients clipped to a norm of 2, cross-entropy of the scores).
 """
 
 _BOUNDS = """

@@ -116,7 +116,7 @@ def outcome(
     coupling = analyse(trace(network(given.depth, given.growth, classes), (train.inputs[:2],)))
     settings = Training(
         epochs=given.epochs, lr=given.lr, batch_size=given.batch_size, nesterov=False, warmup=0.0, patience=0,
-        distill="none", augment="flip",
+        distill="none", augment="flip", clip_norm=0,
     )  # fmt: skip
     if method is None:
         trained = finetune(coupling.program.module, train, settings, seed=seed)
