@@ -104,11 +104,12 @@ applies another one, so that a perfect network still has 1.46115.
 
 Seconds are those of one thread on the machine of this run, which did other things as well, without the losses above.
 
-"Kept" counts the weights behind the first layer: the first layer and all biases are never pruned. As coded, the layers
-behind the first keep the weights they were drawn with (SGD, learning rate {legacy:g}). Done right, every layer trains
-(SGD, learning rate {rate:g}, momentum 0.9, gradients clipped to a norm of 2), masked weights are exactly zero after every
-step, and a tenth of the training samples is kept out by the loop. Masks are found one epoch earlier there, as position 0 of the schedule is the
-network as it came. "Retrained from scratch" finds its masks in a training of its own, whose epochs come on top.
+"Kept" counts the weights behind the first layer: the first layer and all biases are never pruned. As coded, the
+layers behind the first keep the weights they were drawn with (SGD, learning rate {legacy:g}). Done right, every layer
+trains (SGD, learning rate {rate:g}, momentum 0.9, gradients clipped to a norm of 2), masked weights are exactly zero
+after every step, and a tenth of the training samples is kept out by the loop. Masks are found one epoch earlier
+there, as position 0 of the schedule is the network as it came. "Retrained from scratch" finds its masks in a training
+of its own, whose epochs come on top.
 """
 
 

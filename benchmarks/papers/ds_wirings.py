@@ -215,12 +215,11 @@ def claims(found: Mapping[str, list[Outcome]]) -> Iterator[Bound]:
 
 
 NOTES = """In the paper each λ is chosen by trial so that the multiply-adds match; here every method keeps the
-same number of edges, and λ follows (see [wiring](../retraining.md#wiring)). "Dense, narrow" has about
-as many edges, all between fewer channels. SGD with momentum 0.9, weight decay 1e-4 (none on
-thresholds and what is behind them), gradients clipped to a norm of 2, a cosine. The epoch is chosen on a tenth of the training
-samples, errors are those of the test samples. Multiply-adds count products with weights that are
-not zero: a runtime that knows no zeros does them all. Seconds are those of one thread on a machine
-that did other work as well.
+same number of edges, and λ follows (see [wiring](../retraining.md#wiring)). "Dense, narrow" has about as many edges,
+all between fewer channels. SGD with momentum 0.9, weight decay 1e-4 (none on thresholds and what is behind them),
+gradients clipped to a norm of 2, a cosine. The epoch is chosen on a tenth of the training samples, errors are those
+of the test samples. Multiply-adds count products with weights that are not zero: a runtime that knows no zeros does
+them all. Seconds are those of one thread on a machine that did other work as well.
 """
 
 

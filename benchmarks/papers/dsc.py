@@ -165,12 +165,12 @@ def page(found: Found, given: argparse.Namespace) -> Iterator[str]:
 
 _TEXT = """
 Test accuracy. *Paper* is what is printed. *Recorded* are the settings in the logs of those runs: Adam with a constant
-rate of 0.01 (0.1 in table 6 on MNIST and Fashion-MNIST), batches of 256 (32 on CIFAR-10, grey), and in table 5 on MNIST
-and Fashion-MNIST the mean of -p as the loss, where a log is missing. *Done right* is the cross-entropy with AdamW
-({lr:g}, on a cosine, gradients clipped to a norm of 2), batches of {batch}, the epoch chosen on a tenth of the training samples. Widths are those of the
-runs: 100 and 50, on CIFAR-10 150 and 100 (the text has 60); "10p" is 10 and 10, or 15 and 10. The last row is the
-plugin from scratch: half of the inputs of all layers go after half of twice as many epochs; the mean of its parameters
-stands in brackets.
+rate of 0.01 (0.1 in table 6 on MNIST and Fashion-MNIST), batches of 256 (32 on CIFAR-10, grey), and in table 5 on
+MNIST and Fashion-MNIST the mean of -p as the loss, where a log is missing. *Done right* is the cross-entropy with
+AdamW ({lr:g}, on a cosine, gradients clipped to a norm of 2), batches of {batch}, the epoch chosen on a tenth of the
+training samples. Widths are those of the runs: 100 and 50, on CIFAR-10 150 and 100 (the text has 60); "10p" is 10 and
+10, or 15 and 10. The last row is the plugin from scratch: half of the inputs of all layers go after half of twice as
+many epochs; the mean of its parameters stands in brackets.
 """
 
 _CONFIDENCE = """Mean over classes of the mean largest probability of the test samples that are right, done right; in

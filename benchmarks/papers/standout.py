@@ -138,7 +138,8 @@ test samples.
 Pruned networks are trained by SGD with momentum 0.9 until one period after the last pruning, then by Adam (0.001);
 fixed ones by SGD for four periods and by Adam for the rest of the same number of epochs. The paper gives neither the
 gate's constants nor the leaky slope: here alpha is 0.5, beta 1 and the slope 0.01. A fiftieth of the training samples
-is kept out by the loop, gradients are clipped to a norm of 2. The network of every epoch is judged, after its pruning where it has one.
+is kept out by the loop, gradients are clipped to a norm of 2. The network of every epoch is judged, after its pruning
+where it has one.
 """
 
 _BOUNDS = """
