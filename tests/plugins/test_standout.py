@@ -89,6 +89,19 @@ def test_the_retention_of_a_period_is_over_all_its_samples() -> None:
     assert set(session.removed["0"]) == set(mean.argsort()[:6].tolist())
 
 
+def test_every_period_counts_anew() -> None:
+    """What was summed before a pruning says nothing at the next one."""
+    found: list[int] = []
+
+    class Seen(Hook):
+        def after_epoch(self, loop: Loop) -> None:
+            found.append(int(session.counted["standout_0"][-1]) if session.counted else 0)
+
+    session, coupling = Standout(nodes=3, period=2).start(Context(mlp(12), has_budget=False)), mlp(12)
+    finetune(session.network, samples(coupling), replace(SGD, epochs=5), hooks=[Seen(), InSession(session)])
+    assert found == [90, 180, 90, 180, 0]  # ten of the hundred judge; nothing is counted once all has gone
+
+
 CASES: dict[str, tuple[Standout, Coupling, dict[str, Any]]] = {
     "relu": (Standout(nodes=4), mlp(12, 9), {}),
     "batch norm, leaky, in place, no bias": (Standout(nodes=4, alpha=-2.0, beta=0.3), normed(12), {}),
