@@ -19,7 +19,7 @@ from compress.pipeline.bundle import check_not_within
 from compress.pipeline.opening import Opened, analysed, open_model, traced
 from compress.pipeline.planning import check_widths, context_of, planned
 from compress.pipeline.quick import Timed, plan_within, with_latency
-from compress.pipeline.retrain import check_retrain, retrain
+from compress.pipeline.retrain import check_retrain, kept, retrain
 from compress.pipeline.rounds import Refit
 from compress.pipeline.slicing import Sliced, slice_units, slice_weights
 from compress.pipeline.training import check_trainable, train
@@ -132,8 +132,9 @@ def _retrained(start: _Start, method: Any, context: Context, progress: Progress)
     """The same by a method that prunes while the network trains."""
     request = start.request
     done = retrain(method, context, start.opened, request, start.recipe, progress)
-    work = _sliced(replace(start, opened=done.opened), done.context, done.plan, progress)
-    result = write(replace(work, trained=done.trained), progress)
+    with kept(done.file, progress):
+        work = _sliced(replace(start, opened=done.opened), done.context, done.plan, progress)
+        result = write(replace(work, trained=done.trained), progress)
     done.file.remove()
     return result
 

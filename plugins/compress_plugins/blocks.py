@@ -29,7 +29,7 @@ class Blocks:
     """
 
     noun = "blocks"
-    only = ()
+    only: tuple[str, ...] = ()
 
     def __init__(self, context: Context, network: fx.GraphModule, rectify: bool) -> None:
         if context.only or context.exclude:
