@@ -210,7 +210,13 @@ def _slice(context: Context, plan: Plan, start: _Start, progress: Progress) -> S
             progress.warn(f"{name}: {note['warning']}")
     if plan.masks:
         return _masked(context, plan, start, progress)
-    if plan.empty and parameters(coupling) >= parameters(start.original):
+    after, before = parameters(coupling), parameters(start.original)
+    if plan.empty and after > before:
+        raise ModelError(
+            f"{request.method} takes no unit out, and what it adds makes {after:,} parameters of {before:,}",
+            "a smaller budget; --params 0.7 counts what is added as well",
+        )
+    if plan.empty and after == before:
         raise ModelError(
             f"{request.method} prunes nothing on this model",
             f"change its options or the budget: `compress methods {request.method}` explains them",

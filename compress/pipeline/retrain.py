@@ -51,13 +51,18 @@ def check_retrain(request: PruneRequest) -> Training:
     """See before any work that there is a training to prune in; its settings.
 
     Raises:
-        InputError: There are no epochs or no data.
+        InputError: There are no epochs or no data, or what may go has to stay for a training.
     """
     if request.data is None:
         raise InputError(f"{request.method} prunes while the network trains, and there is no data", "add --data")
     if request.prune_inputs:
         raise InputError(
             f"{request.method} prunes while the network trains, which takes all inputs", "leave out --prune-inputs"
+        )
+    if request.prune_outputs:
+        raise InputError(
+            f"{request.method} prunes while the network trains to tell all classes apart, each by an output of its own",
+            "leave out --prune-outputs",
         )
     if request.training is None:
         raise InputError(f"{request.method} prunes while the network trains: 0 epochs are none", "--epochs 10")
@@ -84,6 +89,11 @@ def retrain(
     _check_budget(context)
     progress.step(f"Pruning with {request.method} in training: {plural(len(context.groups), 'group')} of units")
     session = start_session(method, _from_scratch(context) if request.from_scratch else context)
+    if request.keep_module and not session.same_operations:
+        raise InputError(
+            f"--keep-module: {request.method} leaves a network of other operations than its class has",
+            "leave out --keep-module",
+        )
     teacher = None if training.distill == "none" else context.module
     trained, file = train(
         session.network, opened, teacher, training=training, running=request.running, output=request.output,

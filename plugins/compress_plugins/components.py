@@ -33,6 +33,7 @@ class UnitScales:
     """
 
     noun = "channels"
+    same_operations = True
 
     def __init__(self, context: Context, members: Members) -> None:
         share = context.has_budget and context.budget.kind == "ratio"

@@ -234,6 +234,15 @@ def test_two_processes_mask_what_one_masks(invoke: Invoke, site: Path) -> None:
             ("retrain", "--mode", NAME, *DATA, "--params", "10M"),
             "--params 10,000,000: the whole network has 50,610, so nothing would go",
         ),
+        (
+            ("retrain", "--mode", NAME, *DATA, "--prune-outputs"),
+            "to tell all classes apart, each by an output of its own",
+        ),
+        (
+            ("retrain", "--mode", "standout", *DATA, "--keep-module"),
+            "--keep-module: standout leaves a network of other",
+        ),
+        (("retrain", "--mode", "dsc", *DATA, "--keep-module"), "--keep-module: dsc leaves a network of other"),
         (("retrain", "--mode", "tetris", *DATA), "--mode tetris: tetris does not train"),
         (("retrain", "--mode", "annealed-elsewere", *DATA), "--mode annealed-elsewere: there is no such mode"),
         (("retrain", "--mode", NAME, *DATA, "--unit-method", "tetris"), "tetris is a pruner and scores no units"),
