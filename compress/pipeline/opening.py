@@ -173,7 +173,13 @@ def _of_type(data: Data, kind: InputType) -> Data:
     fed, wanted = data.test.inputs.dtype, getattr(torch, kind.dtype)
     if fed.is_floating_point != wanted.is_floating_point or wanted is torch.bool:
         name = str(fed).removeprefix("torch.")
-        raise InputError(f"the model reads {kind}, data feeds {name}", "leave out --data")
+        shape = ",".join(map(str, data.input_shape))
+        hint = (
+            "leave out --data"
+            if fed.is_floating_point
+            else (f"--input-shape {shape}:{name} where it reads numbers of words; else store the inputs as float32")
+        )
+        raise InputError(f"the model reads {kind}, data feeds {name}", hint)
     train, test = (each and replace(each, inputs=each.inputs.to(wanted)) for each in (data.train, data.test))
     return replace(data, train=train, test=test or data.test)
 
