@@ -242,10 +242,10 @@ def _floats(opened: Opened) -> bool:
 
 
 def _advice(opened: Opened) -> str:
-    """What may be wrong: weights of low precision, token numbers taken for floats, a vocabulary smaller than said."""
-    low = {p.dtype for p in opened.loaded.module.parameters()} & {torch.float16, torch.bfloat16}
-    if low and _floats(opened):
-        kind = str(low.pop()).removeprefix("torch.")
+    """What may be wrong: weights of another precision, token numbers taken for floats, a vocabulary smaller than said."""
+    others = {p.dtype for p in opened.loaded.module.parameters()} & {torch.float16, torch.bfloat16, torch.float64}
+    if others and _floats(opened):
+        kind = str(others.pop()).removeprefix("torch.")
         return f"its weights are {kind} and inputs are float32: save it as model.float(), or check --input-shape"
     words = any(isinstance(m, torch.nn.Embedding) for m in opened.loaded.module.modules())
     if words and _floats(opened):
