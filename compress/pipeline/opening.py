@@ -242,7 +242,7 @@ def _floats(opened: Opened) -> bool:
 
 
 def _advice(opened: Opened) -> str:
-    """What may be wrong: weights of another precision, token numbers taken for floats, a vocabulary smaller than said."""
+    """What may be wrong: weights of another precision, token numbers taken for floats, too small a vocabulary."""
     others = {p.dtype for p in opened.loaded.module.parameters()} & {torch.float16, torch.bfloat16, torch.float64}
     if others and _floats(opened):
         kind = str(others.pop()).removeprefix("torch.")
