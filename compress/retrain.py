@@ -87,10 +87,12 @@ class Session:
         network: What the core trains: a copy of the context's network, changed as the method needs it.
         only: Globs of the layers that this method may prune, where those are fewer than the context's: they alone are
             what a budget is measured on.
+        same_operations: Whether `fold` gives a network of the operations that came in, which alone its class can hold.
         approximation: What `fold` loses, measured, where it only comes near to the trained network; a warning.
     """
 
     only: tuple[str, ...] = ()
+    same_operations: bool = True
     approximation: str = ""
 
     def __init__(self, context: Context) -> None:

@@ -173,7 +173,13 @@ def _of_type(data: Data, kind: InputType) -> Data:
     fed, wanted = data.test.inputs.dtype, getattr(torch, kind.dtype)
     if fed.is_floating_point != wanted.is_floating_point or wanted is torch.bool:
         name = str(fed).removeprefix("torch.")
-        raise InputError(f"the model reads {kind}, data feeds {name}", "leave out --data")
+        shape = ",".join(map(str, data.input_shape))
+        hint = (
+            "leave out --data"
+            if fed.is_floating_point
+            else (f"--input-shape {shape}:{name} where it reads numbers of words; else store the inputs as float32")
+        )
+        raise InputError(f"the model reads {kind}, data feeds {name}", hint)
     train, test = (each and replace(each, inputs=each.inputs.to(wanted)) for each in (data.train, data.test))
     return replace(data, train=train, test=test or data.test)
 
@@ -236,10 +242,10 @@ def _floats(opened: Opened) -> bool:
 
 
 def _advice(opened: Opened) -> str:
-    """What may be wrong: weights of low precision, token numbers taken for floats, a vocabulary smaller than said."""
-    low = {p.dtype for p in opened.loaded.module.parameters()} & {torch.float16, torch.bfloat16}
-    if low and _floats(opened):
-        kind = str(low.pop()).removeprefix("torch.")
+    """What may be wrong: weights of another precision, token numbers taken for floats, too small a vocabulary."""
+    others = {p.dtype for p in opened.loaded.module.parameters()} & {torch.float16, torch.bfloat16, torch.float64}
+    if others and _floats(opened):
+        kind = str(others.pop()).removeprefix("torch.")
         return f"its weights are {kind} and inputs are float32: save it as model.float(), or check --input-shape"
     words = any(isinstance(m, torch.nn.Embedding) for m in opened.loaded.module.modules())
     if words and _floats(opened):

@@ -19,7 +19,7 @@ from compress.pipeline.bundle import check_not_within
 from compress.pipeline.opening import Opened, analysed, open_model, traced
 from compress.pipeline.planning import check_widths, context_of, planned
 from compress.pipeline.quick import Timed, plan_within, with_latency
-from compress.pipeline.retrain import check_retrain, retrain
+from compress.pipeline.retrain import check_retrain, kept, retrain
 from compress.pipeline.rounds import Refit
 from compress.pipeline.slicing import Sliced, slice_units, slice_weights
 from compress.pipeline.training import check_trainable, train
@@ -134,8 +134,9 @@ def _retrained(start: _Start, method: Any, context: Context, progress: Progress)
     """The same by a method that prunes while the network trains."""
     request = start.request
     done = retrain(method, context, start.opened, request, start.recipe, progress)
-    work = _sliced(replace(start, opened=done.opened), done.context, done.plan, progress)
-    result = write(replace(work, trained=done.trained), progress)
+    with kept(done.file, progress):
+        work = _sliced(replace(start, opened=done.opened), done.context, done.plan, progress)
+        result = write(replace(work, trained=done.trained), progress)
     done.file.remove()
     return result
 
@@ -211,7 +212,13 @@ def _slice(context: Context, plan: Plan, start: _Start, progress: Progress) -> S
             progress.warn(f"{name}: {note['warning']}")
     if plan.masks:
         return _masked(context, plan, start, progress)
-    if plan.empty and parameters(coupling) >= parameters(start.original):
+    after, before = parameters(coupling), parameters(start.original)
+    if plan.empty and after > before:
+        raise ModelError(
+            f"{request.method} takes no unit out, and what it adds makes {after:,} parameters of {before:,}",
+            "a smaller budget; --params 0.7 counts what is added as well",
+        )
+    if plan.empty and after == before:
         raise ModelError(
             f"{request.method} prunes nothing on this model",
             f"change its options or the budget: `compress methods {request.method}` explains them",

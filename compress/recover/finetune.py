@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor, fx
 from compress.data import Split
 from compress.errors import InputError, ModelError
 from compress.evaluate import class_scores, wilson
+from compress.graph.calls import op_name
 from compress.progress import Progress, Silent
 from compress.recover import launch, samples
 from compress.recover.distill import Teacher, shared_features
@@ -99,6 +101,7 @@ def finetune(
     _check(network, data, teacher)
     accelerator = launch.accelerator(settings.precision, torch.device(device))
     samples.check_share(len(train), settings.batch_size, accelerator.num_processes, settings.accumulate)
+    _check_norms(network, len(train) // samples.batch_count(len(train), settings.batch_size) // settings.accumulate)
     taught, features = _teacher(network, teacher, settings, train, accelerator.device)
     zeros = KeepZeros(network)
     if zeros.masks:
@@ -203,6 +206,18 @@ def _check(network: fx.GraphModule, data: Split, teacher: fx.GraphModule | None)
         )
 
 
+def _check_norms(network: fx.GraphModule, smallest: int) -> None:
+    """Refuse batches, or parts of them, in which a batch norm sees one value of a channel, which has no variance."""
+    for node in network.graph.nodes:
+        if node.op == "call_function" and op_name(node.target) == "aten::batch_norm":
+            value = node.args[0].meta.get("val")
+            if value is not None and smallest * math.prod(value.shape[2:]) < 2:
+                raise InputError(
+                    f"in batches of one sample {node.name} would see one value of each channel, which has no variance",
+                    "a larger --batch-size, a smaller --accumulate, or more training samples",
+                )
+
+
 def _classes(network: fx.GraphModule, data: Split) -> int:
     with torch.no_grad():
         return int(class_scores(network(data.inputs[:2].clone()), len(data.inputs[:2])).shape[1])
@@ -220,7 +235,8 @@ def _teacher(
         pairs = shared_features(network, teacher, inputs)
         if not pairs:
             raise InputError(
-                "--distill features: no activations of the two networks correspond", "use --distill logits"
+                "--distill features compares maps, and the two networks have none that correspond",
+                "use --distill logits",
             )
     taught = Teacher(teacher.to(device), [twin for _, twin in pairs])
     return taught, [name for name, _ in pairs]

@@ -30,6 +30,7 @@ class Blocks:
 
     noun = "blocks"
     only: tuple[str, ...] = ()
+    same_operations = False
 
     def __init__(self, context: Context, network: fx.GraphModule, rectify: bool) -> None:
         if context.only or context.exclude:

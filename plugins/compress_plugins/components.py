@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, fx, nn
 
-from compress.plugin import Context, Figure, ModelError, Plan, Series
+from compress.plugin import Context, Figure, Group, ModelError, Plan, Series
 from compress_plugins.thresholds import signed, start_beta
 
 Values = Mapping[str, Tensor]
@@ -33,6 +33,7 @@ class UnitScales:
     """
 
     noun = "channels"
+    same_operations = True
 
     def __init__(self, context: Context, members: Members) -> None:
         share = context.has_budget and context.budget.kind == "ratio"
@@ -97,12 +98,18 @@ class UnitScales:
         """By group what a budget ranks its units by, (units,), float64."""
         return self.scores(values)
 
+    def other(self, group: Group) -> Tensor | None:
+        """What the units of a group without scales are worth beside those that have some, (units,), float64."""
+        return None
+
     def zeros(self, values: Values) -> Removed:
         """The units whose scales are all exactly zero."""
         return {name: (score == 0).nonzero().flatten() for name, score in self.scores(values).items()}
 
     def chosen(self, values: Values) -> Removed:
-        """The units of all groups that are worth least, until the budget is met; others, by size, when these are gone.
+        """The units of all groups that are worth least, until the budget is met.
+
+        Groups without scales compete where they can be compared, and else go by size when the others are gone.
 
         Raises:
             ModelError: The budget cannot be met.
@@ -110,7 +117,12 @@ class UnitScales:
         scores = self.worth(values)
         most = max(float(score.max()) for score in scores.values()) + 1
         for group in self.context.groups:
-            if group.name not in scores:
+            if group.name in scores:
+                continue
+            compared = self.other(group)
+            if compared is not None:
+                scores[group.name] = compared
+            else:
                 mass = torch.stack(self.context.unit_mass(group, 1)).sum(0).cpu()
                 scores[group.name] = most * (1 + mass / mass.max().clamp(min=1e-30))
         try:

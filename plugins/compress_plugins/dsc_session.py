@@ -34,6 +34,8 @@ class Circuits(Session):
         ModelError: The network has no stack of layers.
     """
 
+    same_operations = False
+
     def __init__(self, method: DSC, context: Context) -> None:
         super().__init__(context)
         self.method = method

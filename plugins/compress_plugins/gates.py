@@ -67,6 +67,9 @@ class UnitGates(UnitScales):
         """The gates, which are all 1 at first, times the sizes of the units."""
         return {name: score * self.sizes[name] for name, score in self.scores(values).items()}
 
+    def other(self, group: Group) -> Tensor:
+        return _size(self.context, group)
+
     def masks(self, removed: Removed) -> dict[str, Tensor]:
         found = super().masks(removed)
         for group, units in removed.items():

@@ -26,6 +26,7 @@ class Components(Protocol):
     noun: str
     size: int
     only: tuple[str, ...]
+    same_operations: bool
 
     def values(self, network: fx.GraphModule) -> dict[str, Tensor]: ...
 
@@ -87,7 +88,7 @@ class Sparse(Session):
     ) -> None:
         self.context, self.network, self.parts, self.norm = context, network, parts, norm
         self.lam, self.settle, self.narrow = lam or 0.0, settle, narrow
-        self.only = parts.only
+        self.only, self.same_operations = parts.only, parts.same_operations
         self.budget = budget = context.has_budget
         self.steered = budget and steered
         if not budget and context.allocation.round_to > 1:

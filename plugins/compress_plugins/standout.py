@@ -81,6 +81,7 @@ class Pruning(Session):
     def __init__(self, method: Standout, context: Context) -> None:
         super().__init__(context)
         self.method, self.period = method, 0
+        self.same_operations = method.fold != "exact"
         self.places = _places(self.network, context, method.conv)
         if method.beta_mode == "input_sum" and not all(map(zero_at_zero, self.places)):
             raise InputError(
@@ -110,7 +111,7 @@ class Pruning(Session):
             times = "once" if self.targets.prunings == 1 else f"{self.targets.prunings} times"
             adam = " and to change to Adam" if self.method.phases else ""
             raise InputError(
-                f"{least} epochs are needed to prune {times} with a period of {self.period}{adam}; there are {epochs}",
+                f"{least} epochs are needed to prune {times} with a period of {self.period}{adam}, not {epochs}",
                 f"--epochs {2 * least}, a smaller --period, or a larger --gamma",
             )
         self.history = loop.history

@@ -138,11 +138,15 @@ class Low(nn.Linear):
         super().__init__(4, 2, dtype=torch.bfloat16)
 
 
-def test_inputs_are_float32_whatever_the_weights_are(tmp_path: Path) -> None:
-    torch.save(Low(), tmp_path / "low.pt")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_inputs_are_float32_whatever_the_weights_are(tmp_path: Path, dtype: torch.dtype) -> None:
+    torch.save(Low().to(dtype), tmp_path / "low.pt")
     with pytest.raises(InputError, match=r"the model cannot take inputs of 4 \(float32\)") as caught:
         open_model(ModelSource(tmp_path / "low.pt", input_shapes=((4,),), trust_pickle=True), Settings())
-    assert "its weights are bfloat16" in caught.value.hint and "model.float()" in caught.value.hint
+    assert (
+        f"its weights are {str(dtype).removeprefix('torch.')}" in caught.value.hint
+        and "model.float()" in caught.value.hint
+    )
 
 
 def test_what_trust_imports_is_told_before_anything_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ import torch
 from safetensors.torch import load_file
 
 import compress
+from compress.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 MLP = ROOT / "sample_models" / "digits_mlp.pt"
@@ -228,6 +230,19 @@ def test_two_processes_mask_what_one_masks(invoke: Invoke, site: Path) -> None:
         (("retrain", "--mode", NAME, *DATA, "--epochs", "0"), "--epochs must be at least 1, got 0"),
         (("retrain", "--mode", NAME, *DATA, "--keep", "1.5"), "--keep: must be above 0 and below 1, got 1.5"),
         (("retrain", "--mode", NAME, *DATA, "--keep", "half"), "--keep: 'half' is not a number"),
+        (
+            ("retrain", "--mode", NAME, *DATA, "--params", "10M"),
+            "--params 10,000,000: the whole network has 50,610, so nothing would go",
+        ),
+        (
+            ("retrain", "--mode", NAME, *DATA, "--prune-outputs"),
+            "to tell all classes apart, each by an output of its own",
+        ),
+        (
+            ("retrain", "--mode", "standout", *DATA, "--keep-module"),
+            "--keep-module: standout leaves a network of other",
+        ),
+        (("retrain", "--mode", "dsc", *DATA, "--keep-module"), "--keep-module: dsc leaves a network of other"),
         (("retrain", "--mode", "tetris", *DATA), "--mode tetris: tetris does not train"),
         (("retrain", "--mode", "annealed-elsewere", *DATA), "--mode annealed-elsewere: there is no such mode"),
         (("retrain", "--mode", NAME, *DATA, "--unit-method", "tetris"), "tetris is a pruner and scores no units"),
@@ -241,6 +256,18 @@ def test_what_is_refused(invoke: Invoke, words: tuple[str, ...], said: str) -> N
     done = invoke(words[0], str(MLP), *words[1:], "-o", "refused")
     assert done.code == 2 and "error: " in done.err and said in done.err, done.err
     assert "Traceback" not in done.err and not Path("refused").exists()
+
+
+def test_a_training_is_kept_where_its_result_cannot_be_written(invoke: Invoke) -> None:
+    words = ("retrain", str(MLP), "--mode", NAME, *DATA, "--epochs", "1", "-o", "late")
+    reason = "the disk is full"
+    with mock.patch("compress.pipeline.prune.write", side_effect=InputError(reason)):
+        done = invoke(*words)
+    assert done.code == 2 and f"error: {reason}" in done.err and not Path("late").exists()
+    assert "The training is kept in late.training: the same command with --resume goes on from there" in done.err
+    done = invoke(*words, "--resume")
+    assert done.code == 0 and "Epoch 1" not in done.err, done.err
+    assert not Path("late.training").exists()
 
 
 def test_methods_say_how_it_is_called(invoke: Invoke) -> None:

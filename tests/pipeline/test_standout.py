@@ -117,7 +117,7 @@ def test_as_zeros(invoke: Invoke) -> None:
         (("--nodes", "300"), 2, "--nodes 300: no layer with a gate has more units: 1 has 300, 3 has 100"),
         (("--nodes", "0"), 2, "--nodes: a layer keeps one unit at least, got 0"),
         (("--nodes", "9", "--params", "0.5"), 2, "--nodes and a budget both say"),
-        (("--period", "25"), 2, "25 epochs are needed to prune once with a period of 25; there are 2"),
+        (("--period", "25"), 2, "25 epochs are needed to prune once with a period of 25, not 2"),
         (("--gamma", "2"), 2, "--gamma: must be from 0.01 to 1, got 2"),
         (("--params", "5"), 3, "cannot be met"),
         (("--loss", "bce", "--distill", "logits"), 2, "--distill logits: with --loss bce"),

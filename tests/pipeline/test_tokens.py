@@ -130,6 +130,13 @@ def test_wrong_inputs(model: torch.nn.Module, invoke: Callable[..., Any], words:
     assert message in " ".join(done.err.split())
 
 
+def test_words_for_a_model_whose_input_nobody_named(model: torch.nn.Module, invoke: Callable[..., Any]) -> None:
+    x, y = np.zeros((6, 16), np.int64), np.arange(6) % 2
+    np.savez("words.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    done = invoke("prune", "net.pt", *ARCH, "--data", "npz:words.npz", "-o", "small")
+    assert done.code == 2 and "try: --input-shape 16:int64 where it reads numbers of words" in done.err
+
+
 def test_words_as_data(model: torch.nn.Module, invoke: Callable[..., Any]) -> None:
     """Token numbers of an archive stay integers; floats are none."""
     module = torch.nn.Sequential(torch.nn.Embedding(50, 8), torch.nn.Flatten(), torch.nn.Linear(48, 16))

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from compress.budget import Budget
 from compress.counting import count_parameters
 from compress.errors import InputError, ModelError
+from compress.graph import analyse, trace
 from compress.plugin import Context
 from compress.recover import Hook
 from compress.recover.loop import Loop
@@ -162,3 +164,33 @@ def test_two_sizes_are_refused(method: Any) -> None:
 @pytest.mark.parametrize("method", [Slim(), Proximal(on="filters", norm="l21")], ids=str)
 def test_the_contract(method: Any) -> None:
     check_plugin(method)
+
+
+def test_filters_compete_by_what_is_usual_in_their_layer() -> None:
+    given = coupling(mlp)
+    with torch.no_grad():
+        given.program.module.get_parameter("0.weight").mul_(0.01)
+    session = Proximal().start(Context(given, Budget("ratio", 0.5)))
+    lost = {name: len(units) for name, units in session.wanted.items()}
+    assert sum(lost.values()) == 16 and lost["0"] <= 13 and lost["2"] >= 3  # by norms as they are 16 and 0
+
+
+class Recurrent(nn.Module):
+    """Units of a linear layer, and those of a recurrent one, which have no scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.hidden, self.head = nn.GRU(5, 12, batch_first=True), nn.Linear(12, 12), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(torch.relu(self.hidden(self.rnn(x)[0][:, -1])))
+        return out
+
+
+@pytest.mark.parametrize("method", [Proximal(), DiffSparse()])
+def test_units_without_scales_compete_with_the_others(method: Any) -> None:
+    torch.manual_seed(0)
+    given = analyse(trace(Recurrent().eval(), (torch.randn(2, 4, 5),)))
+    session = method.start(Context(given, Budget("params", 0.7)))
+    lost = {name: len(units) for name, units in session.wanted.items()}
+    assert lost["rnn.weight_ih_l0"] and lost.get("hidden", 0) < 10  # of which all but two would go first

@@ -126,6 +126,19 @@ def test_long_gradients_are_scaled_down_to_the_norm() -> None:
         assert moved == pytest.approx(norm, rel=1e-4) if norm else moved > 1
 
 
+@pytest.mark.parametrize(("layer", "passes"), [(nn.BatchNorm1d(8), False), (nn.LayerNorm(8), True)])
+def test_a_batch_of_one_sample_has_no_variance(layer: nn.Module, passes: bool) -> None:
+    start = network(module=nn.Sequential(nn.Flatten(), nn.Linear(64, 8), layer, nn.Linear(8, 10)))
+    single, parts = replace(FAST, epochs=1, batch_size=1), replace(FAST, epochs=1, batch_size=9, accumulate=5)
+    for settings in (single, parts):
+        if passes:
+            assert len(finetune(start, digits(20), settings).history) == 2
+            continue
+        with pytest.raises(InputError, match="one value of each channel, which has no variance"):
+            finetune(start, digits(20), settings)
+    finetune(start, digits(20), replace(parts, accumulate=4))
+
+
 @pytest.mark.parametrize("settings", [FAST, replace(FAST, optimizer="adamw", lr=0.01, precision="bf16")])
 def test_the_same_seed_gives_the_same_result_twice(settings: Training) -> None:
     first, second, other = (finetune(network(), digits(), settings, seed=seed) for seed in (1, 1, 2))
