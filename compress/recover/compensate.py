@@ -199,10 +199,12 @@ class _Run:
         mask = self.kept.element_mask(value)
         if mask is None:
             return tensor
-        # The example of the trace had another batch size, which no mask depends on.
-        full = torch.as_tensor(np.ascontiguousarray(mask)).expand([*tensor.shape[:1], *mask.shape[1:]])
-        full = full.expand(tensor.shape)
-        return tensor[full].reshape(tensor.shape[0], *self.kept.shape(value)[1:])
+        # No mask depends on the batch, which was another in the example of the trace, and may be any dim.
+        shape = [
+            size if same == 1 else left
+            for size, same, left in zip(tensor.shape, mask.shape, self.kept.shape(value), strict=True)
+        ]
+        return tensor[torch.as_tensor(np.ascontiguousarray(mask)).expand(tensor.shape)].reshape(shape)
 
     def _fit(self, node: fx.Node, layer: Layer, name: str, targets: list[Tensor]) -> None:
         groups = layer.groups
