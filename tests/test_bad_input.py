@@ -115,7 +115,7 @@ def test_code_that_a_file_names_is_not_run(refuse: Refuse) -> None:
         ("--method tetriss", "no method 'tetriss'\n  try: did you mean 'tetris'?"),
         ("--method tetris --bins 5", "no option --bins, neither of this command nor of method 'tetris'\n"),
         ("--method tetris --bins 5", "did you mean '--bin'"),
-        ("--method tetris --bin 0", "--bin: must be at least 1, got 0"),
+        ("--method tetris --bin 0", "--bin: must lie between 1 and 1,000,000, got 0"),
         ("--method tetris --bin many", "--bin: 'many' is not a whole number"),
         ("--method tetris --pmin mim", "did you mean 'min'"),
         ("--ratio 1.5", "--ratio must be between 0 and 1, got 1.5\n  try: --ratio 0.015 removes 1.5 %"),

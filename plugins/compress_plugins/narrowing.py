@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from compress.plugin import Budget, Context, Figure, ModelError, Plan, Series, annealed
+from compress.plugin import Budget, Context, Figure, ModelError, Plan, Series, annealed, share_of_zeros
 from compress_plugins.ranking import Ranking
 
 Masks = Mapping[str, Tensor]
@@ -20,14 +20,15 @@ class Weights:
 
     Args:
         context: The network as it came.
-        keep: Fraction of each layer's weights that stays; where the user gave a budget, each layer keeps as many as it
-            has when whole units are removed until the budget is met.
+        keep: Fraction of each layer's weights that stays. A budget takes its place: where zeros stay in the result, it
+            says how many there are; else each layer keeps as many weights as it has when whole units are removed until
+            the budget is met.
         mu: Of the schedule.
         stacked: Whether the weights of all layers are ranked together; then no layer loses its largest weight.
         first: Whether layers that read the network's input are masked, too.
 
     Raises:
-        ModelError: There is no layer to mask.
+        ModelError: There is no layer to mask, or zeros cannot meet the budget.
     """
 
     def __init__(self, context: Context, keep: float, mu: float, *, stacked: bool = False, first: bool = False) -> None:
@@ -39,7 +40,11 @@ class Weights:
                 "no layer to mask weights of",
                 "--first-layer masks those that read the input, --unit-method whole units",
             )
-        shares = _shares(context, self.sizes) if context.has_budget else dict.fromkeys(self.sizes, keep)
+        if context.has_budget and context.granularity == "weight":
+            weights = {name: context.weight(name) for name in self.sizes}
+            keep = 1 - share_of_zeros(context.budget, context.module, weights)
+        whole = context.has_budget and context.granularity == "unit"
+        shares = _shares(context, self.sizes) if whole else dict.fromkeys(self.sizes, keep)
         self.wanted = {name: max(1, int(shares[name] * size)) for name, size in self.sizes.items()}
         self.rankings = {name: Ranking() for name in ("", *self.sizes)}
         self.all_wanted = int(sum(shares[name] * size for name, size in self.sizes.items()))

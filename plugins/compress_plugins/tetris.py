@@ -12,6 +12,7 @@ from torch import Tensor
 
 from compress.plugin import Context, Figure, Plan, Series, option
 
+_MOST = 1_000_000  # bins: no layer has weights for more, and memory grows with them
 Rule = Literal["auto", "min", "ignore-empty", "quantile"]
 
 
@@ -31,8 +32,8 @@ class Tetris:
     trim: float = option(0.0, "fraction of the weights at each end that is kept whole and left out of the bins")
 
     def __post_init__(self) -> None:
-        if self.bin < 1:
-            raise ValueError(f"bin: must be at least 1, got {self.bin}")
+        if not 1 <= self.bin <= _MOST:
+            raise ValueError(f"bin: must lie between 1 and {_MOST:,}, got {self.bin:,}")
         if not 0 <= self.q <= 1:
             raise ValueError(f"q: must lie between 0 and 1, got {self.q:g}")
         if not 0 <= self.trim < 0.5:

@@ -212,6 +212,21 @@ def test_a_budget_decides(unit_method: str | None) -> None:
     assert nonzero < 0.8 * parameters(coupling)
 
 
+@pytest.mark.parametrize("budget", [Budget("ratio", 0.7), Budget("params", 0.5)])
+def test_a_budget_of_zeros_counts_zeros(budget: Budget) -> None:
+    done = Done(Annealing(), mlp(), budget=budget, has_budget=True)
+    masks = done.plan.masks
+    assert masks and "0.weight" not in masks
+    gone = sum(int((~mask).sum()) for mask in masks.values())
+    if budget.kind == "ratio":
+        assert gone == pytest.approx(0.7 * sum(mask.numel() for mask in masks.values()), abs=len(masks))
+    else:
+        whole = sum(p.numel() for p in done.after.program.module.parameters())
+        assert whole - gone == pytest.approx(0.5 * whole, abs=len(masks))
+    with pytest.raises(ModelError, match="zeros change nothing about --macs"):
+        Annealing().start(Context(mlp(), Budget("macs", 0.5), "weight", has_budget=True))
+
+
 def test_units_from_weights() -> None:
     done = Done(Annealing(keep=0.3), mlp(), granularity="unit")
     sliced = slice_verified(done.after, done.plan.removed).module

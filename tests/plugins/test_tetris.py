@@ -133,7 +133,7 @@ def test_trimmed_ends_stay_whole() -> None:
     assert note["p_min"] == 80
 
 
-@pytest.mark.parametrize("options", [{"bin": 0}, {"q": 1.5}, {"trim": 0.5}, {"trim": -0.1}])
+@pytest.mark.parametrize("options", [{"bin": 0}, {"bin": 10**9}, {"q": 1.5}, {"trim": 0.5}, {"trim": -0.1}])
 def test_options_out_of_range(options: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         Tetris(**options)

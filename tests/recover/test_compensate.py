@@ -213,6 +213,17 @@ def test_samples_survive_a_network_that_works_in_place() -> None:
     assert "second.weight" in done.refitted or "second.weight" in done.skipped
 
 
+def test_a_batch_that_is_not_the_first_dim() -> None:
+    """Attention of PyTorch puts the sequence first inside, whatever it is given."""
+    net = nn.Sequential(nn.Linear(4, 8), nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), nn.Linear(8, 3))
+    coupling = analyse(trace(net.eval(), (torch.randn(2, 5, 4),)))
+    removed = {g.name: [0, 5] for g in coupling.groups if "in_proj" in g.name and g.size == 8}  # one of each head
+    _, sliced, done = refit(net, torch.randn(80, 5, 4), removed)
+    assert any("in_proj" in name or "self_attn" in name for name in done.refitted)
+    x = torch.randn(7, 5, 4)
+    assert difference(net, done.module, x) <= difference(net, sliced, x) + 1e-3
+
+
 class Obstacles(nn.Module):
     """A weight that two layers share, and one whose padding is a word."""
 
