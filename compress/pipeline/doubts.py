@@ -1,12 +1,18 @@
-"""What has to be said of a result that tells classes apart no better than a guess."""
+"""What has to be said of a result that tells classes apart no better than a guess, or nothing at all."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+import torch
+from torch import Tensor, fx
+
 from compress.evaluate import Accuracy
+from compress.graph.double import leaves
 from compress.recover import Trained
 
+_SAME = 1e-6  # relative, in float32
 _LITTLE = 0.05  # of the parameters that were not zero: where so few are left, they are the reason
 
 
@@ -43,6 +49,26 @@ def doubts(before: Measured, after: Measured, trained: Trained | None) -> tuple[
         f"the right class, and {100 * now.chance:.2f} % are of the same one"
     )
     return (*found, f"{text}. {_remedy(before.nonzero, after.nonzero, trained)}")
+
+
+def unvarying(original: fx.GraphModule, result: fx.GraphModule, inputs: Sequence[Tensor]) -> tuple[str, ...]:
+    """What has to be said of a result that puts out the same for every input, where the original does not.
+
+    Args:
+        original, result: Both networks.
+        inputs: Example inputs, the samples of a batch different from each other; of one sample nothing can be said.
+    """
+    if int(inputs[0].shape[0]) < 2 or _spread(result, inputs) > _SAME or _spread(original, inputs) <= _SAME:
+        return ()
+    return ("the result puts out the same whatever its input is, as nothing reads that any more. Take less away",)
+
+
+def _spread(module: fx.GraphModule, inputs: Sequence[Tensor]) -> float:
+    """By how much the outputs of the samples of a batch differ at most, relative to the largest."""
+    with torch.no_grad():
+        outputs = [y.double() for y in leaves(module(*(x.clone() for x in inputs))) if y.dim() and len(y) > 1]
+    found = [float((y - y[:1]).abs().max() / y.abs().max().clamp(min=1e-30)) for y in outputs if y.numel()]
+    return max(found, default=1.0)
 
 
 def _remedy(before: int | None, after: int | None, trained: Trained | None) -> str:

@@ -19,7 +19,7 @@ from compress.latency import counted, measured_pair
 from compress.measure import LatencyPair, latency_pair
 from compress.pipeline.bundle import Content, reloaded
 from compress.pipeline.document import Facts, Side, document
-from compress.pipeline.doubts import doubts
+from compress.pipeline.doubts import doubts, unvarying
 from compress.pipeline.module_file import module_file
 from compress.pipeline.opening import Opened
 from compress.pipeline.planning import reached, tell
@@ -79,7 +79,7 @@ def _written(work: Work, content: Content, size: int, reload: float, onnx: Slice
     before, after, speed = _measured(work, {"model.safetensors": size, **onnx.sizes}, progress)
     budget = _reached(work, size, speed)
     limited = tell(budget, work.sliced, progress) if budget is not None and work.kind == "criterion" else None
-    doubted = doubts(before, after, work.trained)
+    doubted = (*doubts(before, after, work.trained), *unvarying(work.program.module, work.module, work.program.inputs))
     for each in doubted:
         progress.warn(each)
     unmeasured = () if opened.unjudged is None else (f"no accuracy is reported: {opened.unjudged}",)

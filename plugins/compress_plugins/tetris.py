@@ -95,7 +95,9 @@ class Tetris:
             "kept_weights": int(mask.sum()),
             "thinned_bins": int((lost > 0).sum()),
         }
-        if int(mask.sum()) == int(alive.sum()):
+        if len(values) == 0:
+            note["warning"] = "nothing to prune: all its weights are zero"
+        elif int(mask.sum()) == int(alive.sum()):
             note["warning"] = (
                 f"nothing pruned, as P_min is {measure} by the rule {rule}: fewer bins (--bin) hold more weights each"
             )

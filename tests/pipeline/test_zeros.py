@@ -110,3 +110,18 @@ def test_a_pattern_of_two_of_four_is_told_of_what_is_left(tmp_path: Path, invoke
     notes = report_of(tmp_path / "d")["method"]["notes"]
     assert not any("2:4 pattern" in note or "kept_weights" in note for note in notes.values())
     assert notes["4.weight"]["share of weights"] == 0.5
+
+
+def test_a_network_that_reads_nothing_any_more_is_told(tmp_path: Path, invoke: Callable[..., Any]) -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2)).eval()
+    torch.export.save(torch.export.export(net, (torch.rand(2, 8),)), tmp_path / "net.pt2")
+    with torch.no_grad():
+        net.get_parameter("0.weight").mul_(1e-3)
+    torch.export.save(torch.export.export(net, (torch.rand(2, 8),)), tmp_path / "faint.pt2")
+    words = ("--method", "magnitude", "--granularity", "weight", "-o", str(tmp_path / "b"))
+    one = invoke("prune", str(tmp_path / "faint.pt2"), *words, "--layers", "together", "--ratio", "0.5")
+    assert one.code == 0 and "puts out the same" not in one.err  # one weight of the first layer stays, and is read
+    done = invoke("prune", str(tmp_path / "net.pt2"), *words, "--ratio", "0.97")
+    assert done.code == 0, done.err
+    text = "the result puts out the same whatever its input is"
+    assert text in done.err and text in report_of(tmp_path / "b")["warnings"][0]

@@ -79,7 +79,7 @@ def test_gaussian_weights_need_another_rule() -> None:
     mask, note = Tetris(500, "min").mask(weight)
     assert note["p_min"] <= 1
     assert bool(mask.all())
-    assert "nothing pruned" in note["warning"]
+    assert note["warning"].startswith(f"nothing pruned, as P_min is {note['p_min']} by the rule min")
     mask, note = Tetris(500).mask(weight)
     assert note["rule"] == "quantile 0.5"
     assert "warning" not in note
@@ -115,6 +115,7 @@ def test_no_weights_at_all(weight: Tensor) -> None:
     assert mask.shape == weight.shape
     assert not mask.any()
     assert (note["rule"], note["weights"]) == ("no weights", 0)
+    assert Tetris().mask(weight)[1]["warning"] == "nothing to prune: all its weights are zero"
 
 
 def test_weights_that_are_all_the_same() -> None:
