@@ -41,6 +41,7 @@ class UnitScales:
         self.only = tuple(map(glob.escape, members)) if some else ()
         context = context.changed(only=self.only) if some else context
         self.context, self.members = context, members
+        self._usual: float | None = None
         self._asked: tuple[Removed | None, dict[str, Tensor]] = (None, {})
         self.removable = self.indices({name: torch.arange(len(sites[0][1])) for name, sites in members.items()})
         self.size = sum(len(sites[0][1]) for sites in members.values())
@@ -98,10 +99,6 @@ class UnitScales:
         """By group what a budget ranks its units by, (units,), float64."""
         return self.scores(values)
 
-    def other(self, group: Group) -> Tensor | None:
-        """What the units of a group without scales are worth beside those that have some, (units,), float64."""
-        return None
-
     def zeros(self, values: Values) -> Removed:
         """The units whose scales are all exactly zero."""
         return {name: (score == 0).nonzero().flatten() for name, score in self.scores(values).items()}
@@ -109,22 +106,17 @@ class UnitScales:
     def chosen(self, values: Values) -> Removed:
         """The units of all groups that are worth least, until the budget is met.
 
-        Groups without scales compete where they can be compared, and else go by size when the others are gone.
+        Units without scales compete by their sizes, as if they had the scale that was usual at first.
 
         Raises:
             ModelError: The budget cannot be met.
         """
         scores = self.worth(values)
-        most = max(float(score.max()) for score in scores.values()) + 1
+        if self._usual is None:  # which is asked before the training
+            self._usual = float(torch.cat(list(scores.values())).mean())
         for group in self.context.groups:
-            if group.name in scores:
-                continue
-            compared = self.other(group)
-            if compared is not None:
-                scores[group.name] = compared
-            else:
-                mass = torch.stack(self.context.unit_mass(group, 1)).sum(0).cpu()
-                scores[group.name] = most * (1 + mass / mass.max().clamp(min=1e-30))
+            if group.name not in scores:
+                scores[group.name] = self._usual * sizes(self.context, group)
         try:
             plan = self._ranking.plan_from_scores(scores)
         except ModelError as error:
@@ -155,6 +147,17 @@ class UnitScales:
             if len(units) >= len(found.get(name, ())):
                 found[name] = units
         return Plan({name: units for name, units in found.items() if len(units)})
+
+
+def sizes(context: Context, group: Group) -> Tensor:
+    """Of each unit, (units,), float64: its place by the squares of its weights in all tensors, evenly from 0 to 2.
+
+    Places and not sizes, as these spread further in some layers than in others, which would lose most.
+    """
+    masses = [mass.double().cpu() for mass in context.unit_mass(group, 2)]
+    shares = [mass / mass.mean() for mass in masses if bool(mass.any())]
+    mean = torch.stack(shares).mean(0) if shares else torch.zeros(group.size, dtype=torch.float64)
+    return (2 * mean.argsort(stable=True).argsort() + 1).double() / group.size
 
 
 class Thresholded(nn.Module):

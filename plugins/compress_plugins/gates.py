@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-from compress.plugin import Context, Group, ModelError, insert_module
-from compress_plugins.components import Members, Removed, Thresholded, UnitScales, Values
+from compress.plugin import Context, ModelError, insert_module
+from compress_plugins.components import Members, Removed, Thresholded, UnitScales, Values, sizes
 from compress_plugins.layers import Where, copy_tensors, layer_nodes, makers, place_of, take_over
 from compress_plugins.thresholds import start_alpha
 
@@ -48,7 +48,7 @@ class UnitGates(UnitScales):
 
     def __init__(self, context: Context, network: fx.GraphModule, rectify: bool, where: Where) -> None:
         super().__init__(context, made_by_layers(context, network))
-        self.sizes = {group.name: _size(context, group) for group in context.groups if group.name in self.members}
+        self.sizes = {group.name: sizes(context, group) for group in context.groups if group.name in self.members}
         layers = layer_nodes(network)
         self.places = {name: place_of(network, layers[name], where) for name in self.removable}
         by_name = {node.name: node for node in network.graph.nodes}
@@ -67,9 +67,6 @@ class UnitGates(UnitScales):
         """The gates, which are all 1 at first, times the sizes of the units."""
         return {name: score * self.sizes[name] for name, score in self.scores(values).items()}
 
-    def other(self, group: Group) -> Tensor:
-        return _size(self.context, group)
-
     def masks(self, removed: Removed) -> dict[str, Tensor]:
         found = super().masks(removed)
         for group, units in removed.items():
@@ -86,13 +83,6 @@ class UnitGates(UnitScales):
             take_over(plain, self.places[name], value.detach(), _named(name))
         plain.recompile()
         return plain
-
-
-def _size(context: Context, group: Group) -> Tensor:
-    """Of each unit, (units,), float64: the root mean square of its weights in each tensor over that of all units."""
-    masses = [mass.double().cpu() for mass in context.unit_mass(group, 2)]
-    shares = [mass / mass.mean() for mass in masses if bool(mass.any())]
-    return torch.stack(shares).mean(0).sqrt() if shares else torch.ones(group.size, dtype=torch.float64)
 
 
 def made_by_layers(context: Context, network: fx.GraphModule) -> Members:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, fx
 
-from compress.plugin import Context, Group, Loop, ModelError, option
+from compress.plugin import Context, Loop, ModelError, option
 from compress_plugins.components import UnitScales, Values
 from compress_plugins.gates import made_by_layers
 from compress_plugins.norm_scales import Norms
@@ -79,15 +79,6 @@ class Filters(UnitScales):
     def worth(self, values: Values) -> dict[str, Tensor]:
         """Norms over the mean of their layers as it was at first: how large weights are differs from layer to layer."""
         return {name: score / self.means[name].clamp(min=1e-30) for name, score in self.scores(values).items()}
-
-    def other(self, group: Group) -> Tensor:
-        """The norm of all weights that make a unit: those of a recurrent layer, or of a layer that is read twice."""
-        squares = torch.zeros(group.size, dtype=torch.float64)
-        for member in self.context.producers(group):
-            weight = self.context.weight(member.tensor).detach().double().cpu()
-            squares += member.values(weight.square()).reshape(group.size, -1).sum(1)
-        norms = squares.sqrt()
-        return norms / norms.mean().clamp(min=1e-30)
 
     def values(self, network: fx.GraphModule) -> dict[str, Tensor]:
         return {name: network.get_parameter(name).flatten(1).norm(dim=1) for name in self.removable}

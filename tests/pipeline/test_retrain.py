@@ -258,6 +258,16 @@ def test_what_is_refused(invoke: Invoke, words: tuple[str, ...], said: str) -> N
     assert "Traceback" not in done.err and not Path("refused").exists()
 
 
+@pytest.mark.parametrize("mode", [NAME, "proximal", "wiring"])
+def test_a_model_that_diverged_is_refused(invoke: Invoke, mode: str) -> None:
+    checkpoint = torch.load(MLP, weights_only=True)
+    checkpoint["state_dict"]["3.weight"][0, 0] = torch.nan
+    torch.save(checkpoint, "diverged.pt")
+    done = invoke("retrain", "diverged.pt", "--mode", mode, *DATA, "-o", "refused")
+    assert done.code == 3 and "error: 3.weight holds NaN or infinite values" in done.err, done.err
+    assert not Path("refused").exists()
+
+
 def test_a_training_is_kept_where_its_result_cannot_be_written(invoke: Invoke) -> None:
     words = ("retrain", str(MLP), "--mode", NAME, *DATA, "--epochs", "1", "-o", "late")
     reason = "the disk is full"
