@@ -231,9 +231,9 @@ class Wired(Session):
         edges, now = self._seen(loop.network), self._kept(loop.network)
         for name, kept in self.sizes.largest(edges, share).items():
             now[name].mul_(kept)
-            edges[name].mul_(kept)  # proximal: the weight itself
-        then = left(loop.step + loop.steps_per_epoch)
-        next_cuts = self.sizes.held_by_others(edges, then)
+            if self.method.by == "proximal":
+                edges[name].mul_(kept)  # the weight itself
+        next_cuts = self.sizes.next_cut(left(loop.step + loop.steps_per_epoch))
         self.lam *= 2 ** ((1 if next_cuts > _HARMLESS else -1) * every / loop.steps_per_epoch)
 
     def _step(self, loop: Loop) -> None:
