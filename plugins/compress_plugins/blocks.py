@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,7 +56,7 @@ class Blocks:
     def pressed(self, values: Values, only: Removed | None = None) -> list[Tensor]:
         return [values["blocks"] if only is None else values["blocks"][only["blocks"]]]
 
-    def mean(self, values: Values, units: Removed) -> float:
+    def mean(self, values: Values, units: Removed, pressed: Sequence[Tensor] | None = None) -> float:
         own = self.scores(values)["blocks"][units["blocks"]]
         return float(own.mean()) if len(own) else 0.0
 

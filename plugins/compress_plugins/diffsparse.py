@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
+import torch
 from torch import fx
 
 from compress.plugin import Context, ModelError, option
@@ -79,4 +80,6 @@ class DiffSparse:
     def _norm(self) -> Norm:
         if self.regulariser == "lp":
             return summed(partial(thresholds.lp, p=self.p, eps=1e-3))
-        return summed({"l1": thresholds.l1, "l21": thresholds.l21, "l12": thresholds.l12}[self.regulariser])
+        if self.regulariser == "l1":  # which knows no sites
+            return lambda values: thresholds.l1(torch.cat(values))
+        return summed({"l21": thresholds.l21, "l12": thresholds.l12}[self.regulariser])

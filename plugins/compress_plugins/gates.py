@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, fx, nn
 
-from compress.plugin import Context, ModelError, insert_module
+from compress.plugin import Context, ModelError
 from compress_plugins.components import Members, Removed, Thresholded, UnitScales
 from compress_plugins.layers import Where, copy_tensors, layer_nodes, makers, place_of, take_over
-from compress_plugins.thresholds import start_alpha
+from compress_plugins.shrinking import Part
+from compress_plugins.thresholds import signed_parts, start_alpha, start_beta
+
+_GATES = "sparse_gates"  # the module that makes their values
 
 
 class Gate(Thresholded):
@@ -34,6 +40,35 @@ class Gate(Thresholded):
         return x * self.values().reshape(-1, *[1] * self.trailing)
 
 
+class Gates(nn.Module):
+    """The values of many gates, one tensor for each place, which are 1 at first. One vector has all alphas.
+
+    Args:
+        parts: The shapes of these tensors.
+        rectify: Take the rectified gradient.
+        like: Has the type and the device of alpha and beta.
+    """
+
+    def __init__(self, parts: Sequence[Part], rectify: bool, like: Tensor) -> None:
+        super().__init__()
+        self.parts, self.rectify = list(parts), rectify
+        self.sizes = [part.size for part in parts]
+        alphas = torch.cat([torch.full((n,), start_alpha(n, 1.0)) for n in self.sizes])
+        self.alpha = nn.Parameter(alphas.to(like))
+        self.beta = nn.Parameter(torch.tensor([start_beta(n) for n in self.sizes]).to(like))
+        self.prepared: list[Tensor] = []
+
+    def prepare(self) -> list[Tensor]:
+        """What the next pass takes instead of making it again: a step needs it for its norm, too."""
+        self.prepared[:] = self()
+        return [value.view(-1) for value in self.prepared]
+
+    def forward(self) -> tuple[Tensor, ...]:
+        found = tuple(self.prepared)
+        self.prepared.clear()
+        return found or tuple(signed_parts(self.alpha, self.beta, self.parts, rectify=self.rectify)[0])
+
+
 class UnitGates(UnitScales):
     """A gate on every unit of the hidden layers, before or after the activation behind them.
 
@@ -50,26 +85,26 @@ class UnitGates(UnitScales):
         super().__init__(context, made_by_layers(context, network))
         layers = layer_nodes(network)
         self.places = {name: place_of(network, layers[name], where) for name in self.removable}
-        by_name = {node.name: node for node in network.graph.nodes}
+        parts = []
         for name, place in self.places.items():
-            weight = network.get_parameter(name)
-            gate = Gate(len(weight), place.trailing, rectify, weight)
-            insert_module(network, _named(name), gate, by_name[place.node])
+            shape = (len(network.get_parameter(name)), *[1] * place.trailing)
+            parts.append(Part(shape, tuple(range(len(shape)))))
+        gates = Gates(parts, rectify, network.get_parameter(next(iter(self.places))))
+        _multiply(network, [place.node for place in self.places.values()], gates)
 
     def values(self, network: fx.GraphModule) -> dict[str, Tensor]:
-        return {name: _gate(network, name).values() for name in self.places}
+        return dict(zip(self.places, (value.view(-1) for value in _gates(network)()), strict=True))
 
     def prepared(self, network: fx.GraphModule) -> dict[str, Tensor]:
-        return {name: gate.prepare(gate.alpha) for name in self.places for gate in [_gate(network, name)]}
+        return dict(zip(self.places, _gates(network).prepare(), strict=True))
 
     def masks(self, removed: Removed) -> dict[str, Tensor]:
         found = super().masks(removed)
+        masks = {name: torch.ones(len(self.context.weight(name)), dtype=torch.bool) for name in self.places}
         for group, units in removed.items():
             for name, index in self.members.get(group, ()):
-                alpha = f"{_named(name)}.alpha"
-                mask = found.setdefault(alpha, torch.ones(len(self.context.weight(name)), dtype=torch.bool))
-                mask[index[units].flatten()] = False
-        return found
+                masks[name][index[units].flatten()] = False
+        return {**found, f"{_GATES}.alpha": torch.cat(list(masks.values()))}
 
     def fold(self, network: fx.GraphModule) -> fx.GraphModule:
         plain = self.context.copy()
@@ -101,7 +136,22 @@ def _named(name: str) -> str:
     return f"sparse_gate_{name.replace('.', '_')}"
 
 
-def _gate(network: fx.GraphModule, name: str) -> Gate:
-    found = network.get_submodule(_named(name))
-    assert isinstance(found, Gate)
+def _gates(network: fx.GraphModule) -> Gates:
+    found = network.get_submodule(_GATES)
+    assert isinstance(found, Gates)
     return found
+
+
+def _multiply(network: fx.GraphModule, names: Sequence[str], gates: Gates) -> None:
+    """Multiply what nodes of these names give by the values of gates."""
+    network.add_module(_GATES, gates)
+    graph, by_name = network.graph, {node.name: node for node in network.graph.nodes}
+    with graph.inserting_before(next(node for node in graph.nodes if node.op != "placeholder")):
+        made = graph.call_module(_GATES, ())
+        values = [graph.call_function(operator.getitem, (made, i)) for i in range(len(names))]
+    for name, value in zip(names, values, strict=True):
+        node = by_name[name]
+        with graph.inserting_after(node):
+            product = graph.call_function(torch.ops.aten.mul.Tensor, (node, value))
+        node.replace_all_uses_with(product, delete_user_cb=lambda user, product=product: user is not product)
+    network.recompile()

@@ -34,7 +34,7 @@ class Components(Protocol):
 
     def pressed(self, values: Values, only: Removed | None = None) -> list[Tensor]: ...
 
-    def mean(self, values: Values, units: Removed) -> float: ...
+    def mean(self, values: Values, units: Removed, pressed: Sequence[Tensor] | None = None) -> float: ...
 
     def scores(self, values: Values) -> dict[str, Tensor]: ...
 
@@ -98,7 +98,7 @@ class Sparse(Session):
         self.counts: list[list[float]] = []  # epoch, components left
         self._masks: dict[str, Tensor] = {}
         self._final: Values = {}
-        self._now: Values = {}  # of this step
+        self._pressed: list[Tensor] | None = None  # in this step
 
     def begin(self, loop: Loop) -> None:
         end = self.end(loop) * loop.steps_per_epoch
@@ -134,9 +134,11 @@ class Sparse(Session):
         # Half of the time to learn to do without the constants
         self.parts.withdraw(loop.network, max(0.0, 1 - 2 * loop.step / (len(self.way) - 1)))
         if self.norm is not None:  # which is of the same numbers, with their gradients
-            self._now = self.parts.prepared(loop.network)
+            values = self.parts.prepared(loop.network)
+            self._pressed = self.parts.pressed(values, self._pressed_on())
         if self.steering is not None:
-            mean = self.parts.mean(self._now or self._values(loop.network), self.wanted)
+            now = self._values(loop.network) if self.norm is None else values
+            mean = self.parts.mean(now, self.wanted, self._pressed if self.narrow else None)
             self.pressing = mean > 0
             self.steering.look(float(self.way[loop.step]), mean)
             self.lam = self.steering.lam
@@ -144,8 +146,9 @@ class Sparse(Session):
     def penalty(self, loop: Loop) -> Tensor | None:
         if self.norm is None or not self.force:
             return None
-        now, self._now = self._now or self.parts.values(loop.network), {}
-        pressed = self.parts.pressed(now, self._pressed_on())
+        pressed, self._pressed = self._pressed, None
+        if pressed is None:
+            pressed = self.parts.pressed(self.parts.values(loop.network), self._pressed_on())
         return self.force * self.norm(pressed) if pressed else None
 
     @property
@@ -154,7 +157,7 @@ class Sparse(Session):
         return self.lam if self.pressing and self.closed is None else 0.0
 
     def after_step(self, loop: Loop) -> None:
-        self._now = {}
+        self._pressed = None
         self._mask(loop.network)
 
     def after_epoch(self, loop: Loop) -> None:
