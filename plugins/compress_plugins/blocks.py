@@ -10,8 +10,9 @@ from torch import Tensor, fx, nn
 
 from compress.plugin import Context, InputError, ModelError, Plan, insert_module
 from compress_plugins.components import Removed, Values
-from compress_plugins.gates import Gate
+from compress_plugins.gates import Gates
 from compress_plugins.layers import Place, copy_tensors, op, rows, shape, take_over, weight
+from compress_plugins.shrinking import Part
 
 
 class Blocks:
@@ -36,7 +37,7 @@ class Blocks:
         self.size = len(self.blocks)
         if self.size < 2:
             raise ModelError(f"blocks compete, and {self.size} residual branches were found", "--on batchnorm or units")
-        gates = Gate(self.size, 0, rectify, next(network.parameters()))
+        gates = Gates([Part((self.size,), (0,))], rectify, next(network.parameters()))
         by_name = {node.name: node for node in network.graph.nodes}
         for i, block in enumerate(self.blocks):
             branch, total = by_name[block.place.node], by_name[block.total]
@@ -45,7 +46,7 @@ class Blocks:
     def values(self, network: fx.GraphModule) -> dict[str, Tensor]:
         gate = network.get_submodule(_named(0))
         assert isinstance(gate, _BlockGate)
-        return {"blocks": gate.gates.values()}
+        return {"blocks": gate.gates()[0]}
 
     def prepared(self, network: fx.GraphModule) -> dict[str, Tensor]:
         return self.values(network)
@@ -109,12 +110,12 @@ class Blocks:
 class _BlockGate(nn.Module):
     """One of the gates that blocks have in common."""
 
-    def __init__(self, gates: Gate, position: int) -> None:
+    def __init__(self, gates: Gates, position: int) -> None:
         super().__init__()
         self.gates, self.position = gates, position
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gates.values()[self.position]
+        return x * self.gates()[0][self.position]
 
 
 @dataclass(frozen=True)

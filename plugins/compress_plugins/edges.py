@@ -67,9 +67,9 @@ class Thresholded(nn.Module):
         ]
         self.norms: list[Tensor] = []  # of the edges of the last pass of the training, with its gradient
         alphas = [starting_alpha(weight.detach(), where) for weight, where in zip(weights, dims, strict=True)]
-        betas = [torch.full((part.groups,), start_beta(part.size // part.groups)) for part in self.parts]
+        betas = [alphas[0].new_full((part.groups,), start_beta(part.size // part.groups)) for part in self.parts]
         self.alpha = nn.Parameter(torch.cat([alpha.flatten() for alpha in alphas]))
-        self.beta = nn.Parameter(torch.cat(betas).to(alphas[0]))
+        self.beta = nn.Parameter(torch.cat(betas))
         # Numbers, as a product with bools takes four times as long
         self.register_buffer("mask", torch.cat([weight.flatten() != 0 for weight in weights]).to(alphas[0]))
 

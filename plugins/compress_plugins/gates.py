@@ -9,35 +9,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.plugin import Context, ModelError
-from compress_plugins.components import Members, Removed, Thresholded, UnitScales
+from compress_plugins.components import Members, Removed, UnitScales
 from compress_plugins.layers import Where, copy_tensors, layer_nodes, makers, place_of, take_over
 from compress_plugins.shrinking import Part
 from compress_plugins.thresholds import signed_parts, start_alpha, start_beta
 
 _GATES = "sparse_gates"  # the module that makes their values
-
-
-class Gate(Thresholded):
-    """Multiplies by a of equation 12, which is 1 at first.
-
-    Args:
-        n: Components.
-        trailing: Dims behind them in what is multiplied.
-        rectify: Take the rectified gradient.
-        like: Has the type and the device of alpha and beta.
-    """
-
-    def __init__(self, n: int, trailing: int, rectify: bool, like: Tensor) -> None:
-        super().__init__(n, rectify, like)
-        self.alpha = nn.Parameter(torch.full((n,), start_alpha(n, 1.0), dtype=like.dtype, device=like.device))
-        self.trailing = trailing
-
-    def values(self) -> Tensor:
-        """(n,)"""
-        return super().forward(self.alpha)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.values().reshape(-1, *[1] * self.trailing)
 
 
 class Gates(nn.Module):
@@ -52,10 +29,10 @@ class Gates(nn.Module):
     def __init__(self, parts: Sequence[Part], rectify: bool, like: Tensor) -> None:
         super().__init__()
         self.parts, self.rectify = list(parts), rectify
-        self.sizes = [part.size for part in parts]
-        alphas = torch.cat([torch.full((n,), start_alpha(n, 1.0)) for n in self.sizes])
-        self.alpha = nn.Parameter(alphas.to(like))
-        self.beta = nn.Parameter(torch.tensor([start_beta(n) for n in self.sizes]).to(like))
+        sizes = [part.size for part in parts]
+        alphas = [torch.full((n,), start_alpha(n, 1.0), dtype=like.dtype, device=like.device) for n in sizes]
+        self.alpha = nn.Parameter(torch.cat(alphas))
+        self.beta = nn.Parameter(torch.tensor([start_beta(n) for n in sizes], dtype=like.dtype, device=like.device))
         self.prepared: list[Tensor] = []
 
     def prepare(self) -> list[Tensor]:
