@@ -51,6 +51,9 @@ class Blocks:
     def prepared(self, network: fx.GraphModule) -> dict[str, Tensor]:
         return self.values(network)
 
+    def prepared_norm(self, network: fx.GraphModule, only: Removed | None) -> Tensor | None:
+        return None
+
     def withdraw(self, network: fx.GraphModule, share: float) -> None:
         """Blocks have no constants beside their gates."""
 

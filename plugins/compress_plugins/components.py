@@ -46,6 +46,10 @@ class UnitScales:
         """The same before a pass, in which the network does not make them again."""
         return self.values(network)
 
+    def prepared_norm(self, network: fx.GraphModule, only: Removed | None) -> Tensor | None:
+        """The l1 norm of what is pressed on, prepared with the values; None where that is not made at once."""
+        return None
+
     def withdraw(self, network: fx.GraphModule, share: float) -> None:
         """Leave only a share of what the units put out beside what the scales govern."""
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
-import torch
 from torch import fx
 
 from compress.plugin import Context, ModelError, option
@@ -14,7 +13,7 @@ from compress_plugins import thresholds
 from compress_plugins.blocks import Blocks
 from compress_plugins.gates import UnitGates
 from compress_plugins.norm_scales import ThresholdedNorms
-from compress_plugins.sparse import Components, Norm, Sparse, check_options, summed, with_budget
+from compress_plugins.sparse import Components, Norm, Sparse, check_options, summed, total_l1, with_budget
 
 On = Literal["auto", "batchnorm", "units", "blocks"]
 Gate = Literal["before", "after"]
@@ -80,6 +79,6 @@ class DiffSparse:
     def _norm(self) -> Norm:
         if self.regulariser == "lp":
             return summed(partial(thresholds.lp, p=self.p, eps=1e-3))
-        if self.regulariser == "l1":  # which knows no sites
-            return lambda values: thresholds.l1(torch.cat(values))
+        if self.regulariser == "l1":
+            return total_l1
         return summed({"l21": thresholds.l21, "l12": thresholds.l12}[self.regulariser])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.plugin import Context, Figure, ModelError, Series, insert_module
-from compress_plugins.shrinking import Part
+from compress_plugins.shrinking import Layout, Part
 from compress_plugins.thresholds import alpha_of, signed_parts, start_beta
 
 Dims = tuple[int, ...] | None
@@ -61,13 +61,15 @@ class Thresholded(nn.Module):
     def __init__(self, weights: Sequence[Tensor], dims: Sequence[Dims], guard: bool, rectify: bool) -> None:
         super().__init__()
         self.guard, self.rectify = guard, rectify
-        self.parts = [
-            Part(tuple(weight.shape), tuple(range(weight.dim())) if where is None else where)
-            for weight, where in zip(weights, dims, strict=True)
-        ]
+        self.layout = Layout(
+            tuple(
+                Part(tuple(weight.shape), tuple(range(weight.dim())) if where is None else where)
+                for weight, where in zip(weights, dims, strict=True)
+            )
+        )
         self.norms: list[Tensor] = []  # of the edges of the last pass of the training, with its gradient
         alphas = [starting_alpha(weight.detach(), where) for weight, where in zip(weights, dims, strict=True)]
-        betas = [alphas[0].new_full((part.groups,), start_beta(part.size // part.groups)) for part in self.parts]
+        betas = [alphas[0].new_full((part.groups,), start_beta(part.size // part.groups)) for part in self.layout.parts]
         self.alpha = nn.Parameter(torch.cat([alpha.flatten() for alpha in alphas]))
         self.beta = nn.Parameter(torch.cat(betas))
         # Numbers, as a product with bools takes four times as long
@@ -76,11 +78,13 @@ class Thresholded(nn.Module):
     @property
     def kept(self) -> list[Tensor]:
         """By weight: 1 where an edge may be, 0 where it is cut."""
-        pieces = self.mask.split([part.size for part in self.parts])
-        return [piece.view(part.shape) for part, piece in zip(self.parts, pieces, strict=True)]
+        pieces = self.mask.split(self.layout.sizes)
+        return [piece.view(part.shape) for part, piece in zip(self.layout.parts, pieces, strict=True)]
 
     def forward(self) -> tuple[Tensor, ...]:
-        edges, norm = signed_parts(self.alpha, self.beta, self.parts, self.mask, rectify=self.rectify, guard=self.guard)
+        edges, norm = signed_parts(
+            self.alpha, self.beta, self.layout, self.mask, rectify=self.rectify, guard=self.guard
+        )
         self.norms[:] = [norm] if norm.requires_grad else []
         return tuple(edges)
 

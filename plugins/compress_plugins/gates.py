@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from compress.plugin import Context, ModelError
 from compress_plugins.components import Members, Removed, UnitScales
 from compress_plugins.layers import Where, copy_tensors, layer_nodes, makers, place_of, take_over
-from compress_plugins.shrinking import Part
+from compress_plugins.shrinking import Layout, Part
 from compress_plugins.thresholds import signed_parts, start_alpha, start_beta
 
 _GATES = "sparse_gates"  # the module that makes their values
@@ -28,22 +28,27 @@ class Gates(nn.Module):
 
     def __init__(self, parts: Sequence[Part], rectify: bool, like: Tensor) -> None:
         super().__init__()
-        self.parts, self.rectify = list(parts), rectify
-        sizes = [part.size for part in parts]
+        self.layout, self.rectify = Layout(tuple(parts)), rectify
+        sizes = self.layout.sizes
         alphas = [torch.full((n,), start_alpha(n, 1.0), dtype=like.dtype, device=like.device) for n in sizes]
         self.alpha = nn.Parameter(torch.cat(alphas))
         self.beta = nn.Parameter(torch.tensor([start_beta(n) for n in sizes], dtype=like.dtype, device=like.device))
         self.prepared: list[Tensor] = []
 
-    def prepare(self) -> list[Tensor]:
-        """What the next pass takes instead of making it again: a step needs it for its norm, too."""
-        self.prepared[:] = self()
-        return [value.view(-1) for value in self.prepared]
+    def prepare(self, weights: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
+        """What the next pass takes instead of making it again, as vectors, and its l1 norm: a step needs both.
+
+        Args:
+            weights: Of every component in the norm.
+        """
+        self.prepared, norm = signed_parts(self.alpha, self.beta, self.layout, weights=weights, rectify=self.rectify)
+        return [value.view(-1) for value in self.prepared], norm
 
     def forward(self) -> tuple[Tensor, ...]:
-        found = tuple(self.prepared)
-        self.prepared.clear()
-        return found or tuple(signed_parts(self.alpha, self.beta, self.parts, rectify=self.rectify)[0])
+        found, self.prepared = self.prepared, []
+        if not found:
+            found, _ = signed_parts(self.alpha, self.beta, self.layout, rectify=self.rectify)
+        return tuple(found)
 
 
 class UnitGates(UnitScales):
@@ -62,6 +67,8 @@ class UnitGates(UnitScales):
         super().__init__(context, made_by_layers(context, network))
         layers = layer_nodes(network)
         self.places = {name: place_of(network, layers[name], where) for name in self.removable}
+        self._asked_for: Removed | None = None
+        self._weights: Tensor | None = None  # of all gates: 1 where they are pressed on
         parts = []
         for name, place in self.places.items():
             shape = (len(network.get_parameter(name)), *[1] * place.trailing)
@@ -73,7 +80,17 @@ class UnitGates(UnitScales):
         return dict(zip(self.places, (value.view(-1) for value in _gates(network)()), strict=True))
 
     def prepared(self, network: fx.GraphModule) -> dict[str, Tensor]:
-        return dict(zip(self.places, _gates(network).prepare(), strict=True))
+        return dict(zip(self.places, _gates(network).prepare()[0], strict=True))
+
+    def prepared_norm(self, network: fx.GraphModule, only: Removed | None) -> Tensor | None:
+        gates = _gates(network)
+        if self._weights is None or self._asked_for is not only or self._weights.device != gates.alpha.device:
+            chosen = self.indices(only)
+            found = {name: torch.zeros(size) for name, size in zip(self.places, gates.layout.sizes, strict=True)}
+            for name, index in chosen.items():
+                found[name][index] = 1
+            self._asked_for, self._weights = only, torch.cat(list(found.values())).to(gates.alpha)
+        return gates.prepare(self._weights)[1]
 
     def masks(self, removed: Removed) -> dict[str, Tensor]:
         found = super().masks(removed)

@@ -52,24 +52,55 @@ class Part:
         return math.prod(self.of_groups)
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Which tensors a vector holds, one behind the other."""
+
+    parts: tuple[Part, ...]
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Components of each."""
+        return [part.size for part in self.parts]
+
+    @cached_property
+    def groups(self) -> list[int]:
+        """Groups of each."""
+        return [part.groups for part in self.parts]
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether each is one group."""
+        return all(part.one for part in self.parts)
+
+    def split(self, vector: Tensor) -> Sequence[Tensor]:
+        """Its parts: vectors, or in their shapes where they hold several groups."""
+        found = vector.split(self.sizes)
+        if self.plain:
+            return found
+        return [each if part.one else each.view(part.shape) for part, each in zip(self.parts, found, strict=True)]
+
+
 class Shrink(torch.autograd.Function):
     """sign(alpha) max(0, |alpha| - t) times a mask, with t = sigmoid(beta) sum |alpha|, and the l1 norm of all that.
 
     With r what reaches |alpha| - t, times sign(alpha), and h the sum of r sign(alpha) over the group:
     d alpha = r - sigmoid(beta) h sign(alpha), and d beta = -sigmoid(beta) (1 - sigmoid(beta)) h sum |alpha|.
 
-    Takes the parts, whether gradients are rectified (those of elu where |alpha| is below t), and three vectors: alpha
-    of all parts, beta of all groups, and the mask (numbers, or None). Gives a tensor for each part, and the norm.
+    Takes the layout, whether gradients are rectified (those of elu where |alpha| is below t), and four vectors: alpha
+    of all parts, beta of all groups, the mask (numbers, or None), and how much each component counts in the norm (None:
+    all are 1). Gives a tensor for each part, and the norm.
     """
 
     @staticmethod
     def forward(
-        context: Any, parts: Sequence[Part], rectify: bool, alpha: Tensor, beta: Tensor, kept: Tensor | None
-    ) -> tuple[Tensor, ...]:
+        context: Any, layout: Layout, rectify: bool, alpha: Tensor, beta: Tensor, kept: Tensor | None,
+        weights: Tensor | None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         sign, values = alpha.sign(), torch.empty_like(alpha)
-        shares = sigmoids(beta.detach(), parts)
-        sizes, limits = [], []
-        for part, a, s, v, share in zip(parts, *_split(parts, alpha, sign, values), shares, strict=True):
+        shares, sizes, limits = sigmoids(beta.detach(), layout), [], []
+        alphas, made = layout.split(alpha), layout.split(values)
+        for part, share, a, s, v in zip(layout.parts, shares, alphas, layout.split(sign), made, strict=True):
             size = _sums(a, s, part)
             limit = share * size
             if isinstance(limit, float):
@@ -80,65 +111,61 @@ class Shrink(torch.autograd.Function):
             limits.append(limit)
         if kept is not None:
             values.mul_(kept)
-        context.parts, context.shares, context.sizes = parts, shares, sizes
-        slope = _slope(alpha, sign, limits, kept, parts) if rectify else None
-        context.save_for_backward(values, sign, slope)
+        pressed = sign if weights is None else sign * weights
+        slope = _slope(alpha, sign, limits, kept, layout) if rectify else None
+        context.layout, context.shares, context.sizes = layout, shares, sizes
+        context.save_for_backward(values, sign, pressed, slope)
         context.set_materialize_grads(False)
-        made = (v.view(part.shape) for part, v in zip(parts, *_split(parts, values), strict=True))
-        return *made, torch.dot(values, sign)
+        shaped = (v.view(part.shape) for part, v in zip(layout.parts, made, strict=True))
+        return *shaped, torch.dot(values, pressed)
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        values, sign, slope = context.saved_tensors
-        parts, shares, last = context.parts, context.shares, gradients[-1]
+        values, sign, pressed, slope = context.saved_tensors
+        layout, last = context.layout, gradients[-1]
         of_norm = None if last is None else _number(last)
         through = torch.empty_like(values)  # one for all that follows, as memory of this size comes at a price
+        pieces = layout.split(through)
         at_once = of_norm if slope is None and isinstance(of_norm, float) else None
-        for gradient, t, s in zip(gradients, *_split(parts, through, sign), strict=False):
+        for gradient, t, p in zip(gradients, pieces, layout.split(pressed), strict=False):
             gradient = torch.zeros_like(t) if gradient is None else gradient.reshape(t.shape)
             if at_once is None:
                 t.copy_(gradient)
             else:
-                torch.add(gradient, s, alpha=at_once, out=t)
+                torch.add(gradient, p, alpha=at_once, out=t)
         if slope is not None:
             through.mul_(slope)
         if of_norm is not None and at_once is None:
-            _add(through, values.sign(), of_norm)
+            _add(through, aten.hardshrink_backward(pressed, values, 0.0), of_norm)
         if slope is None:  # nothing reaches what is zero
             aten.hardshrink_backward.grad_input(through, values, 0.0, grad_input=through)
-        by_beta = []
-        for part, share, size, t, s in zip(parts, shares, context.sizes, *_split(parts, through, sign), strict=True):
+        betas: list[Any] = []
+        signs = layout.split(sign)
+        for part, share, size, t, s in zip(layout.parts, context.shares, context.sizes, pieces, signs, strict=True):
             pull = share * _sums(t, s, part)
-            by_beta.append((share - 1) * pull * size)
+            betas.append((share - 1) * pull * size)
             _add(t, s, -pull)
-        if all(isinstance(each, float) for each in by_beta):
-            return None, None, through, values.new_tensor(by_beta), None
-        return None, None, through, torch.cat([torch.as_tensor(each).reshape(-1) for each in by_beta]).to(values), None
+        if all(isinstance(each, float) for each in betas):
+            by_beta = values.new_tensor(betas)
+        else:
+            by_beta = torch.cat([torch.as_tensor(each).reshape(-1).to(values) for each in betas])
+        return None, None, through, by_beta, None, None
 
 
-def sigmoids(beta: Tensor, parts: Sequence[Part]) -> list[Factor]:
+def sigmoids(beta: Tensor, layout: Layout) -> list[Factor]:
     """Of the betas of every part, broadcast against its tensor."""
     shares = beta.sigmoid()
-    if beta.is_cpu and all(part.one for part in parts):
+    if beta.is_cpu and layout.plain:
         return list(shares.tolist())
-    split = shares.split([part.groups for part in parts])
-    return [each.reshape(() if part.one else part.of_groups) for part, each in zip(parts, split, strict=True)]
+    split = shares.split(layout.groups)
+    return [each.reshape(() if part.one else part.of_groups) for part, each in zip(layout.parts, split, strict=True)]
 
 
-def _split(parts: Sequence[Part], *vectors: Tensor) -> list[list[Tensor]]:
-    """Of every vector its parts: vectors, or in their shapes where they hold several groups."""
-    lengths = [part.size for part in parts]
-    return [
-        [each if part.one else each.view(part.shape) for part, each in zip(parts, vector.split(lengths), strict=True)]
-        for vector in vectors
-    ]
-
-
-def _slope(alpha: Tensor, sign: Tensor, limits: Sequence[Factor], kept: Tensor | None, parts: Sequence[Part]) -> Tensor:
+def _slope(alpha: Tensor, sign: Tensor, limits: Sequence[Factor], kept: Tensor | None, layout: Layout) -> Tensor:
     """The derivative of elu(|alpha| - t); none of an alpha without a sign."""
     slope = alpha * sign
-    for limit, each in zip(limits, *_split(parts, slope), strict=True):
+    for limit, each in zip(limits, layout.split(slope), strict=True):
         each.sub_(limit)
     slope.clamp_(max=0).exp_().mul_(sign.square())
     return slope if kept is None else slope.mul_(kept)

@@ -14,6 +14,7 @@ from compress.plugin import Budget, Context, Figure, InputError, Loop, Plan, Ser
 from compress_plugins.amounts import check_fraction, check_one_size
 from compress_plugins.components import Removed, Values, scale_figure
 from compress_plugins.steering import Steering
+from compress_plugins.thresholds import l1
 
 _GOAL = 0.85  # of the way until components are closed, where those that the budget takes are to be zero
 _KEEP = 0.5  # where nobody says how much
@@ -29,6 +30,8 @@ class Components(Protocol):
     def values(self, network: fx.GraphModule) -> dict[str, Tensor]: ...
 
     def prepared(self, network: fx.GraphModule) -> dict[str, Tensor]: ...
+
+    def prepared_norm(self, network: fx.GraphModule, only: Removed | None) -> Tensor | None: ...
 
     def withdraw(self, network: fx.GraphModule, share: float) -> None: ...
 
@@ -133,12 +136,18 @@ class Sparse(Session):
             return
         # Half of the time to learn to do without the constants
         self.parts.withdraw(loop.network, max(0.0, 1 - 2 * loop.step / (len(self.way) - 1)))
+        values: dict[str, Tensor] | None = None
         if self.norm is not None:  # which is of the same numbers, with their gradients
-            values = self.parts.prepared(loop.network)
-            self._pressed = self.parts.pressed(values, self._pressed_on())
+            made = self.parts.prepared_norm(loop.network, self._pressed_on()) if self.norm is total_l1 else None
+            if made is None:
+                values = self.parts.prepared(loop.network)
+                self._pressed = self.parts.pressed(values, self._pressed_on())
+            else:
+                self._pressed = [made.reshape(1)]
         if self.steering is not None:
-            now = self._values(loop.network) if self.norm is None else values
-            mean = self.parts.mean(now, self.wanted, self._pressed if self.narrow else None)
+            same = self._pressed if self.narrow else None
+            now = self._values(loop.network) if values is None and same is None else values or {}
+            mean = self.parts.mean(now, self.wanted, same)
             self.pressing = mean > 0
             self.steering.look(float(self.way[loop.step]), mean)
             self.lam = self.steering.lam
@@ -272,6 +281,11 @@ def check_options(lam: float | None, keep: float | None, settle: float, last: st
     check_fraction(keep)
     if not 0 <= settle < 1:
         raise ValueError(f"{last}: must be from 0 to below 1, got {settle:g}")
+
+
+def total_l1(values: Sequence[Tensor]) -> Tensor:
+    """The sum of all magnitudes, which knows no sites."""
+    return l1(torch.cat(list(values)))
 
 
 def summed(norm: Callable[[Tensor], Tensor]) -> Norm:

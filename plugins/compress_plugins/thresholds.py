@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compress_plugins.shrinking import Part, Shrink, sigmoids
+from compress_plugins.shrinking import Layout, Part, Shrink, sigmoids
 
 Dims = int | Sequence[int] | None
 
@@ -80,14 +80,14 @@ def threshold(size: Tensor, beta: Tensor, dims: Dims = None, *, guard: bool = Tr
     return torch.minimum(limit, _SHARE * size.amax(where, keepdim=kept)) if guard else limit
 
 
-def _are_below(alpha: Tensor, beta: Tensor, parts: Sequence[Part]) -> bool:
+def _are_below(alpha: Tensor, beta: Tensor, layout: Layout) -> bool:
     """Whether thresholds are below the guard for sure; to look at numbers costs a GPU more than it saves."""
     if not alpha.is_cpu:
         return False
-    for part, share, each in zip(parts, sigmoids(beta, parts), alpha.split([p.size for p in parts]), strict=True):
+    for i, (part, share) in enumerate(zip(layout.parts, sigmoids(beta, layout), strict=True)):
         largest = share if isinstance(share, float) else float(share.max())
         if largest * part.size >= _SURE * part.groups:  # a largest component is no smaller than the mean
-            size = each.abs().view(part.shape)
+            size = alpha.split(layout.sizes)[i].abs().view(part.shape)
             limit = share * size.sum(part.dims, keepdim=True)
             if not bool((limit < _SHARE * size.amax(part.dims, keepdim=True)).all()):
                 return False
@@ -115,14 +115,15 @@ def signed(alpha: Tensor, beta: Tensor, dims: Dims = None, *, rectify: bool = Fa
     """
     part = Part(tuple(alpha.shape), _dims(alpha, dims))
     betas = beta.expand(part.of_groups).reshape(-1)
-    return signed_parts(alpha.reshape(-1), betas, [part], rectify=rectify, guard=guard)[0][0]
+    return signed_parts(alpha.reshape(-1), betas, Layout((part,)), rectify=rectify, guard=guard)[0][0]
 
 
 def signed_parts(
     alpha: Tensor,
     beta: Tensor,
-    parts: Sequence[Part],
+    layout: Layout,
     kept: Tensor | None = None,
+    weights: Tensor | None = None,
     *,
     rectify: bool = False,
     guard: bool = True,
@@ -132,24 +133,25 @@ def signed_parts(
     Args:
         alpha: Of all components, those of one tensor behind those of another, (n,).
         beta: Of all groups.
-        parts: Which these tensors are.
+        layout: Which these tensors are.
         kept: 0 or 1 for every component.
+        weights: Of every component in the norm, 0 or more; 1 if left out.
         rectify, guard: As there.
     """
-    if not guard or _are_below(alpha.detach(), beta.detach(), parts):
-        *values, norm = Shrink.apply(parts, rectify, alpha, beta, kept)
+    if not guard or _are_below(alpha.detach(), beta.detach(), layout):
+        *values, norm = Shrink.apply(layout, rectify, alpha, beta, kept, weights)
         return values, norm
     # The derivative of a largest component, which the guard takes for the threshold's, is left to autograd
-    values, lengths = [], [part.size for part in parts]
-    masks = [None] * len(parts) if kept is None else kept.split(lengths)
-    betas = beta.split([part.groups for part in parts])
-    for part, a, b, mask in zip(parts, alpha.split(lengths), betas, masks, strict=True):
+    values, betas = [], beta.split(layout.groups)
+    masks = [None] * len(betas) if kept is None else kept.split(layout.sizes)
+    for part, a, b, mask in zip(layout.parts, alpha.split(layout.sizes), betas, masks, strict=True):
         a = a.view(part.shape)
         size = a.abs()
         above = size - threshold(size, b.view(part.of_groups), part.dims)
         made = a.detach().sign() * (rectified(above) if rectify else functional.relu(above))
         values.append(made if mask is None else made * mask.view(part.shape))
-    return values, torch.stack([l1(each) for each in values]).sum()
+    flat = torch.cat([each.reshape(-1) for each in values])
+    return values, l1(flat if weights is None else flat * weights)
 
 
 def l1(values: Tensor) -> Tensor:

@@ -250,7 +250,7 @@ def test_what_a_step_makes_once_has_the_gradients_of_both_uses() -> None:
         gates.alpha.mul_(factors)
     found = []
     for once in (True, False):
-        values = gates.prepare() if once else [each.view(-1) for each in gates()]
+        values = gates.prepare()[0] if once else [each.view(-1) for each in gates()]
         assert bool(gates.prepared) == once
         rows, maps = gates()
         assert not gates.prepared  # the next pass makes its own

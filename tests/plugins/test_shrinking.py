@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compress_plugins.shrinking import Part, Shrink
+from compress_plugins.shrinking import Layout, Part, Shrink
 from compress_plugins.thresholds import signed, signed_parts
 
 Dims = tuple[int, ...]
@@ -43,7 +43,7 @@ def shrunk(
     """The values and their norm of one tensor."""
     kept = None if mask is None else mask.reshape(-1)
     part = Part(tuple(alpha.shape), dims)
-    values, norm = Shrink.apply([part], rectify, alpha.reshape(-1), beta.reshape(-1), kept)
+    values, norm = Shrink.apply(Layout((part,)), rectify, alpha.reshape(-1), beta.reshape(-1), kept, None)
     return values, norm
 
 
@@ -61,17 +61,19 @@ def test_gradients_of_several_at_once() -> None:
     """Finite differences through tensors of different ranks and groups, some of which nothing reads."""
     drawn_ = [drawn(*each, seed=i) for i, each in enumerate(WHERE)]
     parts = [Part(*each) for each in WHERE]
+    layout = Layout(tuple(parts))
     alpha, beta, mask = (torch.cat([each[i].detach().flatten() for each in drawn_]) for i in range(3))
     inputs = alpha.requires_grad_(), beta.requires_grad_()
+    factors = torch.linspace(0, 2, len(alpha), dtype=torch.float64)
     for kept in (mask, None):
-        assert gradcheck(lambda a, b, k=kept: Shrink.apply(parts, False, a, b, k), inputs)
-        assert gradcheck(lambda a, b, k=kept: Shrink.apply(parts, False, a, b, k)[1:4:2], inputs)
-    vectors = [part for part in parts if part.one]
+        assert gradcheck(lambda a, b, k=kept: Shrink.apply(layout, False, a, b, k, factors), inputs)
+        assert gradcheck(lambda a, b, k=kept: Shrink.apply(layout, False, a, b, k, factors)[1:4:2], inputs)
+    vectors = Layout(tuple(part for part in parts if part.one))
     ones = [
         torch.cat([each[i].detach().flatten() for each, p in zip(drawn_, parts, strict=True) if p.one]) for i in (0, 1)
     ]
     inputs = ones[0].requires_grad_(), ones[1].requires_grad_()
-    assert gradcheck(lambda a, b: Shrink.apply(vectors, False, a, b, None), inputs)
+    assert gradcheck(lambda a, b: Shrink.apply(vectors, False, a, b, None, None), inputs)
 
 
 @pytest.mark.parametrize("rectify", [False, True])
@@ -115,7 +117,7 @@ def test_in_reduced_precision_the_components_stay_as_they_are() -> None:
     alpha, beta, mask = (t.detach().float().reshape(-1) for t in drawn((4, 5), (0, 1)))
     alpha.requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        (values,), norm = signed_parts(alpha, beta, [Part((4, 5), (0, 1))], mask)
+        (values,), norm = signed_parts(alpha, beta, Layout((Part((4, 5), (0, 1)),)), mask)
         (values.sum() + norm).backward()
     assert values.dtype == norm.dtype == torch.float32 and alpha.grad is not None and bool(alpha.grad.any())
     torch.testing.assert_close(values.flatten(), signed(alpha, beta[0]) * mask)
