@@ -133,7 +133,7 @@ class Magnitudes:
             torch.abs(tensor.detach().reshape(-1), out=size)
 
     def _parts(self, flat: Tensor) -> tuple[Tensor, ...]:
-        return flat.split(self._lengths)
+        return flat.split_with_sizes(self._lengths)
 
     def _rank(self, question: str, keep: float) -> None:
         """Write the masks."""

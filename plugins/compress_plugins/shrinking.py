@@ -75,7 +75,7 @@ class Layout:
 
     def split(self, vector: Tensor) -> Sequence[Tensor]:
         """Its parts: vectors, or in their shapes where they hold several groups."""
-        found = vector.split(self.sizes)
+        found = vector.split_with_sizes(self.sizes)  # without what Tensor.split does in Python
         if self.plain:
             return found
         return [each if part.one else each.view(part.shape) for part, each in zip(self.parts, found, strict=True)]
