@@ -45,7 +45,9 @@ class Gates(nn.Module):
         return [value.view(-1) for value in self.prepared], norm
 
     def forward(self) -> tuple[Tensor, ...]:
-        found, self.prepared = self.prepared, []
+        found: list[Tensor] = []
+        if torch.is_grad_enabled():  # who only looks leaves it to the training
+            found, self.prepared = self.prepared, found
         if not found:
             found, _ = signed_parts(self.alpha, self.beta, self.layout, rectify=self.rectify)
         return tuple(found)
