@@ -1,6 +1,6 @@
 """What every way to prune while training costs: seconds of an epoch with it and without, in turns, on one core.
 
-    python benchmarks/retrain_speed.py [--modes dsc,standout] [--rounds 3]
+    python benchmarks/retrain_speed.py [--modes dsc,standout] [--networks residual] [--rounds 3]
 
 Prints a Markdown table. An epoch is all that happens in it: steps, validation, and what the mode does at its end.
 ``dsc`` is compared with the training of the network that has its short circuits, without gates (``--form gsc``), as the
@@ -73,6 +73,12 @@ NETWORKS = (
         (64,),
         3200,
     ),
+    Network(
+        "784-800-800-10",
+        lambda: nn.Sequential(nn.Linear(784, 800), nn.ReLU(), nn.Linear(800, 800), nn.ReLU(), nn.Linear(800, 10)),
+        (784,),
+        1422,
+    ),
     Network("residual", residual_cnn, (1, 8, 8), 640),
     Network("small CNN", lambda: mgf_network("small"), (1, 28, 28), 640),
 )
@@ -127,6 +133,7 @@ class _Data:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--modes", help="with commas between; all if left out")
+    parser.add_argument("--networks", help="with commas between; all if left out")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -135,6 +142,8 @@ def main() -> None:
         if options.modes and mode not in options.modes.split(","):
             continue
         for network in NETWORKS:
+            if options.networks and network.name not in options.networks.split(","):
+                continue
             try:
                 plain, own = compared(network, mode, words, options.rounds)
             except ModelError:  # nothing to prune in this one

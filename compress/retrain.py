@@ -7,8 +7,7 @@ network's graph; `Session.fold` takes them out again or leaves what belongs to t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -167,21 +166,24 @@ class Retrain(Protocol):
         ...
 
 
-@contextmanager
-def guarded(plugin: Any) -> Iterator[None]:
+class guarded:  # a class, as a generator takes several times as long, three times in every step
     """Whatever a plugin raises, as an error that names it; ours pass.
 
     Raises:
         PluginError: It failed.
     """
-    try:
-        yield
-    except CompressError:
-        raise
-    except Exception as error:  # a plugin is foreign code and may raise anything
-        reason = f"{type(error).__name__}: {error}"
-        hint = "run again with --debug for the traceback"
-        raise PluginError(f"{type(plugin).__name__} failed: {reason}", hint) from error
+
+    def __init__(self, plugin: Any) -> None:
+        self.plugin = plugin
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception) and not isinstance(error, CompressError):  # foreign code may raise anything
+            reason = f"{type(error).__name__}: {error}"
+            hint = "run again with --debug for the traceback"
+            raise PluginError(f"{type(self.plugin).__name__} failed: {reason}", hint) from error
 
 
 def start_session(method: Retrain, context: Context) -> Session:

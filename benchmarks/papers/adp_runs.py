@@ -18,7 +18,7 @@ from compress.recover.loop import Loop
 from compress.retrain import start_session
 from compress.training import Training
 from compress_plugins.annealing import Annealing
-from compress_plugins.narrowing import largest
+from compress_plugins.ranking import Ranking
 
 MU = 10.0
 
@@ -134,7 +134,9 @@ class _Masked:
     def narrow(self, position: int, total: int) -> None:
         sizes = [w.detach().abs().masked_fill(~m, -1.0) for w, m in zip(self.layers, self.masks, strict=True)]
         flat = [torch.cat([size.flatten() for size in sizes])] if self.case.stacked else [s.flatten() for s in sizes]
-        found = torch.cat([largest(s, annealed(position, total, len(s), int(self.keep * len(s)), MU)) for s in flat])
+        found = torch.cat(
+            [Ranking().largest(s, annealed(position, total, len(s), int(self.keep * len(s)), MU)) for s in flat]
+        )
         parts = found.split([size.numel() for size in sizes])
         self.masks = [part.reshape(size.shape) for part, size in zip(parts, sizes, strict=True)]
 

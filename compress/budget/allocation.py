@@ -136,7 +136,8 @@ def moves(found: Sequence[Cluster], way: Stairs, scores: Scores, by: By) -> Move
         chosen = slice(int(way.start[i]), int(way.top[i]))
         fraction = thresholds(rung)[chosen] / cluster.steps
         costs = step_costs(cluster, scores, blocks)
-        cost = np.array([costs[a:b].mean() for a, b in zip(rung[:-1][chosen], rung[1:][chosen], strict=True)])
+        begin, end = rung[:-1][chosen], rung[1:][chosen]
+        cost = np.add.reduceat(costs[: end[-1]], begin) / (end - begin) if len(end) else np.zeros(0)
         if by == "local":
             cost = cost / _scale(costs)
         parts.append((np.full(len(cost), i), fraction, np.maximum.accumulate(cost) if len(cost) else cost))

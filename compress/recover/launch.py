@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 T = TypeVar("T")
+
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # of glibc's mallopt
 
 
 def processes() -> int:
@@ -56,7 +60,21 @@ def accelerator(precision: str, device: torch.device) -> Accelerator:
         raise InputError(f"--precision {precision}: {reason}", "--precision no, or --precision bf16") from error
     if distributed.is_initialized():
         atexit.register(_leave)
+    if made.device.type == "cpu":
+        keep_freed_memory()
     return made
+
+
+def keep_freed_memory() -> None:
+    """Let the process keep what it frees for what it allocates next.
+
+    Every step of a training frees its gradients, which glibc would give back to Linux, to ask for as much again in the
+    next step; all of these pages have to be cleared anew then. Other C libraries are left as they are.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, 32 << 20)  # the most that it takes
+        mallopt(_TRIM_THRESHOLD, 1 << 30)
 
 
 def from_main(value: T, device: torch.device) -> T:

@@ -11,8 +11,9 @@ from torch import Tensor, fx, nn
 
 from compress.plugin import Context, InputError, ModelError, Plan, insert_module
 from compress_plugins.components import Removed, Values
-from compress_plugins.gates import Gate
+from compress_plugins.gates import Gates
 from compress_plugins.layers import Place, copy_tensors, op, rows, shape, take_over, weight
+from compress_plugins.shrinking import Part
 
 _SAMPLES = 64  # on which branches are compared with what they are added to
 
@@ -42,7 +43,7 @@ class Blocks:
         self.size = len(self.blocks)
         if self.size < 2:
             raise ModelError(f"blocks compete, and {self.size} residual branches were found", "--on batchnorm or units")
-        gates = Gate(self.size, 0, rectify, next(network.parameters()))
+        gates = Gates([Part((self.size,), (0,))], rectify, next(network.parameters()))
         by_name = {node.name: node for node in network.graph.nodes}
         for i, block in enumerate(self.blocks):
             branch, total = by_name[block.place.node], by_name[block.total]
@@ -51,10 +52,13 @@ class Blocks:
     def values(self, network: fx.GraphModule) -> dict[str, Tensor]:
         gate = network.get_submodule(_named(0))
         assert isinstance(gate, _BlockGate)
-        return {"blocks": gate.gates.values()}
+        return {"blocks": gate.gates()[0]}
 
     def prepared(self, network: fx.GraphModule) -> dict[str, Tensor]:
         return self.values(network)
+
+    def prepared_norm(self, network: fx.GraphModule, only: Removed | None) -> Tensor | None:
+        return None
 
     def withdraw(self, network: fx.GraphModule, share: float) -> None:
         """Blocks have no constants beside their gates."""
@@ -62,7 +66,7 @@ class Blocks:
     def pressed(self, values: Values, only: Removed | None = None) -> list[Tensor]:
         return [values["blocks"] if only is None else values["blocks"][only["blocks"]]]
 
-    def mean(self, values: Values, units: Removed) -> float:
+    def mean(self, values: Values, units: Removed, pressed: Sequence[Tensor] | None = None) -> float:
         own = self.scores(values)["blocks"][units["blocks"]]
         return float(own.mean()) if len(own) else 0.0
 
@@ -116,12 +120,12 @@ class Blocks:
 class _BlockGate(nn.Module):
     """One of the gates that blocks have in common."""
 
-    def __init__(self, gates: Gate, position: int) -> None:
+    def __init__(self, gates: Gates, position: int) -> None:
         super().__init__()
         self.gates, self.position = gates, position
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.gates.values()[self.position]
+        return x * self.gates()[0][self.position]
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,10 @@ class UnitScales:
         """The same before a pass, in which the network does not make them again."""
         return self.values(network)
 
+    def prepared_norm(self, network: fx.GraphModule, only: Removed | None) -> Tensor | None:
+        """The l1 norm of what is pressed on, prepared with the values; None where that is not made at once."""
+        return None
+
     def withdraw(self, network: fx.GraphModule, share: float) -> None:
         """Leave only a share of what the units put out beside what the scales govern."""
 
@@ -64,15 +68,22 @@ class UnitScales:
 
     def pressed(self, values: Values, only: Removed | None = None) -> list[Tensor]:
         """The scales of units that may go, or of some of them, one tensor for each site."""
-        return [values[name][index.to(values[name].device)] for name, index in self.indices(only).items()]
+        chosen = self.indices(only).items()
+        return [values[name].index_select(0, index.to(values[name].device)) for name, index in chosen]
 
-    def mean(self, values: Values, units: Removed) -> float:
-        """Of some units, the mean of the sum of |a| over their scales; 0 where none of them has any."""
+    def mean(self, values: Values, units: Removed, pressed: Sequence[Tensor] | None = None) -> float:
+        """Of some units, the mean of the sum of |a| over their scales; 0 where none of them has any.
+
+        Args:
+            values: By site its scales.
+            units: Which.
+            pressed: What `pressed` gives for these, if anyone has asked already.
+        """
         count = sum(len(each) for group, each in units.items() if group in self.members)
         if not count:
             return 0.0
-        found = [each.detach() for each in self.pressed(values, units)]
-        return float(torch.cat(found).abs().sum(dtype=torch.float64)) / count
+        found = torch.cat(list(self.pressed(values, units) if pressed is None else pressed)).detach()
+        return float(found.abs().sum(dtype=torch.float64)) / count
 
     def indices(self, units: Removed | None) -> dict[str, Tensor]:
         """By site the indices that these units hold; None for all that may go."""

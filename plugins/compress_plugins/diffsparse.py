@@ -13,7 +13,7 @@ from compress_plugins import thresholds
 from compress_plugins.blocks import Blocks
 from compress_plugins.gates import UnitGates
 from compress_plugins.norm_scales import ThresholdedNorms
-from compress_plugins.sparse import Components, Norm, Sparse, check_options, summed, with_budget
+from compress_plugins.sparse import Components, Norm, Sparse, check_options, summed, total_l1, with_budget
 
 On = Literal["auto", "batchnorm", "units", "blocks"]
 Gate = Literal["before", "after"]
@@ -79,4 +79,6 @@ class DiffSparse:
     def _norm(self) -> Norm:
         if self.regulariser == "lp":
             return summed(partial(thresholds.lp, p=self.p, eps=1e-3))
-        return summed({"l1": thresholds.l1, "l21": thresholds.l21, "l12": thresholds.l12}[self.regulariser])
+        if self.regulariser == "l1":
+            return total_l1
+        return summed({"l21": thresholds.l21, "l12": thresholds.l12}[self.regulariser])

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from compress.plugin import Context, Figure, ModelError, Series, insert_module
-from compress_plugins.thresholds import alpha_of, signed_all, start_beta
+from compress_plugins.shrinking import Layout, Part
+from compress_plugins.thresholds import alpha_of, signed_parts, start_beta
 
 Dims = tuple[int, ...] | None
 
@@ -45,67 +46,62 @@ def group_dims(context: Context, name: str, group: str) -> Dims:
     return tuple(dim for dim in range(context.weight(name).dim()) if dim != context.output_dim(name))
 
 
-class Thresholds(nn.Module):
-    """What makes the edges of one weight of alphas, which have its shape.
-
-    Args:
-        alpha: Of the weight.
-        dims: Of one group, which has one threshold.
-    """
-
-    kept: Tensor
-
-    def __init__(self, alpha: Tensor, dims: Dims) -> None:
-        super().__init__()
-        self.dims = dims
-        shape = [1 if dims is None or dim in dims else size for dim, size in enumerate(alpha.shape)]
-        size = alpha.numel() // torch.Size(shape).numel()
-        self.beta = nn.Parameter(torch.full(shape, start_beta(size), dtype=alpha.dtype, device=alpha.device))
-        # Numbers, as a product with bools takes four times as long
-        self.register_buffer("kept", torch.ones_like(alpha, requires_grad=False))
-
-
 class Thresholded(nn.Module):
-    """Reads the alphas of all weights and gives their edges (equation 12).
+    """Makes the edges of several weights of alphas (equation 12). One vector has all alphas, one all betas.
 
     Args:
-        parts: By weight.
+        weights: What the edges are at first.
+        dims: For each, those of one group, which has one threshold.
         guard: Whether every group keeps an edge.
         rectify: Whether edges that are zero have a gradient.
     """
 
-    def __init__(self, parts: Iterable[Thresholds], guard: bool, rectify: bool) -> None:
+    mask: Tensor
+
+    def __init__(self, weights: Sequence[Tensor], dims: Sequence[Dims], guard: bool, rectify: bool) -> None:
         super().__init__()
-        self.parts = nn.ModuleList(parts)
         self.guard, self.rectify = guard, rectify
+        self.layout = Layout(
+            tuple(
+                Part(tuple(weight.shape), tuple(range(weight.dim())) if where is None else where)
+                for weight, where in zip(weights, dims, strict=True)
+            )
+        )
         self.norms: list[Tensor] = []  # of the edges of the last pass of the training, with its gradient
+        alphas = [starting_alpha(weight.detach(), where) for weight, where in zip(weights, dims, strict=True)]
+        betas = [alphas[0].new_full((part.groups,), start_beta(part.size // part.groups)) for part in self.layout.parts]
+        self.alpha = nn.Parameter(torch.cat([alpha.flatten() for alpha in alphas]))
+        self.beta = nn.Parameter(torch.cat(betas))
+        # Numbers, as a product with bools takes four times as long
+        self.register_buffer("mask", torch.cat([weight.flatten() != 0 for weight in weights]).to(alphas[0]))
 
     @property
     def kept(self) -> list[Tensor]:
         """By weight: 1 where an edge may be, 0 where it is cut."""
-        return [part.get_buffer("kept") for part in self.parts]
+        pieces = self.mask.split(self.layout.sizes)
+        return [piece.view(part.shape) for part, piece in zip(self.layout.parts, pieces, strict=True)]
 
-    def forward(self, *alphas: Tensor) -> tuple[Tensor, ...]:
-        parts: list[Any] = list(self.parts)
-        betas, dims, kept = [p.beta for p in parts], [p.dims for p in parts], [p.kept for p in parts]
-        edges, norm = signed_all(alphas, betas, dims, kept, rectify=self.rectify, guard=self.guard)
+    def forward(self) -> tuple[Tensor, ...]:
+        edges, norm = signed_parts(
+            self.alpha, self.beta, self.layout, self.mask, rectify=self.rectify, guard=self.guard
+        )
         self.norms[:] = [norm] if norm.requires_grad else []
         return tuple(edges)
 
-    def norm(self, *alphas: Tensor) -> Tensor:
+    def norm(self) -> Tensor:
         """The l1 norm of the edges of the last pass, once; of another pass where there was none."""
         if not self.norms:
-            self(*alphas)
+            self()
         return self.norms.pop()
 
 
 class Strongest(nn.Module):
-    """Reads all weights and gives what is kept; the gradient reaches every edge as if all were (Wortsman et al.)."""
+    """Reads weights and gives what is kept; the gradient reaches every edge as if all were (Wortsman et al.)."""
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
         super().__init__()
         for i, weight in enumerate(weights):
-            self.register_buffer(f"kept_{i}", torch.ones_like(weight, requires_grad=False))
+            self.register_buffer(f"kept_{i}", (weight.detach() != 0).to(weight.dtype))
 
     @property
     def kept(self) -> list[Tensor]:
@@ -157,8 +153,18 @@ def read_through(network: fx.GraphModule, name: str, made: str, module: nn.Modul
     network.recompile()
 
 
-def read_all_through(network: fx.GraphModule, names: Sequence[str], made: str, module: nn.Module) -> None:
-    """As `read_through` for several parameters at once: the module takes all of them and gives as many tensors."""
+def read_all_through(
+    network: fx.GraphModule, names: Sequence[str], made: str, module: nn.Module, *, given: bool
+) -> None:
+    """As `read_through` for several parameters at once: the module gives as many tensors.
+
+    Args:
+        network: Changed in place.
+        names: Of the parameters; other names of the same tensors count, too.
+        made: Name of the module.
+        module: What it gives has the shapes of the parameters.
+        given: Whether it takes them; otherwise the network has no such parameters any more.
+    """
     if hasattr(network, made):
         raise ValueError(f"the network has something called {made} already")
     network.add_module(made, module)
@@ -166,13 +172,17 @@ def read_all_through(network: fx.GraphModule, names: Sequence[str], made: str, m
     graph = network.graph
     readers = [node for node in graph.nodes if node.op == "get_attr" and str(node.target) in tensors]
     with graph.inserting_before(next(node for node in graph.nodes if node.op != "placeholder")):
-        call = graph.call_module(made, tuple(graph.get_attr(name) for name in names))
+        call = graph.call_module(made, tuple(graph.get_attr(name) for name in names) if given else ())
         items = {id(tensors[n]): graph.call_function(operator.getitem, (call, i)) for i, n in enumerate(names)}
     for node in readers:
         item = items.get(id(tensors[str(node.target)]))
         if item is not None:
             node.replace_all_uses_with(item)
             graph.erase_node(node)
+    for name, tensor in tensors.items():
+        if not given and id(tensor) in items:
+            owner, _, last = name.rpartition(".")
+            delattr(network.get_submodule(owner), last)
     network.recompile()
 
 
@@ -193,4 +203,4 @@ def by_epoch(name: str, title: str, what: str, counts: Sequence[Sequence[int]]) 
 
 def count(weights: Iterable[Tensor]) -> int:
     """Edges that are not zero."""
-    return sum(int(torch.count_nonzero(weight)) for weight in weights)
+    return sum(int((weight != 0).sum()) for weight in weights)  # on a CPU three times as fast as count_nonzero

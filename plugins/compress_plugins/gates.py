@@ -2,36 +2,55 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, fx, nn
 
-from compress.plugin import Context, ModelError, insert_module
-from compress_plugins.components import Members, Removed, Thresholded, UnitScales, Values, sizes
+from compress.plugin import Context, ModelError
+from compress_plugins.components import Members, Removed, UnitScales, Values, sizes
 from compress_plugins.layers import Where, copy_tensors, layer_nodes, makers, place_of, take_over
-from compress_plugins.thresholds import start_alpha
+from compress_plugins.shrinking import Layout, Part
+from compress_plugins.thresholds import signed_parts, start_alpha, start_beta
+
+_GATES = "sparse_gates"  # the module that makes their values
 
 
-class Gate(Thresholded):
-    """Multiplies by a of equation 12, which is 1 at first.
+class Gates(nn.Module):
+    """The values of many gates, one tensor for each place, which are 1 at first. One vector has all alphas.
 
     Args:
-        n: Components.
-        trailing: Dims behind them in what is multiplied.
+        parts: The shapes of these tensors.
         rectify: Take the rectified gradient.
         like: Has the type and the device of alpha and beta.
     """
 
-    def __init__(self, n: int, trailing: int, rectify: bool, like: Tensor) -> None:
-        super().__init__(n, rectify, like)
-        self.alpha = nn.Parameter(torch.full((n,), start_alpha(n, 1.0), dtype=like.dtype, device=like.device))
-        self.trailing = trailing
+    def __init__(self, parts: Sequence[Part], rectify: bool, like: Tensor) -> None:
+        super().__init__()
+        self.layout, self.rectify = Layout(tuple(parts)), rectify
+        sizes = self.layout.sizes
+        alphas = [torch.full((n,), start_alpha(n, 1.0), dtype=like.dtype, device=like.device) for n in sizes]
+        self.alpha = nn.Parameter(torch.cat(alphas))
+        self.beta = nn.Parameter(torch.tensor([start_beta(n) for n in sizes], dtype=like.dtype, device=like.device))
+        self.prepared: list[Tensor] = []
 
-    def values(self) -> Tensor:
-        """(n,)"""
-        return super().forward(self.alpha)
+    def prepare(self, weights: Tensor | None = None) -> tuple[list[Tensor], Tensor]:
+        """What the next pass takes instead of making it again, as vectors, and its l1 norm: a step needs both.
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.values().reshape(-1, *[1] * self.trailing)
+        Args:
+            weights: Of every component in the norm.
+        """
+        self.prepared, norm = signed_parts(self.alpha, self.beta, self.layout, weights=weights, rectify=self.rectify)
+        return [value.view(-1) for value in self.prepared], norm
+
+    def forward(self) -> tuple[Tensor, ...]:
+        found: list[Tensor] = []
+        if torch.is_grad_enabled():  # who only looks leaves it to the training
+            found, self.prepared = self.prepared, found
+        if not found:
+            found, _ = signed_parts(self.alpha, self.beta, self.layout, rectify=self.rectify)
+        return tuple(found)
 
 
 class UnitGates(UnitScales):
@@ -51,17 +70,30 @@ class UnitGates(UnitScales):
         self.sizes = {group.name: sizes(context, group) for group in context.groups if group.name in self.members}
         layers = layer_nodes(network)
         self.places = {name: place_of(network, layers[name], where) for name in self.removable}
-        by_name = {node.name: node for node in network.graph.nodes}
+        self._asked_for: Removed | None = None
+        self._weights: Tensor | None = None  # of all gates: 1 where they are pressed on
+        parts = []
         for name, place in self.places.items():
-            weight = network.get_parameter(name)
-            gate = Gate(len(weight), place.trailing, rectify, weight)
-            insert_module(network, _named(name), gate, by_name[place.node])
+            shape = (len(network.get_parameter(name)), *[1] * place.trailing)
+            parts.append(Part(shape, tuple(range(len(shape)))))
+        gates = Gates(parts, rectify, network.get_parameter(next(iter(self.places))))
+        _multiply(network, [place.node for place in self.places.values()], gates)
 
     def values(self, network: fx.GraphModule) -> dict[str, Tensor]:
-        return {name: _gate(network, name).values() for name in self.places}
+        return dict(zip(self.places, (value.view(-1) for value in _gates(network)()), strict=True))
 
     def prepared(self, network: fx.GraphModule) -> dict[str, Tensor]:
-        return {name: gate.prepare(gate.alpha) for name in self.places for gate in [_gate(network, name)]}
+        return dict(zip(self.places, _gates(network).prepare()[0], strict=True))
+
+    def prepared_norm(self, network: fx.GraphModule, only: Removed | None) -> Tensor | None:
+        gates = _gates(network)
+        if self._weights is None or self._asked_for is not only or self._weights.device != gates.alpha.device:
+            chosen = self.indices(only)
+            found = {name: torch.zeros(size) for name, size in zip(self.places, gates.layout.sizes, strict=True)}
+            for name, index in chosen.items():
+                found[name][index] = 1
+            self._asked_for, self._weights = only, torch.cat(list(found.values())).to(gates.alpha)
+        return gates.prepare(self._weights)[1]
 
     def worth(self, values: Values) -> dict[str, Tensor]:
         """The gates, which are all 1 at first, times the sizes of the units."""
@@ -69,12 +101,11 @@ class UnitGates(UnitScales):
 
     def masks(self, removed: Removed) -> dict[str, Tensor]:
         found = super().masks(removed)
+        masks = {name: torch.ones(len(self.context.weight(name)), dtype=torch.bool) for name in self.places}
         for group, units in removed.items():
             for name, index in self.members.get(group, ()):
-                alpha = f"{_named(name)}.alpha"
-                mask = found.setdefault(alpha, torch.ones(len(self.context.weight(name)), dtype=torch.bool))
-                mask[index[units].flatten()] = False
-        return found
+                masks[name][index[units].flatten()] = False
+        return {**found, f"{_GATES}.alpha": torch.cat(list(masks.values()))}
 
     def fold(self, network: fx.GraphModule) -> fx.GraphModule:
         plain = self.context.copy()
@@ -106,7 +137,22 @@ def _named(name: str) -> str:
     return f"sparse_gate_{name.replace('.', '_')}"
 
 
-def _gate(network: fx.GraphModule, name: str) -> Gate:
-    found = network.get_submodule(_named(name))
-    assert isinstance(found, Gate)
+def _gates(network: fx.GraphModule) -> Gates:
+    found = network.get_submodule(_GATES)
+    assert isinstance(found, Gates)
     return found
+
+
+def _multiply(network: fx.GraphModule, names: Sequence[str], gates: Gates) -> None:
+    """Multiply what nodes of these names give by the values of gates."""
+    network.add_module(_GATES, gates)
+    graph, by_name = network.graph, {node.name: node for node in network.graph.nodes}
+    with graph.inserting_before(next(node for node in graph.nodes if node.op != "placeholder")):
+        made = graph.call_module(_GATES, ())
+        values = [graph.call_function(operator.getitem, (made, i)) for i in range(len(names))]
+    for name, value in zip(names, values, strict=True):
+        node = by_name[name]
+        with graph.inserting_after(node):
+            product = graph.call_function(torch.ops.aten.mul.Tensor, (node, value))
+        node.replace_all_uses_with(product, delete_user_cb=lambda user, product=product: user is not product)
+    network.recompile()

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_NEAR = 0.05  # of the first bound: where the next is looked for
+_NEAR = 0.03  # of the last bound: the next is looked for where it has moved by less
 _WIDER = 4.0  # times as far as it moved last time
-_LEAST = 1e-3  # of the bound, at least
+_LEAST = 1e-3  # of the bound
+_MANY = 1 << 14  # scores of which a sample is worth its while
+_SAMPLE = 1 << 14  # at most, and an eighth of them
+_SURE = 3.0  # standard deviations
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 class Ranking:
@@ -22,7 +27,7 @@ class Ranking:
 
     def __init__(self) -> None:
         self._bound: float | None = None  # of what stayed last time, the smallest
-        self._near = _NEAR
+        self._near = math.inf  # how near the next is expected, as a share of it
 
     def largest(self, scores: Tensor, count: int, out: Tensor | None = None) -> Tensor:
         """Which scores are the ``count`` largest, at least 1; of equal ones the first stay.
@@ -37,7 +42,7 @@ class Ranking:
             out = torch.empty(len(scores), dtype=torch.bool, device=scores.device)
         if count >= len(scores):
             return out.fill_(True)
-        bound, found = (self._bound_in_parts if scores.is_cpu else _bound_of)(scores, count)
+        bound, found = (self._bound_near if scores.is_cpu else _bound_of)(scores, count)
         if out.dtype == torch.bool and scores.is_cpu:  # NumPy compares several times as fast
             np.greater_equal(scores.numpy(), bound, out=out.numpy())
         else:
@@ -46,30 +51,41 @@ class Ranking:
             out[(scores == bound).nonzero().flatten()[count - found :]] = False
         return out
 
-    def _bound_in_parts(self, scores: Tensor, count: int) -> tuple[float, int]:
+    def _bound_near(self, scores: Tensor, count: int) -> tuple[float, int]:
         """The smallest of the largest scores, and how many are no smaller."""
         values = scores.numpy()
-        near, more = values, 0
-        if self._bound is not None:
-            reach = self._near * abs(self._bound)
-            above, among = values >= self._bound + reach, values >= self._bound - reach
+        near, more = values, 0  # what is put into order, and how many beside it are larger
+        for low, high in self._guesses(values, count):
+            above, among = values >= high, values >= low
             over, within = int(np.count_nonzero(above)), int(np.count_nonzero(among))
-            if over >= count:
-                near = values[above]
-            elif within >= count:
-                near, more = values[above ^ among], over
-            else:
-                near, more = values[~among], within
+            if over < count <= within:
+                near, more = np.compress(above ^ among, values), over
+                break
         place = len(near) - (count - more)
         ordered = np.partition(near, place)
         bound = float(ordered[place])
         # Of equal scores some may stand before their place
         found = more + len(near) - place + int(np.count_nonzero(ordered[:place] >= bound))
         if self._bound and math.isfinite(bound - self._bound):
-            moved = abs(bound / self._bound - 1)
-            self._near = min(max(_WIDER * moved, _LEAST), _NEAR)
+            self._near = max(_WIDER * abs(bound / self._bound - 1), _LEAST)
         self._bound = bound
         return bound, found
+
+    def _guesses(self, values: np.ndarray[Any, Any], count: int) -> Iterator[tuple[float, float]]:
+        """Where the bound may be: near the last one, if that moved little, or near that of a sample."""
+        if self._bound is not None and self._near < _NEAR:
+            reach = self._near * abs(self._bound)
+            yield self._bound - reach, self._bound + reach
+        if len(values) < _MANY:
+            return
+        sample = values[:: max(len(values) // _SAMPLE, 8) | 1]  # odd, as columns are often alike and rows even
+        share = count / len(values)
+        deviation = math.sqrt(len(sample) * share * (1 - share)) + 1
+        places = [len(sample) * (1 - share) + sign * _SURE * deviation for sign in (-1, 1)]
+        low, high = (min(max(round(place), 0), len(sample) - 1) for place in places)
+        ordered = np.partition(sample, (low, high))
+        # Where many are zero, they need no order
+        yield max(float(ordered[low]), _TINY), float(ordered[high])
 
 
 def _bound_of(scores: Tensor, count: int) -> tuple[float, int]:
@@ -83,7 +99,8 @@ class Magnitudes:
 
     def __init__(self, together: bool) -> None:
         self.together = together
-        self._rankings: dict[tuple[str, int], Ranking] = {}
+        self._rankings: dict[str, Ranking] = {}
+        self._lengths: list[int] = []
         self._sizes, self._masks = torch.empty(0), torch.empty(0)  # memory of their size comes at a price
 
     def largest(self, tensors: Mapping[str, Tensor], keep: float) -> dict[str, Tensor]:
@@ -95,45 +112,47 @@ class Magnitudes:
             tensors: By name, on one device; the same names and shapes every time.
             keep: The share that stays, of each tensor or of all.
         """
-        masks = self._ranked("largest", tensors, keep)
-        return {n: mask.reshape(t.shape) for (n, t), mask in zip(tensors.items(), masks, strict=True)}
+        self._look(tensors)
+        self._rank("now", keep)
+        masks = zip(tensors, self._parts(self._masks), strict=True)
+        return {name: mask.reshape(tensors[name].shape) for name, mask in masks}
 
-    def held_by_others(self, tensors: Mapping[str, Tensor], keep: float) -> float:
-        """The share of all magnitude that the others hold; arguments as of `largest`."""
-        self._ranked("others", tensors, keep)
-        total = float(self._sizes.sum())
-        return max(0.0, 1 - float(torch.dot(self._sizes, self._masks)) / total) if total else 0.0
+    def next_cut(self, keep: float) -> float:
+        """Of all magnitude that the largest have, the share that goes where fewer stay: ``keep`` of what was there."""
+        held = float(torch.dot(self._sizes, self._masks))
+        self._rank("next", keep)
+        return 1 - float(torch.dot(self._sizes, self._masks)) / held if held else 0.0
 
-    def _ranked(self, question: str, tensors: Mapping[str, Tensor], keep: float) -> tuple[Tensor, ...]:
-        """The masks, flat."""
-        sizes, masks = self._looked(tensors)
+    def _look(self, tensors: Mapping[str, Tensor]) -> None:
+        lengths = [tensor.numel() for tensor in tensors.values()]
+        device = next(iter(tensors.values())).device
+        if self._lengths != lengths or self._sizes.device != device:
+            self._lengths = lengths
+            self._sizes, self._masks = (torch.empty(sum(lengths), device=device) for _ in range(2))
+        for size, tensor in zip(self._parts(self._sizes), tensors.values(), strict=True):
+            torch.abs(tensor.detach().reshape(-1), out=size)
+
+    def _parts(self, flat: Tensor) -> tuple[Tensor, ...]:
+        return flat.split_with_sizes(self._lengths)
+
+    def _rank(self, question: str, keep: float) -> None:
+        """Write the masks."""
+        sizes, masks = self._parts(self._sizes), self._parts(self._masks)
         if not self.together:
             for i, (size, mask) in enumerate(zip(sizes, masks, strict=True)):
-                self._rank((question, i), size, keep, mask)
-            return masks
+                self._largest(f"{question} {i}", size, keep, mask)
+            return
         tops = [_place_of_largest(size) for size in sizes]
         most = [size[top].clone() for size, top in zip(sizes, tops, strict=True)]
         for size, top in zip(sizes, tops, strict=True):
             size[top] = torch.inf
-        self._rank((question, 0), self._sizes, keep, self._masks)
+        self._largest(question, self._sizes, keep, self._masks)
         for size, top, value in zip(sizes, tops, most, strict=True):
             size[top] = value
-        return masks
 
-    def _rank(self, question: tuple[str, int], sizes: Tensor, keep: float, masks: Tensor) -> None:
+    def _largest(self, question: str, sizes: Tensor, keep: float, masks: Tensor) -> None:
         ranking = self._rankings.setdefault(question, Ranking())
         ranking.largest(sizes, max(1, round(keep * len(sizes))), masks)
-
-    def _looked(self, tensors: Mapping[str, Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Magnitudes and places for masks, flat."""
-        lengths = [tensor.numel() for tensor in tensors.values()]
-        device = next(iter(tensors.values())).device
-        if len(self._sizes) != sum(lengths) or self._sizes.device != device:
-            self._sizes, self._masks = (torch.empty(sum(lengths), device=device) for _ in range(2))
-        sizes, masks = self._sizes.split(lengths), self._masks.split(lengths)
-        for size, tensor in zip(sizes, tensors.values(), strict=True):
-            torch.abs(tensor.detach().reshape(-1), out=size)
-        return sizes, masks
 
 
 def _place_of_largest(sizes: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""Equation 12 and its gradient, written out for several tensors at once: few operations in a step of the training.
+"""Equation 12 and its gradient, written out for many groups at once: few operations in a step of the training.
 
 Source: Lee, Differentiable Sparsification for Deep Neural Networks, 2019, equation 12.
 """
@@ -6,15 +6,79 @@ Source: Lee, Differentiable Sparsification for Deep Neural Networks, 2019, equat
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Dims = tuple[int, ...]
 Factor = float | Tensor  # a number for one group on a CPU, where it costs nothing to look at
 aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of several tensors that lie behind each other in one vector.
+
+    Attributes:
+        shape: Of the tensor.
+        dims: Where the components of a group lie in it.
+    """
+
+    shape: tuple[int, ...]
+    dims: tuple[int, ...]
+
+    @cached_property
+    def one(self) -> bool:
+        """Whether all is one group, which then stays a vector."""
+        return len(self.dims) == len(self.shape)
+
+    @cached_property
+    def size(self) -> int:
+        """Components."""
+        return math.prod(self.shape)
+
+    @cached_property
+    def of_groups(self) -> tuple[int, ...]:
+        """The shape that a sum over groups keeps."""
+        return tuple(1 if dim in self.dims else size for dim, size in enumerate(self.shape))
+
+    @cached_property
+    def groups(self) -> int:
+        """How many."""
+        return math.prod(self.of_groups)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which tensors a vector holds, one behind the other."""
+
+    parts: tuple[Part, ...]
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Components of each."""
+        return [part.size for part in self.parts]
+
+    @cached_property
+    def groups(self) -> list[int]:
+        """Groups of each."""
+        return [part.groups for part in self.parts]
+
+    @cached_property
+    def plain(self) -> bool:
+        """Whether each is one group."""
+        return all(part.one for part in self.parts)
+
+    def split(self, vector: Tensor) -> Sequence[Tensor]:
+        """Its parts: vectors, or in their shapes where they hold several groups."""
+        found = vector.split_with_sizes(self.sizes)  # without what Tensor.split does in Python
+        if self.plain:
+            return found
+        return [each if part.one else each.view(part.shape) for part, each in zip(self.parts, found, strict=True)]
 
 
 class Shrink(torch.autograd.Function):
@@ -23,91 +87,102 @@ class Shrink(torch.autograd.Function):
     With r what reaches |alpha| - t, times sign(alpha), and h the sum of r sign(alpha) over the group:
     d alpha = r - sigmoid(beta) h sign(alpha), and d beta = -sigmoid(beta) (1 - sigmoid(beta)) h sum |alpha|.
 
-    Takes for each tensor the dims along which the components of a group lie, whether gradients are rectified (those of
-    elu where |alpha| is below t), and all alphas, all betas and all masks (numbers, or None). Gives all results and the
-    norm.
+    Takes the layout, whether gradients are rectified (those of elu where |alpha| is below t), and four vectors: alpha
+    of all parts, beta of all groups, the mask (numbers, or None), and how much each component counts in the norm (None:
+    all are 1). Gives a tensor for each part, and the norm.
     """
 
     @staticmethod
-    def forward(context: Any, dims: tuple[Dims, ...], rectify: bool, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        n = len(dims)
-        norm: Factor = 0.0
-        made, saved, context.passes = [], [], []
-        for where, alpha, beta, kept in zip(dims, tensors[:n], tensors[n : 2 * n], tensors[2 * n :], strict=True):
-            assert alpha is not None and beta is not None
-            shape = alpha.shape
-            if len(where) == len(shape):  # one group, which goes through all that follows as a vector
-                alpha, kept = alpha.reshape(-1), None if kept is None else kept.reshape(-1)
-            share, sign = sigmoid(beta), alpha.sign()
-            size = _sums(alpha, sign, where)
-            values, slope = _shrunk(alpha, sign, share * size, kept, rectify)
-            norm = norm + _number(torch.dot(values.reshape(-1), sign.reshape(-1)))
-            made.append(values.view(shape))
-            saved += [values, sign, slope]
-            context.passes.append((where, share, size, shape, beta.shape))
-        context.save_for_backward(*saved)
+    def forward(
+        context: Any, layout: Layout, rectify: bool, alpha: Tensor, beta: Tensor, kept: Tensor | None,
+        weights: Tensor | None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        sign, values = alpha.sign(), torch.empty_like(alpha)
+        shares, sizes, limits = sigmoids(beta.detach(), layout), [], []
+        alphas, made = layout.split(alpha), layout.split(values)
+        for part, share, a, s, v in zip(layout.parts, shares, alphas, layout.split(sign), made, strict=True):
+            size = _sums(a, s, part)
+            limit = share * size
+            if isinstance(limit, float):
+                aten.softshrink.out(a, limit, out=v)
+            else:
+                torch.abs(a, out=v).sub_(limit).relu_().mul_(s)
+            sizes.append(size)
+            limits.append(limit)
+        if kept is not None:
+            values.mul_(kept)
+        pressed = sign if weights is None else sign * weights
+        slope = _slope(alpha, sign, limits, kept, layout) if rectify else None
+        context.layout, context.shares, context.sizes = layout, shares, sizes
+        context.save_for_backward(values, sign, pressed, slope)
         context.set_materialize_grads(False)
-        return *made, norm if isinstance(norm, Tensor) else made[0].new_full((), norm)
+        shaped = (v.view(part.shape) for part, v in zip(layout.parts, made, strict=True))
+        return *shaped, torch.dot(values, pressed)
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved, last = context.saved_tensors, gradients[-1]
+        values, sign, pressed, slope = context.saved_tensors
+        layout, last = context.layout, gradients[-1]
         of_norm = None if last is None else _number(last)
-        alphas, betas = [], []
-        for i, (where, share, size, shape, of_beta) in enumerate(context.passes):
-            values, sign, slope = saved[3 * i : 3 * i + 3]
-            gradient = gradients[i]
-            gradient = torch.zeros_like(values) if gradient is None else gradient.reshape(values.shape)
-            through = _through(gradient, of_norm, values, sign, slope)
-            pull = share * _sums(through, sign, where)
-            by_beta = (share - 1) * pull * size
-            alphas.append(_plus(through, sign, -pull, through).view(shape))
-            one = isinstance(by_beta, float)
-            betas.append(values.new_full(of_beta, by_beta) if one else by_beta.sum_to_size(of_beta))
-        return None, None, *alphas, *betas, *[None] * len(alphas)
+        through = torch.empty_like(values)  # one for all that follows, as memory of this size comes at a price
+        pieces = layout.split(through)
+        at_once = of_norm if slope is None and isinstance(of_norm, float) else None
+        for gradient, t, p in zip(gradients, pieces, layout.split(pressed), strict=False):
+            gradient = torch.zeros_like(t) if gradient is None else gradient.reshape(t.shape)
+            if at_once is None:
+                t.copy_(gradient)
+            else:
+                torch.add(gradient, p, alpha=at_once, out=t)
+        if slope is not None:
+            through.mul_(slope)
+        if of_norm is not None and at_once is None:
+            _add(through, aten.hardshrink_backward(pressed, values, 0.0), of_norm)
+        if slope is None:  # nothing reaches what is zero
+            aten.hardshrink_backward.grad_input(through, values, 0.0, grad_input=through)
+        betas: list[Any] = []
+        signs = layout.split(sign)
+        for part, share, size, t, s in zip(layout.parts, context.shares, context.sizes, pieces, signs, strict=True):
+            pull = share * _sums(t, s, part)
+            betas.append((share - 1) * pull * size)
+            _add(t, s, -pull)
+        if all(isinstance(each, float) for each in betas):
+            by_beta = values.new_tensor(betas)
+        else:
+            by_beta = torch.cat([torch.as_tensor(each).reshape(-1).to(values) for each in betas])
+        return None, None, through, by_beta, None, None
 
 
-def _shrunk(
-    alpha: Tensor, sign: Tensor, limit: Factor, kept: Tensor | None, rectify: bool
-) -> tuple[Tensor, Tensor | None]:
-    """The values, and, where gradients are rectified, what part of them reaches |alpha| - t."""
-    one = isinstance(limit, float)
-    values = aten.softshrink(alpha, limit) if one else alpha.abs().sub_(limit).relu_().mul_(sign)
-    slope = (alpha * sign).sub_(limit).clamp_(max=0).exp_().mul_(sign.square()) if rectify else None
-    if kept is not None:
-        values.mul_(kept)
-        slope = None if slope is None else slope.mul_(kept)
-    return values, slope
+def sigmoids(beta: Tensor, layout: Layout) -> list[Factor]:
+    """Of the betas of every part, broadcast against its tensor."""
+    shares = beta.sigmoid()
+    if beta.is_cpu and layout.plain:
+        return list(shares.tolist())
+    split = shares.split(layout.groups)
+    return [each.reshape(() if part.one else part.of_groups) for part, each in zip(layout.parts, split, strict=True)]
 
 
-def _through(gradient: Tensor, of_norm: Factor | None, values: Tensor, sign: Tensor, slope: Tensor | None) -> Tensor:
-    """What reaches |alpha| - t, times sign(alpha), of the gradients of the values and of their norm."""
-    through = torch.empty_like(values)  # one for all that follows, as memory of this size comes at a price
-    if slope is not None:
-        torch.mul(gradient, slope, out=through)
-        return through if of_norm is None else _plus(through, values.sign(), of_norm, through)
-    total = gradient if of_norm is None else _plus(gradient, sign, of_norm, through)
-    return aten.hardshrink_backward.grad_input(total, values, 0.0, grad_input=through)  # nothing where values are zero
-
-
-def sigmoid(beta: Tensor) -> Factor:
-    """Of the beta of each group."""
-    number = _number(beta.detach())
-    return number.sigmoid() if isinstance(number, Tensor) else 1 / (1 + math.exp(-number))
+def _slope(alpha: Tensor, sign: Tensor, limits: Sequence[Factor], kept: Tensor | None, layout: Layout) -> Tensor:
+    """The derivative of elu(|alpha| - t); none of an alpha without a sign."""
+    slope = alpha * sign
+    for limit, each in zip(limits, layout.split(slope), strict=True):
+        each.sub_(limit)
+    slope.clamp_(max=0).exp_().mul_(sign.square())
+    return slope if kept is None else slope.mul_(kept)
 
 
 def _number(tensor: Tensor) -> Factor:
     return tensor.item() if tensor.is_cpu and tensor.numel() == 1 else tensor
 
 
-def _sums(one: Tensor, other: Tensor, dims: Dims) -> Factor:
-    """The sums of products over groups: of the shape that a sum keeps, or a number of vectors."""
-    return _number(torch.dot(one, other)) if one.dim() == 1 else (one * other).sum(dims, keepdim=True)
+def _sums(one: Tensor, other: Tensor, part: Part) -> Factor:
+    """The sums of products over groups, of the shape that a sum keeps."""
+    return _number(torch.dot(one, other)) if part.one else (one * other).sum(part.dims, keepdim=True)
 
 
-def _plus(tensor: Tensor, other: Tensor, factor: Factor, out: Tensor) -> Tensor:
-    """A tensor plus another times a factor, written to ``out``."""
+def _add(total: Tensor, tensor: Tensor, factor: Factor) -> None:
+    """Add a tensor times a factor in place."""
     if isinstance(factor, Tensor):
-        return torch.addcmul(tensor, other, factor, out=out)
-    return torch.add(tensor, other, alpha=factor, out=out)
+        total.addcmul_(tensor, factor)
+    else:
+        total.add_(tensor, alpha=factor)

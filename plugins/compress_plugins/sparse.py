@@ -14,6 +14,7 @@ from compress.plugin import Budget, Context, Figure, InputError, Loop, Plan, Ser
 from compress_plugins.amounts import check_fraction, check_one_size
 from compress_plugins.components import Removed, Values, scale_figure
 from compress_plugins.steering import Steering
+from compress_plugins.thresholds import l1
 
 _GOAL = 0.85  # of the way until components are closed, where those that the budget takes are to be zero
 _KEEP = 0.5  # where nobody says how much
@@ -32,11 +33,13 @@ class Components(Protocol):
 
     def prepared(self, network: fx.GraphModule) -> dict[str, Tensor]: ...
 
+    def prepared_norm(self, network: fx.GraphModule, only: Removed | None) -> Tensor | None: ...
+
     def withdraw(self, network: fx.GraphModule, share: float) -> None: ...
 
     def pressed(self, values: Values, only: Removed | None = None) -> list[Tensor]: ...
 
-    def mean(self, values: Values, units: Removed) -> float: ...
+    def mean(self, values: Values, units: Removed, pressed: Sequence[Tensor] | None = None) -> float: ...
 
     def scores(self, values: Values) -> dict[str, Tensor]: ...
 
@@ -103,7 +106,7 @@ class Sparse(Session):
         self.counts: list[list[float]] = []  # epoch, components left
         self._masks: dict[str, Tensor] = {}
         self._final: Values = {}
-        self._now: Values = {}  # of this step
+        self._pressed: list[Tensor] | None = None  # in this step
 
     def begin(self, loop: Loop) -> None:
         end = self.end(loop) * loop.steps_per_epoch
@@ -138,10 +141,18 @@ class Sparse(Session):
             return
         # Half of the time to learn to do without the constants
         self.parts.withdraw(loop.network, max(0.0, 1 - 2 * loop.step / (len(self.way) - 1)))
+        values: dict[str, Tensor] | None = None
         if self.norm is not None:  # which is of the same numbers, with their gradients
-            self._now = self.parts.prepared(loop.network)
+            made = self.parts.prepared_norm(loop.network, self._pressed_on()) if self.norm is total_l1 else None
+            if made is None:
+                values = self.parts.prepared(loop.network)
+                self._pressed = self.parts.pressed(values, self._pressed_on())
+            else:
+                self._pressed = [made.reshape(1)]
         if self.steering is not None:
-            mean = self.parts.mean(self._now or self._values(loop.network), self.wanted)
+            same = self._pressed if self.narrow else None
+            now = self._values(loop.network) if values is None and same is None else values or {}
+            mean = self.parts.mean(now, self.wanted, same)
             self.pressing = mean > 0
             self.steering.look(float(self.way[loop.step]), mean)
             self.lam = self.steering.lam
@@ -149,8 +160,9 @@ class Sparse(Session):
     def penalty(self, loop: Loop) -> Tensor | None:
         if self.norm is None or not self.force:
             return None
-        now, self._now = self._now or self.parts.values(loop.network), {}
-        pressed = self.parts.pressed(now, self._pressed_on())
+        pressed, self._pressed = self._pressed, None
+        if pressed is None:
+            pressed = self.parts.pressed(self.parts.values(loop.network), self._pressed_on())
         return self.force * self.norm(pressed) if pressed else None
 
     @property
@@ -159,7 +171,7 @@ class Sparse(Session):
         return self.lam if self.pressing and self.closed is None else 0.0
 
     def after_step(self, loop: Loop) -> None:
-        self._now = {}
+        self._pressed = None
         self._mask(loop.network)
 
     def after_epoch(self, loop: Loop) -> None:
@@ -276,6 +288,11 @@ def check_options(lam: float | None, keep: float | None, settle: float, last: st
     check_fraction(keep)
     if not 0 <= settle < 1:
         raise ValueError(f"{last}: must be from 0 to below 1, got {settle:g}")
+
+
+def total_l1(values: Sequence[Tensor]) -> Tensor:
+    """The sum of all magnitudes, which knows no sites."""
+    return l1(torch.cat(list(values)))
 
 
 def summed(norm: Callable[[Tensor], Tensor]) -> Norm:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compress_plugins.shrinking import Shrink, sigmoid
+from compress_plugins.shrinking import Layout, Part, Shrink, sigmoids
 
 Dims = int | Sequence[int] | None
 
@@ -80,16 +80,18 @@ def threshold(size: Tensor, beta: Tensor, dims: Dims = None, *, guard: bool = Tr
     return torch.minimum(limit, _SHARE * size.amax(where, keepdim=kept)) if guard else limit
 
 
-def _is_below(alpha: Tensor, beta: Tensor, dims: Dims) -> bool:
+def _are_below(alpha: Tensor, beta: Tensor, layout: Layout) -> bool:
     """Whether thresholds are below the guard for sure; to look at numbers costs a GPU more than it saves."""
     if not alpha.is_cpu:
         return False
-    share = sigmoid(beta)
-    largest = share if isinstance(share, float) else float(share.max())
-    if largest * _count(alpha, dims) < _SURE:  # a largest component is no smaller than the mean
-        return True
-    size, where = alpha.detach().abs(), _dims(alpha, dims)
-    return bool((share * size.sum(where, keepdim=True) < _SHARE * size.amax(where, keepdim=True)).all())
+    for i, (part, share) in enumerate(zip(layout.parts, sigmoids(beta, layout), strict=True)):
+        largest = share if isinstance(share, float) else float(share.max())
+        if largest * part.size >= _SURE * part.groups:  # a largest component is no smaller than the mean
+            size = alpha.split(layout.sizes)[i].abs().view(part.shape)
+            limit = share * size.sum(part.dims, keepdim=True)
+            if not bool((limit < _SHARE * size.amax(part.dims, keepdim=True)).all()):
+                return False
+    return True
 
 
 def rectified(x: Tensor) -> Tensor:
@@ -111,32 +113,45 @@ def signed(alpha: Tensor, beta: Tensor, dims: Dims = None, *, rectify: bool = Fa
         rectify: Take the gradient of `rectified`.
         guard: Keep the largest component of a group where all would be zero.
     """
-    return signed_all([alpha], [beta], [dims], rectify=rectify, guard=guard)[0][0]
+    part = Part(tuple(alpha.shape), _dims(alpha, dims))
+    betas = beta.expand(part.of_groups).reshape(-1)
+    return signed_parts(alpha.reshape(-1), betas, Layout((part,)), rectify=rectify, guard=guard)[0][0]
 
 
-def signed_all(
-    alphas: Sequence[Tensor],
-    betas: Sequence[Tensor],
-    dims: Sequence[Dims],
-    kept: Sequence[Tensor] | None = None,
+def signed_parts(
+    alpha: Tensor,
+    beta: Tensor,
+    layout: Layout,
+    kept: Tensor | None = None,
+    weights: Tensor | None = None,
     *,
     rectify: bool = False,
     guard: bool = True,
 ) -> tuple[list[Tensor], Tensor]:
-    """What `signed` gives for several tensors, times ``kept`` (0 or 1, of their shapes), and the l1 norm of it all."""
-    where = tuple(map(_dims, alphas, dims))
-    if not guard or all(map(_is_below, alphas, betas, dims)):
-        masks = [None] * len(alphas) if kept is None else kept
-        *values, norm = Shrink.apply(where, rectify, *alphas, *betas, *masks)
+    """What `signed` gives for several tensors, times ``kept``, and the l1 norm of it all.
+
+    Args:
+        alpha: Of all components, those of one tensor behind those of another, (n,).
+        beta: Of all groups.
+        layout: Which these tensors are.
+        kept: 0 or 1 for every component.
+        weights: Of every component in the norm, 0 or more; 1 if left out.
+        rectify, guard: As there.
+    """
+    if not guard or _are_below(alpha.detach(), beta.detach(), layout):
+        *values, norm = Shrink.apply(layout, rectify, alpha, beta, kept, weights)
         return values, norm
     # The derivative of a largest component, which the guard takes for the threshold's, is left to autograd
-    values = []
-    for i, (alpha, beta) in enumerate(zip(alphas, betas, strict=True)):
-        size = alpha.abs()
-        above = size - threshold(size, beta, dims[i])
-        made = alpha.detach().sign() * (rectified(above) if rectify else functional.relu(above))
-        values.append(made if kept is None else made * kept[i])
-    return values, torch.stack([l1(each) for each in values]).sum()
+    values, betas = [], beta.split(layout.groups)
+    masks = [None] * len(betas) if kept is None else kept.split(layout.sizes)
+    for part, a, b, mask in zip(layout.parts, alpha.split(layout.sizes), betas, masks, strict=True):
+        a = a.view(part.shape)
+        size = a.abs()
+        above = size - threshold(size, b.view(part.of_groups), part.dims)
+        made = a.detach().sign() * (rectified(above) if rectify else functional.relu(above))
+        values.append(made if mask is None else made * mask.view(part.shape))
+    flat = torch.cat([each.reshape(-1) for each in values])
+    return values, l1(flat if weights is None else flat * weights)
 
 
 def l1(values: Tensor) -> Tensor:
@@ -220,4 +235,4 @@ def _dims(tensor: Tensor, dims: Dims) -> tuple[int, ...]:
 
 
 def _count(tensor: Tensor, dims: Dims) -> int:
-    return tensor.numel() if dims is None else math.prod(tensor.shape[d] for d in _dims(tensor, dims))
+    return math.prod(tensor.shape[d] for d in _dims(tensor, dims))

@@ -15,14 +15,12 @@ from compress_plugins.amounts import check_fraction, check_one_size
 from compress_plugins.edges import (
     Strongest,
     Thresholded,
-    Thresholds,
     by_epoch,
     count,
     count_others,
     edge_weights,
     group_dims,
     read_all_through,
-    starting_alpha,
 )
 from compress_plugins.ranking import Magnitudes
 from compress_plugins.thresholds import prox_l1, prox_l12
@@ -97,9 +95,7 @@ class Wired(Session):
 
     def undecayed(self) -> Iterable[str]:
         """Alphas are no weights: what a decay took from them the thresholds would not give back."""
-        if self.method.by == "ds":
-            yield from self.edges
-            yield from (f"{_EDGES}.{name}" for name, _ in self.network.get_submodule(_EDGES).named_parameters())
+        return (f"{_EDGES}.alpha", f"{_EDGES}.beta") if self.method.by == "ds" else ()
 
     def begin(self, loop: Loop) -> None:
         if self.method.by == "dnw":
@@ -112,7 +108,7 @@ class Wired(Session):
             return None
         reader = loop.network.get_submodule(_EDGES)
         assert isinstance(reader, Thresholded)
-        return self.lam * reader.norm(*self._raw(loop.network).values())
+        return self.lam * reader.norm()
 
     def after_step(self, loop: Loop) -> None:
         if self.method.by == "ds":
@@ -174,39 +170,33 @@ class Wired(Session):
 
     def _parameterise(self) -> None:
         """Put what makes edges of parameters into the graph. What is zero already stays zero."""
-        parameters = self._raw(self.network)
-        masks = {name: (parameter.detach() != 0).to(parameter.dtype) for name, parameter in parameters.items()}
-        if self.method.by == "proximal":
-            self.masks = masks
-            return
-        reader: Thresholded | Strongest = Strongest(parameters.values())
+        weights = self._weights(self.network)
         if self.method.by == "ds":
-            parts = [Thresholds(parameter, self.dims[name]) for name, parameter in parameters.items()]
+            dims = [self.dims[name] for name in self.edges]
             # A matrix keeps an edge; an output may lose all of its own
-            reader = Thresholded(parts, self.method.group == "matrix", self.method.rectified)
-            with torch.no_grad():
-                for name, parameter in parameters.items():
-                    parameter.copy_(starting_alpha(parameter, self.dims[name]))
-        for kept, mask in zip(reader.kept, masks.values(), strict=True):
-            kept.copy_(mask)
-        read_all_through(self.network, self.edges, _EDGES, reader)
+            made = Thresholded(list(weights.values()), dims, self.method.group == "matrix", self.method.rectified)
+            read_all_through(self.network, self.edges, _EDGES, made, given=False)
+        elif self.method.by == "dnw":
+            read_all_through(self.network, self.edges, _EDGES, Strongest(weights.values()), given=True)
+        else:
+            self.masks = {name: (weight.detach() != 0).to(weight.dtype) for name, weight in weights.items()}
 
-    def _raw(self, network: fx.GraphModule) -> dict[str, Tensor]:
-        """What edges are made of, by weight."""
+    def _weights(self, network: fx.GraphModule) -> dict[str, Tensor]:
+        """The parameters that edges are, or come from; those of ``ds`` come from no parameter of their shape."""
         return {name: network.get_parameter(name) for name in self.edges}
 
     def _seen(self, network: fx.GraphModule) -> dict[str, Tensor]:
         """The edges by weight, as the network reads them."""
         with torch.no_grad():
-            raw = self._raw(network)
             if self.method.by == "proximal":
-                return {name: weight.detach() for name, weight in raw.items()}
-            return dict(zip(raw, network.get_submodule(_EDGES)(*raw.values()), strict=True))
+                return {name: weight.detach() for name, weight in self._weights(network).items()}
+            given = self._weights(network).values() if self.method.by == "dnw" else ()
+            return dict(zip(self.edges, network.get_submodule(_EDGES)(*given), strict=True))
 
     def _kept(self, network: fx.GraphModule) -> dict[str, Tensor]:
         """By weight: 0 where an edge is cut, 1 elsewhere."""
         if self.method.by == "proximal":
-            self.masks = {n: mask.to(network.get_parameter(n).device) for n, mask in self.masks.items()}
+            self.masks = {n: self.masks[n].to(weight.device) for n, weight in self._weights(network).items()}
             return self.masks
         reader = network.get_submodule(_EDGES)
         assert isinstance(reader, Thresholded | Strongest)
@@ -216,7 +206,7 @@ class Wired(Session):
         """Let the largest weights be the edges."""
         assert self.keep is not None
         kept = self._kept(network)
-        for name, mask in self.sizes.largest(self._raw(network), self.keep).items():
+        for name, mask in self.sizes.largest(self._weights(network), self.keep).items():
             kept[name].copy_(mask)
 
     def _narrow(self, loop: Loop, keep: float) -> None:
@@ -231,9 +221,9 @@ class Wired(Session):
         edges, now = self._seen(loop.network), self._kept(loop.network)
         for name, kept in self.sizes.largest(edges, share).items():
             now[name].mul_(kept)
-            edges[name].mul_(kept)  # proximal: the weight itself
-        then = left(loop.step + loop.steps_per_epoch)
-        next_cuts = self.sizes.held_by_others(edges, then)
+            if self.method.by == "proximal":
+                edges[name].mul_(kept)  # the weight itself
+        next_cuts = self.sizes.next_cut(left(loop.step + loop.steps_per_epoch))
         self.lam *= 2 ** ((1 if next_cuts > _HARMLESS else -1) * every / loop.steps_per_epoch)
 
     def _step(self, loop: Loop) -> None:
@@ -242,7 +232,7 @@ class Wired(Session):
         variant: Literal["printed", "exact"] = "exact" if self.method.norm == "l12-exact" else "printed"
         kept = self._kept(loop.network)
         with torch.no_grad():
-            for name, weight in self._raw(loop.network).items():
+            for name, weight in self._weights(loop.network).items():
                 if not self._is_cut(loop):
                     near = prox_l1(weight, step)
                     if self.method.norm != "l1":

@@ -23,9 +23,10 @@ from compress.testing import check_plugin
 from compress.training import Training
 from compress_plugins.blocks import residual_blocks
 from compress_plugins.diffsparse import DiffSparse
-from compress_plugins.gates import Gate
+from compress_plugins.gates import Gates
 from compress_plugins.norm_scales import ThresholdedNorms
 from compress_plugins.proximal import Proximal
+from compress_plugins.shrinking import Part
 from compress_plugins.slim import Slim
 from compress_plugins.thresholds import l1
 from tests.plugins.sparse_networks import SETTINGS, Dense, Residual, coupling, mlp, samples, train
@@ -267,7 +268,7 @@ def test_where_the_rectified_gradient_acts(gate: Any, acts: bool) -> None:
     found = []
     for rectified in (False, True):
         session = DiffSparse(on="units", gate=gate, rectified=rectified).start(Context(given))
-        alpha = session.network.get_parameter("sparse_gate_0_weight.alpha")
+        alpha = session.network.get_parameter("sparse_gates.alpha")
         with torch.no_grad():
             alpha[2] = 1e-3
         data = samples(given)
@@ -320,17 +321,19 @@ def test_the_contract() -> None:
 
 def test_what_a_step_makes_once_has_the_gradients_of_both_uses() -> None:
     torch.manual_seed(0)
-    gate = Gate(6, 0, False, torch.zeros(1, dtype=torch.float64))
-    x, factors = torch.randn(4, 6, dtype=torch.float64), torch.linspace(-1, 2, 6, dtype=torch.float64)
+    gates = Gates([Part((6,), (0,)), Part((3, 1, 1), (0, 1, 2))], False, torch.zeros(1, dtype=torch.float64))
+    x, factors = torch.randn(4, 6, dtype=torch.float64), torch.linspace(-1, 2, 9, dtype=torch.float64)
     with torch.no_grad():
-        gate.alpha.mul_(factors)
+        gates.alpha.mul_(factors)
     found = []
     for once in (True, False):
-        values = gate.prepare(gate.alpha) if once else gate.values()
-        assert (gate.prepared is not None) == once
-        loss = gate(x).square().sum() + l1(values)
-        assert gate.prepared is None  # the next pass makes its own
-        found.append(torch.autograd.grad(loss, (gate.alpha, gate.beta)))
+        values = gates.prepare()[0] if once else [each.view(-1) for each in gates()]
+        assert bool(gates.prepared) == once
+        rows, maps = gates()
+        assert not gates.prepared  # the next pass makes its own
+        assert maps.shape == (3, 1, 1) and [len(each) for each in values] == [6, 3]
+        loss = (x * rows).square().sum() + maps.square().sum() + l1(torch.cat(values))
+        found.append(torch.autograd.grad(loss, (gates.alpha, gates.beta)))
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
 

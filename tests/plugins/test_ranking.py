@@ -62,7 +62,16 @@ def test_magnitudes_by_hand() -> None:
         assert kept["a"].tolist() == [[1, 1], [0, 0]] and kept["b"].tolist() == [1, 0]
     few = all_.largest(weights, 0.3)  # two, one of which every weight has
     assert few["a"].sum() == few["b"].sum() == 1
-    for magnitudes in (each, all_):
-        assert magnitudes.held_by_others(weights, 0.5) == pytest.approx(3.25 / 10.75)
-    assert Magnitudes(together=True).held_by_others({"a": torch.zeros(4)}, 0.5) == 0
     assert weights["a"].tolist() == [[4, -3], [2, 1]]
+
+
+def test_what_the_next_cut_would_take() -> None:
+    weights = {"a": torch.tensor([[4.0, -3.0], [2.0, 1.0]]), "b": torch.tensor([0.5, -0.25])}
+    each, all_ = Magnitudes(together=False), Magnitudes(together=True)
+    for magnitudes in (each, all_):
+        magnitudes.largest(weights, 1.0)
+        assert magnitudes.next_cut(0.5) == pytest.approx(3.25 / 10.75)
+    kept = each.largest(weights, 0.5)
+    assert kept["a"].tolist() == [[1, 1], [0, 0]] and each.next_cut(0.3) == pytest.approx(3 / 7.5)
+    all_.largest({"a": torch.zeros(4)}, 0.5)
+    assert all_.next_cut(0.3) == 0

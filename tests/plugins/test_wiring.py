@@ -20,7 +20,7 @@ from compress.retrain import folded, plan_of, start_session
 from compress.schedules import annealed
 from compress.testing import check_plugin
 from compress.training import Training
-from compress_plugins.edges import Strongest, Thresholded, Thresholds, starting_alpha
+from compress_plugins.edges import Strongest, Thresholded
 from compress_plugins.wiring import Wired, Wiring
 
 SGD = Training(epochs=6, batch_size=20, lr=0.05, weight_decay=0.1, warmup=0, patience=0)
@@ -170,9 +170,9 @@ def test_thresholds_do_not_decay() -> None:
     """Nothing but decay moves what has no gradient."""
     done = Done(Wiring(lam=0), mlp())
     decays = done.eyes.decays
-    assert decays["wiring_edges.parts.0.beta"] == decays["2.weight"] == decays["0.bias"] == 0
-    decays = Done(Wiring(lam=0, group="output"), mlp()).eyes.decays  # whose thresholds have two dims, as weights have
-    assert decays["wiring_edges.parts.0.beta"] == decays["2.weight"] == 0
+    assert decays["wiring_edges.alpha"] == decays["wiring_edges.beta"] == decays["0.bias"] == 0
+    decays = Done(Wiring(lam=0, group="output"), mlp()).eyes.decays  # with a threshold for each output
+    assert decays["wiring_edges.alpha"] == decays["wiring_edges.beta"] == 0
     assert Done(Wiring(by="dnw"), mlp()).eyes.decays["2.weight"] == 0.1
 
 
@@ -236,12 +236,13 @@ def test_a_strength_that_does_nothing_is_told() -> None:
 
 def test_a_threshold_for_each_output() -> None:
     weight = torch.tensor([[2.0, -1.0, 0.25], [0.0, 0.0, 0.0]])
-    part = Thresholds(starting_alpha(weight, (1,)), (1,))
-    assert part.beta.shape == (2, 1)
+    module = Thresholded([weight], [(1,)], guard=False, rectify=False)
+    assert module.beta.shape == (2,) and module.kept[0].tolist() == [[1, 1, 1], [0, 0, 0]]
     with torch.no_grad():
-        alpha = torch.tensor([[2.0, -1.0, 1.0], [0.5, 0.25, -0.25]])
-        part.beta.copy_(torch.logit(torch.tensor([[0.25], [0.45]])))
-    (edges,) = Thresholded([part], False, False)(alpha)
+        module.alpha.copy_(torch.tensor([2.0, -1.0, 1.0, 0.5, 0.25, -0.25]))
+        module.beta.copy_(torch.logit(torch.tensor([0.25, 0.45])))
+        module.kept[0].fill_(1)
+    (edges,) = module()
     torch.testing.assert_close(edges, torch.tensor([[1.0, 0.0, 0.0], [0.05, 0.0, 0.0]]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import signal
@@ -16,7 +17,7 @@ import torch
 
 import compress
 from compress.errors import InputError
-from compress.recover.launch import Interrupt, accelerator, is_main, processes
+from compress.recover.launch import Interrupt, accelerator, is_main, keep_freed_memory, processes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -121,3 +122,25 @@ def test_a_first_ctrl_c_waits_and_a_second_does_not() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="is about glibc")
+def test_what_is_freed_is_there_for_the_next_step() -> None:
+    """Eight blocks of 4 MB, allocated and freed twice: Linux counts every page that it has to find for them."""
+    resource = pytest.importorskip("resource")
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes, size = ctypes.c_void_p, [ctypes.c_void_p], 4 << 20
+
+    def step() -> None:
+        blocks = [libc.malloc(ctypes.c_size_t(size)) for _ in range(8)]
+        for block in blocks:
+            ctypes.memset(block, 1, size)
+        for block in blocks:
+            libc.free(block)
+
+    keep_freed_memory()
+    step()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    step()
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert faults < 8 * size // 4096 // 10
