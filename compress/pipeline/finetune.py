@@ -19,6 +19,7 @@ from compress.pipeline.bundle import Content, check_not_within, reloaded
 from compress.pipeline.doubts import doubts
 from compress.pipeline.opening import Opened, open_model, traced
 from compress.pipeline.training import Taught, check_trainable, find_teacher, train
+from compress.pipeline.unfit import check_network
 from compress.progress import Progress
 from compress.recipe import finetune_recipe, to_toml
 from compress.recover import Trained
@@ -43,6 +44,7 @@ def finetune_model(request: FinetuneRequest, progress: Progress) -> Finetuned:
     progress.step("Tracing")
     program = traced(opened)
     check_trainable(program, opened)
+    check_network(program, opened)
     recipe = finetune_recipe(request, None if teacher is None else (teacher.source, teacher.opened.loaded.sha256))
     before = _accuracy(program.module, opened, progress) if is_main() else None
     trained, file = train(

@@ -118,15 +118,9 @@ def check_trainable(program: Program, opened: Opened) -> None:
 
     Raises:
         InputError: There are no training samples.
-        ModelError: The network takes batches of one size alone, came from an ONNX file, or holds what is no number.
+        ModelError: The network takes batches of one size alone, or came from an ONNX file.
     """
     training_part(opened)
-    for name, parameter in program.module.named_parameters():
-        if not bool(parameter.isfinite().all()):
-            raise ModelError(
-                f"{name} holds NaN or infinite values, from which nothing can be learned",
-                "take a checkpoint from before the training diverged",
-            )
     if opened.loaded.onnx is not None:
         raise ModelError(
             f"{opened.loaded.path} comes from an ONNX model, which is made for inference: its dropouts are gone, and "

@@ -258,13 +258,13 @@ def test_what_is_refused(invoke: Invoke, words: tuple[str, ...], said: str) -> N
     assert "Traceback" not in done.err and not Path("refused").exists()
 
 
-@pytest.mark.parametrize("mode", [NAME, "proximal", "wiring"])
-def test_a_model_that_diverged_is_refused(invoke: Invoke, mode: str) -> None:
+@pytest.mark.parametrize("words", [("retrain", "--mode", NAME), ("retrain", "--mode", "wiring"), ("finetune",)])
+def test_a_model_that_diverged_is_refused(invoke: Invoke, words: tuple[str, ...]) -> None:
     checkpoint = torch.load(MLP, weights_only=True)
     checkpoint["state_dict"]["3.weight"][0, 0] = torch.nan
     torch.save(checkpoint, "diverged.pt")
-    done = invoke("retrain", "diverged.pt", "--mode", mode, *DATA, "-o", "refused")
-    assert done.code == 3 and "error: 3.weight holds NaN or infinite values" in done.err, done.err
+    done = invoke(words[0], "diverged.pt", *words[1:], *DATA, "-o", "refused")
+    assert done.code == 2 and "diverged.pt: 3.weight holds 1 number that is not finite" in done.err, done.err
     assert not Path("refused").exists()
 
 
