@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import fx, nn
 
 from compress.checkpoint.write import check_output
@@ -19,6 +17,7 @@ from compress.pipeline.bundle import check_not_within
 from compress.pipeline.opening import Opened, analysed, open_model, traced
 from compress.pipeline.planning import check_widths, context_of, planned
 from compress.pipeline.quick import Timed, plan_within, with_latency
+from compress.pipeline.refitting import refit_of, refitted
 from compress.pipeline.retrain import check_retrain, kept, retrain
 from compress.pipeline.rounds import Refit
 from compress.pipeline.slicing import Sliced, slice_units, slice_weights
@@ -29,7 +28,6 @@ from compress.plan import Plan
 from compress.plugin import Context, granularities, no_meaning
 from compress.progress import Progress
 from compress.recipe import prune_recipe
-from compress.recover import Compensation, compensate
 from compress.recover.launch import from_main, is_main
 from compress.registry import create
 from compress.request import PruneRequest
@@ -57,7 +55,7 @@ def prune(request: PruneRequest, progress: Progress) -> Pruned:
         return _retrained(start, instance, context, progress)
     together = request.refit == "joint" or (request.refit == "auto" and getattr(instance, "joint_refit", False))
     progress.step(f"Planning with {method.name}: {plural(len(context.groups), 'group')} of units")
-    context, plan = _decided(start, instance, context, _refit_of(context, request, together), progress)
+    context, plan = _decided(start, instance, context, refit_of(context, request, together), progress)
     work = _sliced(start, context, from_main(plan, start.opened.device), progress, together)
     return write(work, progress) if request.training is None else _trained(work, request.training, progress)
 
@@ -168,7 +166,7 @@ def _sliced(start: _Start, context: Context, plan: Plan, progress: Progress, tog
     sliced = _slice(context, plan, start, progress)
     masked = bool(sliced.plan.masks)
     same = masked and not _zeroes(context, sliced.plan)  # nothing to make up for: what is dead goes exactly
-    refit = None if same else _refit(context, sliced.alive, sliced.module, request, together, keep_zeros=masked)
+    refit = None if same else refitted(context, sliced.alive, sliced.module, request, together, keep_zeros=masked)
     module = sliced.module if refit is None else refit.module
     return Work(
         request, start.opened, start.program, start.original, start.units, context, sliced, refit, module,
@@ -272,49 +270,3 @@ def _nothing_dead(context: Context, plan: Plan, start: _Start) -> ModelError:
 def _zeroes(context: Context, plan: Plan) -> bool:
     """Whether masks take a weight that is not zero already."""
     return any(bool(((context.weight(name) != 0) & ~mask).any()) for name, mask in plan.masks.items())
-
-
-def _refit(
-    context: Context,
-    alive: NDArray[np.bool_],
-    sliced: fx.GraphModule,
-    request: PruneRequest,
-    together: bool,
-    keep_zeros: bool = False,
-) -> Compensation | None:
-    """Closed-form compensation where training samples are at hand; zeros of masked weights stay.
-
-    Joint refits can take minutes, for which the user or the method has to ask.
-    """
-    train = None if context.data is None else context.data.train
-    if not request.calibrate or train is None:
-        return None
-    inputs, _ = context.samples()
-    progress = context.progress
-    progress.step(f"Refitting on {plural(len(inputs), 'training sample')}")
-    result = compensate(
-        context.coupling,
-        alive,
-        sliced,
-        inputs,
-        seed=request.settings.seed,
-        layers=request.refit != "norms",
-        together=together,
-        keep_zeros=keep_zeros,
-        progress=progress,
-    )
-    progress.detail(
-        f"{len(result.refitted)} of {plural(len(result.refitted) + len(result.skipped), 'layer')} refitted, "
-        f"{len(result.together)} of them together with those before"
-    )
-    return result
-
-
-def _refit_of(context: Context, request: PruneRequest, together: bool) -> Refit:
-    """The refit between rounds: as at the end, on the same samples."""
-
-    def refit(alive: NDArray[np.bool_], sliced: fx.GraphModule) -> fx.GraphModule:
-        done = _refit(context, alive, sliced, request, together)
-        return sliced if done is None else done.module
-
-    return refit
