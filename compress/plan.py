@@ -27,6 +27,7 @@ class Plan:
         notes: By layer, what the method has to say about its choice; goes into the report.
         figures: Pictures of its choice; go into the bundle.
         reached: What the budget came to, where the method counts something else than what is removed here.
+        counted: What the fraction of a ratio is a fraction of.
     """
 
     removed: Mapping[str, Ints] = field(default_factory=dict)
@@ -34,6 +35,7 @@ class Plan:
     notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     figures: tuple[Figure | HeatMap, ...] = ()
     reached: float | None = None
+    counted: str = "units"
 
     @property
     def empty(self) -> bool:

@@ -106,7 +106,7 @@ def test_it_prunes(installed: Path, invoke: Callable[..., Any]) -> None:
     assert report["method"]["name"] == "loudest"
     assert report["method"]["options"] == {"power": 2.0, "quiet_first": True}
     assert report["method"]["budget"] == {
-        "kind": "ratio", "value": 0.3, "target": 0.3, "reached": 0.3, "limited": False,
+        "kind": "ratio", "value": 0.3, "target": 0.3, "reached": 0.3, "limited": False, "counted": "units",
     }  # fmt: skip
     assert report["after"]["params"] < report["before"]["params"]
     assert json.loads(Path("small", "report.json").read_text()) == report

@@ -81,11 +81,13 @@ class Outcome:
     Attributes:
         target: The fraction of units to remove for ``ratio``; else the largest size within the budget.
         reached: The fraction that was removed, or the size.
+        counted: Of a ratio, what it is a fraction of.
     """
 
     kind: Kind
     target: float
     reached: float
+    counted: str = "units"
 
     @property
     def short(self) -> bool:

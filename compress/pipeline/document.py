@@ -148,7 +148,7 @@ def _method(facts: Facts) -> Method:
     asked, found = prune.get("budget"), facts.budget
     budget = None
     if asked is not None and found is not None:
-        budget = Budget(asked["kind"], asked["value"], found.target, found.reached, facts.limited)
+        budget = Budget(asked["kind"], asked["value"], found.target, found.reached, facts.limited, found.counted)
     elif asked is not None:
         budget = Budget(asked["kind"], asked["value"])
     return Method(

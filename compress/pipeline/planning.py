@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -120,7 +120,7 @@ def reached(work: Context, sliced: Sliced, written: int) -> Outcome | None:
     if sliced.plan.masks:
         return None
     if sliced.plan.reached is not None:
-        return Outcome(work.budget.kind, work.budget.value, sliced.plan.reached)
+        return Outcome(work.budget.kind, work.budget.value, sliced.plan.reached, sliced.plan.counted)
     removed = {name: np.asarray(units) for name, units in sliced.plan.removed.items()}
     found = outcome(work.coupling, work.clusters, removed, work.budget, work.allocation, work.size)
     return replace(found, reached=float(written)) if found.kind == "bytes" else found
@@ -135,6 +135,6 @@ def tell(found: Outcome, sliced: Sliced, progress: Progress) -> bool:
         near = "timed again at the end, it was slower" if found.over else "no try came nearer"
     if sliced.rolled_back:
         near = f"{plural(len(sliced.rolled_back), 'group')} left whole after all"
-    text = budget_text({"kind": found.kind, "target": found.target, "reached": found.reached})
+    text = budget_text(asdict(found))
     progress.warn(f"--{found.kind}: {text}: {near}")
     return found.short and not sliced.rolled_back and found.kind != "latency"

@@ -52,6 +52,7 @@ class Budget:
         target: The fraction of units to remove, or the largest size within the budget.
         reached: The fraction that was removed, or the size.
         limited: Whether more than 2 % lie between them, as there are no allowed widths that are nearer.
+        counted: Of a ratio, what it is a fraction of.
     """
 
     kind: str
@@ -59,6 +60,7 @@ class Budget:
     target: float | None = None
     reached: float | None = None
     limited: bool | None = None
+    counted: str = "units"
 
 
 @dataclass(frozen=True)

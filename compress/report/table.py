@@ -129,7 +129,8 @@ def budget_text(budget: Mapping[str, Any]) -> str:
     if target is None or reached is None:
         return ""
     if budget["kind"] == "ratio":
-        return f"{100 * reached:.1f} % of the units removed, {100 * target:.3g} % asked for"
+        counted = budget.get("counted", "units")  # reports of earlier versions do not say
+        return f"{100 * reached:.1f} % of the {counted} removed, {100 * target:.3g} % asked for"
     if budget["kind"] == "latency":
         times = (milliseconds(1e-6 * each) for each in (reached, target))
         return f"{' of at most '.join(times)}{_percent(reached, target)}"

@@ -120,7 +120,7 @@ class Circuits(Session):
             for module in self.trained.values()
         }
         pictures = tuple(figures(self.context, self.trained, self.blocks, self.curve))
-        return Plan(context.dead_units(), notes=notes, figures=pictures, reached=self.reached)
+        return Plan(context.dead_units(), notes=notes, figures=pictures, reached=self.reached, counted="layers' inputs")
 
     def _mark(self, network: fx.GraphModule) -> None:
         for module in short_circuits(network).values():

@@ -61,6 +61,7 @@ def test_a_budget_from_file_to_file(invoke: Invoke) -> None:
     assert [each["after"] for each in report["layers"]] == [shapes[f"{n}.weight"][0] for n in (1, 3, 5)]
     assert report["method"]["budget"] == {
         "kind": "params", "value": 0.4, "target": pytest.approx(20_244), "reached": left, "limited": None,
+        "counted": "layers' inputs",
     }  # fmt: skip
     assert f"{report['before']['params'] / 1000:.1f} k" in done.out and report["verification"]["slice"] < 1e-9
     assert report["method"]["notes"]["5.weight"]["inputs"] == 464

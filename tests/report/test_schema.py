@@ -56,7 +56,7 @@ def test_values(full: dict[str, Any]) -> None:
         "p50": 0.002, "p90": 0.0025, "runs": 50, "batch": 8, "threads": 1, "runtime": "torch",
     }  # fmt: skip
     assert report["method"]["budget"] == {
-        "kind": "ratio", "value": 0.5, "target": 0.5, "reached": 0.48, "limited": False,
+        "kind": "ratio", "value": 0.5, "target": 0.5, "reached": 0.48, "limited": False, "counted": "units",
     }  # fmt: skip
     assert report["layers"][1] == {
         "name": "2", "kind": "Linear", "before": 2, "after": 2, "frozen": "output of the model",

@@ -61,6 +61,11 @@ def test_what_a_budget_came_to(kind: str, target: float | None, reached: float |
     assert budget_text({"kind": kind}) == ""  # of a report from before this was told
 
 
+def test_a_ratio_says_what_it_is_of() -> None:
+    budget = {"kind": "ratio", "target": 0.5, "reached": 0.495, "counted": "layers' inputs"}
+    assert budget_text(budget) == "49.5 % of the layers' inputs removed, 50 % asked for"
+
+
 def test_three_sizes_are_kept_apart(least: dict[str, Any]) -> None:
     """A method of whole units masks nothing, so the third row is missing there."""
     units = build_report(**{**least, "before": Measures(1000, 990), "after": Measures(420, 420)})
